@@ -1,0 +1,50 @@
+# Everything runs in one virtual environment, which the first call of any target makes.
+SHELL := /bin/bash
+PYTHON ?= python3
+CONFIG ?= serve_config.cpu.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+TORCH_VERSION := 2.13.0
+
+# The CPU build of torch: from a folder of wheels where one is named and holds it, else from
+# PyTorch's own index.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+TORCH_WHEEL := $(wildcard $(UV_FIND_LINKS)/torch-$(TORCH_VERSION)+cpu*)
+TORCH_INDEX := $(if $(TORCH_WHEEL),,--torch-backend=cpu)
+
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+# Three processes for each engine import vLLM: without bytecode that takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: install serve test check bench clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml cpu-overrides.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --compile-bytecode $(TORCH_INDEX) --override cpu-overrides.txt -e '.[cpu,dev]'
+	touch $@
+
+serve: install
+	$(BIN)/python -m deployments.check $(CONFIG)
+	if grep -q embedded: $(CONFIG); then $(BIN)/python -m deployments.embedded; fi
+	$(BIN)/python -m cluster up $(CONFIG) $(UP_OPTIONS)
+
+test: install
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python benchmarks/decision.py
+	$(BIN)/python benchmarks/overhead.py
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

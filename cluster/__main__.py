@@ -1,0 +1,241 @@
+"""`python -m cluster`: what runs where, how many of it, and bringing it up.
+
+Exit codes: 0 done; 1 the cluster cannot be reached, refused, or has not become what was asked
+for; 2 the command line makes no sense, an unknown model included (nothing was changed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cluster.scaling import (
+    ScalingError,
+    ScalingUsageError,
+    model_deployment,
+    scale_auto,
+    scale_fixed,
+)
+from cluster.serve_api import Application, Deployment, ReplicaRange, ServeApi, ServeApiError
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+COLORS = {"RUNNING": "green", "HEALTHY": "green", "DEPLOY_FAILED": "red", "UNHEALTHY": "red"}
+
+out = Console()
+err = Console(stderr=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    args = _parser(arguments).parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except ScalingUsageError as error:
+        _fail(error)
+        return 2
+    except (ServeApiError, ScalingError, ConnectionError) as error:
+        _fail(error)
+        return 1
+
+
+def _status(args: argparse.Namespace) -> int:
+    with ServeApi(args.address) as api:
+        details = api.details()
+    applications = list(details.applications.values())
+    if args.json:
+        _print_json([_application_json(application) for application in applications])
+    elif applications:
+        out.print(_applications_table(applications))
+        for application in applications:
+            if application.message:
+                out.print(Text(f"{application.name}: {application.message}"))
+    else:
+        out.print("Ray runs, and nothing is deployed on it.")
+    return 0
+
+
+def _nodes(args: argparse.Namespace) -> int:
+    # Seconds of import that the other commands do without.
+    import ray  # noqa: PLC0415
+
+    from cluster.nodes import NodeInfo, list_nodes  # noqa: PLC0415
+
+    def row(node: NodeInfo) -> tuple[str, ...]:
+        memory_gib = node.resources.get("memory", 0) / 2**30
+        declared = f"{node.resources.get('CPU', 0):g} CPU, {node.resources.get('GPU', 0):g} GPU"
+        found = "\n".join(
+            f"{a.name} {a.model if a.cores else ''}".strip()
+            + (f", {a.cores} cores" if a.cores else "")
+            + f", {a.memory_bytes / 2**30:.0f} GiB"
+            for a in node.accelerators
+        )
+        return (
+            f"{node.hostname}{' (head)' if node.is_head else ''}",
+            node.address,
+            node.node_id[:12],
+            f"{declared}, {memory_gib:.0f} GiB",
+            found or node.error or "",
+        )
+
+    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    try:
+        with err.status("asking the nodes for their accelerators"):
+            nodes = list_nodes()
+    finally:
+        ray.shutdown()
+    if args.json:
+        _print_json([asdict(node) for node in nodes])
+    else:
+        columns = ("Node", "Address", "Id", "Declared to Ray", "Accelerators")
+        out.print(_table(columns, (row(node) for node in nodes)))
+    return 0 if all(node.error is None for node in nodes) else 1
+
+
+def _scale(args: argparse.Namespace) -> int:
+    ranged = args.min is not None and args.max is not None
+    if (args.replicas is None) != ranged or (args.min is None) != (args.max is None):
+        raise ScalingUsageError("give either a number of replicas, or both --min and --max")
+    with ServeApi(args.address) as api, err.status(f"scaling {args.model}") as spinner:
+
+        def show(application: Application) -> None:
+            deployment = model_deployment(application)
+            counts = _replicas(deployment) if deployment else application.status.lower()
+            spinner.update(f"scaling {args.model}: {counts}")
+
+        if args.replicas is not None:
+            result = scale_fixed(
+                api, args.model, args.replicas, timeout_s=args.timeout, on_progress=show
+            )
+        else:
+            bounds = ReplicaRange(args.min, args.max)
+            result = scale_auto(api, args.model, bounds, timeout_s=args.timeout, on_progress=show)
+    if args.json:
+        _print_json(asdict(result))
+    else:
+        out.print(
+            f"{result.model}: {result.replicas_before} -> {result.replicas_after} running replicas "
+            f"in {result.duration_s:.1f} s",
+            highlight=False,
+        )
+    return 0
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print JSON for scripts")
+    dashboard = argparse.ArgumentParser(add_help=False, parents=[common])
+    dashboard.add_argument(
+        "--address",
+        default=os.environ.get("RAY_DASHBOARD_ADDRESS", DEFAULT_ADDRESS),
+        help="Ray dashboard (default: RAY_DASHBOARD_ADDRESS, else %(default)s)",
+    )
+
+    parser = argparse.ArgumentParser(prog="python -m cluster", description="The cluster's state.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    status = commands.add_parser(
+        "status", parents=[dashboard], help="applications, their replicas and how they are scaled"
+    )
+    status.set_defaults(run=_status)
+
+    nodes = commands.add_parser(
+        "nodes",
+        parents=[common],
+        help="nodes and their accelerators (of the cluster in RAY_ADDRESS, else the local one)",
+    )
+    nodes.set_defaults(run=_nodes)
+
+    scale = commands.add_parser(
+        "scale",
+        parents=[dashboard],
+        help="change the number of replicas of a model and wait until it is so",
+        usage="%(prog)s [options] MODEL (N | --min A --max B)",
+    )
+    scale.add_argument("model", metavar="MODEL")
+    scale.add_argument("replicas", metavar="N", type=int, nargs="?", help="for scaling: fixed")
+    scale.add_argument("--min", metavar="A", type=int, help="for scaling: auto; restarts it")
+    scale.add_argument("--max", metavar="B", type=int, help="for scaling: auto; restarts it")
+    scale.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=600.0, help="default: %(default)g"
+    )
+    scale.set_defaults(run=_scale)
+
+    up = commands.add_parser("up", help="bring up Ray and everything in a config")
+    if arguments[:1] == ["up"]:
+        from cluster import launcher  # noqa: PLC0415
+
+        launcher.add_arguments(up)
+        up.set_defaults(run=launcher.run)
+    return parser
+
+
+def _applications_table(applications: Iterable[Application]) -> Table:
+    columns = ("Application", "Status", "Deployment", "Replicas", "Scaling", "Route")
+    rows: list[tuple[str | Text, ...]] = []
+    for application in applications:
+        status = Text(application.status, style=COLORS.get(application.status, "yellow"))
+        route = application.route_prefix or ""
+        if not application.deployments:
+            rows.append((application.name, status, "", "", "", route))
+        for deployment in application.deployments.values():
+            scaling = _scaling(application, deployment)
+            rows.append(
+                (application.name, status, deployment.name, _replicas(deployment), scaling, route)
+            )
+    return _table(columns, rows)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    table = Table(header_style="bold", show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _replicas(deployment: Deployment) -> str:
+    """`2/3 running, 1 STARTING`."""
+    states = sorted({replica.state for replica in deployment.replicas} - {"RUNNING"})
+    others = "".join(f", {deployment.count(state)} {state.lower()}" for state in states)
+    return f"{deployment.count('RUNNING')}/{deployment.target_replicas} running{others}"
+
+
+def _scaling(application: Application, deployment: Deployment) -> str:
+    if deployment.autoscaling:
+        return f"auto {deployment.autoscaling.minimum} to {deployment.autoscaling.maximum}"
+    return "fixed" if application.external_scaler else ""
+
+
+def _application_json(application: Application) -> dict[str, Any]:
+    # Not the config: the environment variables in it may be secrets.
+    return {
+        "name": application.name,
+        "status": application.status,
+        "message": application.message,
+        "route_prefix": application.route_prefix,
+        "external_scaler": application.external_scaler,
+        "deployments": [asdict(deployment) for deployment in application.deployments.values()],
+    }
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _fail(error: Exception) -> None:
+    err.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""`python -m cluster up CONFIG`: one machine, from nothing to an address, and back on Ctrl-C.
+
+Starts a Ray head with the flags that the data path needs (Serve reads them when Ray starts),
+deploys the config, shows each application until it runs, and has models without a profile of this
+machine profiled. Everything that it started ends with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cluster.serve_api import Application, DashboardUnreachableError, ServeApi
+
+SERVE_FLAGS = {
+    # HAProxy in front of the replicas, and user code on their own event loop.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A broken replica gives its GPU back at once.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+}
+RAY_START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
+POLL_S = 1.0
+QUICK_PROFILE_S = 60
+SETTLED = ("RUNNING", "DEPLOY_FAILED", "UNHEALTHY")
+
+console = Console()
+
+
+class LaunchError(ConnectionError):
+    """The cluster did not come up; the message says what to look at."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `up`."""
+    parser.add_argument("config", type=Path, help="the YAML to deploy")
+    parser.add_argument("--ray-port", type=int, default=6379, help="default: %(default)s")
+    parser.add_argument("--dashboard-port", type=int, default=8265, help="default: %(default)s")
+    parser.add_argument(
+        "--no-profile",
+        action="store_true",
+        help="go on with the profiles that ship, measured on another machine",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Bring up, wait for Ctrl-C, take down.
+
+    Returns:
+        0 after Ctrl-C.
+
+    Raises:
+        LaunchError: Ray or an application did not start.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    address = _http_address(args.config)
+    dashboard = f"http://127.0.0.1:{args.dashboard_port}"
+    began = time.monotonic()
+    try:
+        with _ray_head(args.ray_port, args.dashboard_port) as head:
+            _deploy(args.config, dashboard)
+            _wait_for_applications(dashboard, head, began)
+            if not args.no_profile:
+                _profile_new_models(address, args.ray_port)
+            _greet(address, dashboard, time.monotonic() - began)
+            return_code = head.wait()
+            raise LaunchError(f"Ray ended by itself with status {return_code}")
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 0
+
+
+@contextmanager
+def _ray_head(port: int, dashboard_port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A Ray head node of our own; it and all its processes end with the block."""
+    log = Path(tempfile.gettempdir()) / f"dynamic-llm-scheduler-ray-{port}.log"
+    command = [
+        shutil.which("ray", path=Path(sys.executable).parent) or "ray",
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--node-ip-address=127.0.0.1",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard_port}",
+        "--disable-usage-stats",
+    ]
+    console.print(f"starting Ray (log: {log})", highlight=False)
+    with log.open("wb") as output:
+        head = subprocess.Popen(
+            command,
+            env={**os.environ, **SERVE_FLAGS},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C is for us; Ray is stopped in order below.
+            start_new_session=True,
+        )
+    try:
+        _wait_for_dashboard(f"http://127.0.0.1:{dashboard_port}", head, log)
+        yield head
+    finally:
+        _stop(head)
+
+
+def _wait_for_dashboard(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + RAY_START_TIMEOUT_S
+    with ServeApi(address) as api:
+        while True:
+            if head.poll() is not None:
+                last = log.read_text(errors="replace").strip().splitlines()[-15:]
+                raise LaunchError("Ray did not start:\n" + "\n".join(last))
+            try:
+                api.details()
+            except DashboardUnreachableError as error:
+                if time.monotonic() > deadline:
+                    raise LaunchError(f"{error}; Ray's log is {log}") from error
+                time.sleep(POLL_S / 2)
+            else:
+                return
+
+
+def _stop(head: subprocess.Popen[bytes]) -> None:
+    """End Ray in order, then whatever of its session is left."""
+    with console.status("stopping"):
+        head.terminate()
+        try:
+            head.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            console.print("Ray does not stop by itself and is killed")
+        try:
+            os.killpg(head.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def _deploy(config: Path, dashboard: str) -> None:
+    with ServeApi(dashboard) as api:
+        api.deploy(yaml.safe_load(config.read_text()))
+
+
+def _wait_for_applications(dashboard: str, head: subprocess.Popen[bytes], began: float) -> None:
+    """Show every application until all of them run.
+
+    Raises:
+        LaunchError: One of them cannot run, with Serve's own words.
+    """
+    shown: dict[str, str] = {}
+    with ServeApi(dashboard) as api, Live(console=console, transient=True) as live:
+        while True:
+            applications = api.details().applications.values()
+            for application in applications:
+                if shown.get(application.name) != application.status:
+                    shown[application.name] = application.status
+                    live.console.print(_line(application, time.monotonic() - began))
+            live.update(_progress(list(applications), time.monotonic() - began))
+            broken = [a for a in applications if a.status in ("DEPLOY_FAILED", "UNHEALTHY")]
+            if broken:
+                raise LaunchError(f"{broken[0].name}: {_why(broken[0])}")
+            if applications and all(a.status == "RUNNING" for a in applications):
+                return
+            if head.poll() is not None:
+                raise LaunchError("Ray ended while the applications were starting")
+            time.sleep(POLL_S)
+
+
+def _line(application: Application, elapsed_s: float) -> Text:
+    style = "green" if application.status == "RUNNING" else "yellow"
+    return Text.assemble(
+        f"{elapsed_s:6.1f} s  {application.name:<24} ", (application.status.lower(), style)
+    )
+
+
+def _progress(applications: list[Application], elapsed_s: float) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for application in applications:
+        if application.status != "RUNNING":
+            doing = "; ".join(
+                f"{r.state.lower()} (pid {r.pid or '-'})"
+                for deployment in application.deployments.values()
+                for r in deployment.replicas
+            )
+            table.add_row(f"{elapsed_s:6.1f} s", application.name, doing or "waiting")
+    return table
+
+
+def _why(application: Application) -> str:
+    messages = [
+        application.message,
+        *(deployment.message for deployment in application.deployments.values()),
+    ]
+    return "; ".join(message.strip() for message in messages if message.strip())
+
+
+def _profile_new_models(address: str, ray_port: int) -> None:
+    """Measure the models whose profile is not from here, if there are any."""
+    new = _models_without_own_profile(address)
+    if not new:
+        return
+    console.print(
+        f"profiling {', '.join(new)} on this machine, at most {QUICK_PROFILE_S} s "
+        "(Ctrl-C skips it, --no-profile never does it)",
+        highlight=False,
+    )
+    command = [sys.executable, "-m", "profiling", "run", "--quick", "--budget"]
+    job = subprocess.Popen(
+        [*command, str(QUICK_PROFILE_S), "--models", ",".join(new)],
+        env={**os.environ, **SERVE_FLAGS, "RAY_ADDRESS": f"127.0.0.1:{ray_port}"},
+    )
+    try:
+        if job.wait() != 0:
+            console.print("[yellow]not all models were profiled; the profiles that ship stay[/]")
+    except KeyboardInterrupt:
+        job.terminate()
+        job.wait()
+        console.print("skipped; the profiles that ship stay")
+
+
+def _models_without_own_profile(address: str) -> list[str]:
+    deadline = time.monotonic() + RAY_START_TIMEOUT_S
+    while True:
+        health: dict[str, Any] = httpx.get(f"{address}/health", timeout=10).json()
+        models = health["models"]
+        if all(model["available"] for model in models.values()):
+            return [name for name, model in models.items() if model["profile"] != "measured"]
+        if time.monotonic() > deadline:
+            console.print(f"[yellow]not profiled: {health}[/]")
+            return []
+        time.sleep(POLL_S)
+
+
+def _http_address(config: Path) -> str:
+    options = (yaml.safe_load(config.read_text()) or {}).get("http_options", {})
+    host = options.get("host", "127.0.0.1")
+    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('port', 8000)}"
+
+
+def _greet(address: str, dashboard: str, elapsed_s: float) -> None:
+    console.print(f"\n[bold green]ready[/] after {elapsed_s:.0f} s at [bold]{address}[/]\n")
+    console.print(
+        f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        '  -d \'{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}], '
+        '"max_tokens": 32}\'\n',
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(f"Ray's dashboard: {dashboard}    Ctrl-C stops everything", highlight=False)

@@ -1,0 +1,151 @@
+"""The one named actor that keeps what all routers share: profiles, running trials, decisions.
+
+It holds text and plain values only, writes to one folder of its own node, and is never on the path
+of a request: routers poll it and go on with what they have while it is away.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from cluster.files import write_atomic
+from scheduler.errors import ProfileError
+from scheduler.profiles import ProfileSet
+
+STORE_NAME = "dynamic-llm-scheduler-store"
+STORE_NAMESPACE = "dynamic-llm-scheduler"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the store holds at one moment.
+
+    Attributes:
+        profiles: JSON of the current ProfileSet, `None` where nothing was published yet.
+        version: Its content hash.
+        trials: Replicas under trial, by model id.
+        fault: Why the profile file of the data folder could not be read.
+    """
+
+    profiles: str | None = None
+    version: str | None = None
+    trials: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fault: str | None = None
+
+
+class Store:
+    """The state behind the actor; a plain class, so that it can be used and tested without Ray.
+
+    Args:
+        data_dir: Absolute folder on the actor's node; made if missing.
+        keep_decisions: How many of the latest decisions can be asked for.
+    """
+
+    def __init__(self, data_dir: str, keep_decisions: int = 10_000) -> None:
+        self._folder = Path(data_dir)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._profiles: ProfileSet | None = None
+        self._fault: str | None = None
+        self._trials: dict[str, tuple[str, ...]] = {}
+        self._decisions: deque[dict[str, Any]] = deque(maxlen=keep_decisions)
+        self._load()
+
+    @property
+    def _profile_file(self) -> Path:
+        return self._folder / "profiles.json"
+
+    @property
+    def _decision_file(self) -> Path:
+        return self._folder / "decisions.jsonl"
+
+    def _load(self) -> None:
+        if not self._profile_file.exists():
+            return
+        try:
+            self._profiles = ProfileSet.from_json(self._profile_file.read_text())
+        except (ProfileError, OSError, UnicodeDecodeError) as error:
+            self._fault = f"{self._profile_file}: {error}"
+            logger.error("profiles not read, the ones of before stay in use: %s", self._fault)
+
+    def data_dir(self) -> str:
+        """Where this store persists; profiling puts its records beside."""
+        return str(self._folder)
+
+    def snapshot(self) -> Snapshot:
+        """Everything that a router needs."""
+        return Snapshot(
+            profiles=self._profiles.to_json() if self._profiles else None,
+            version=self._profiles.version if self._profiles else None,
+            trials=dict(self._trials),
+            fault=self._fault,
+        )
+
+    def version(self) -> tuple[str | None, dict[str, tuple[str, ...]], str | None]:
+        """The part of the snapshot that is cheap to poll: version, trials, fault."""
+        return self._profiles.version if self._profiles else None, self._trials, self._fault
+
+    def publish(self, profiles: str) -> str:
+        """Take in a ProfileSet: its models replace the ones of the same name and accelerator.
+
+        Returns:
+            The version of the merged set, after it is on disk.
+
+        Raises:
+            ProfileError: The text is no ProfileSet; nothing changes.
+        """
+        newer = ProfileSet.from_json(profiles)
+        merged = self._profiles.merged(newer) if self._profiles else newer
+        write_atomic(self._profile_file, merged.to_json())
+        self._profiles, self._fault = merged, None
+        return merged.version
+
+    def set_trials(self, model: str, replica_ids: Sequence[str]) -> None:
+        """Say which replicas of a model are being profiled; none ends it."""
+        if replica_ids:
+            self._trials[model] = tuple(replica_ids)
+        else:
+            self._trials.pop(model, None)
+
+    def log_decisions(self, records: Sequence[dict[str, Any]]) -> None:
+        """Append finished decisions, in memory and to `decisions.jsonl`."""
+        self._decisions.extend(records)
+        with self._decision_file.open("a") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+    def decisions(self, limit: int) -> list[dict[str, Any]]:
+        """The latest decisions, newest first."""
+        return list(self._decisions)[: -limit - 1 : -1]
+
+    def decision(self, decision_id: str) -> dict[str, Any] | None:
+        """One decision, `None` where it is unknown or too old."""
+        for record in reversed(self._decisions):
+            if record["decision_id"] == decision_id:
+                return record
+        return None
+
+
+def connect_store(data_dir: str | None = None) -> Any:
+    """The handle of the store actor.
+
+    Args:
+        data_dir: Makes the actor with this folder where it does not run yet; `None` only looks.
+
+    Raises:
+        ValueError: It does not run and `data_dir` is `None`.
+    """
+    if data_dir is None:
+        return ray.get_actor(STORE_NAME, namespace=STORE_NAMESPACE)
+    actor_class = ray.remote(num_cpus=0, max_restarts=-1)(Store)
+    return actor_class.options(
+        name=STORE_NAME, namespace=STORE_NAMESPACE, lifetime="detached", get_if_exists=True
+    ).remote(data_dir)

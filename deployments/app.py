@@ -1,0 +1,79 @@
+"""What `import_path` in the YAML names: builders of the router's and of a model's application.
+
+No `from __future__ import annotations` here: Serve reads the type of `args` from the annotation.
+"""
+
+from typing import Any
+
+from ray import serve
+from ray.serve.llm import LLMConfig, build_llm_deployment
+from ray.serve.schema import LoggingConfig
+
+from cluster.naming import ROUTER_DEPLOYMENT
+from deployments.config import AutoScaling, ModelArgs, RouterArgs
+from deployments.gate import Gate
+from deployments.router import Router
+
+
+def build_router(args: RouterArgs) -> serve.Application:
+    """The application of the router."""
+    deployment = serve.deployment(
+        serve.ingress()(Router),
+        name=ROUTER_DEPLOYMENT,
+        num_replicas=args.num_replicas,
+        # Admission is the router's own business: Serve's rejections are not OpenAI errors.
+        max_ongoing_requests=1_000_000,
+        ray_actor_options={"num_cpus": args.num_cpus},
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
+    return deployment.bind(args)
+
+
+def build_model(args: ModelArgs) -> serve.Application:
+    """The application of one model."""
+    # Importing vLLM takes seconds; the router's application is built without it.
+    from deployments.engine import FrameEngine  # noqa: PLC0415
+    from deployments.model_server import ModelServer  # noqa: PLC0415
+
+    model = build_llm_deployment(
+        llm_config(args),
+        deployment_cls=ModelServer,
+        bind_kwargs={"engine_cls": FrameEngine, "watts_per_core": args.cpu_watts_per_core},
+    )
+    gate = serve.deployment(Gate, name="Gate", ray_actor_options={"num_cpus": 0})
+    return gate.bind(model)
+
+
+def llm_config(args: ModelArgs) -> LLMConfig:
+    """Ray's configuration of a model."""
+    settings: dict[str, Any] = {
+        "model_loading_config": {"model_id": args.model_id, "model_source": args.source},
+        "engine_kwargs": {
+            "worker_extension_cls": "deployments.engine.DeviceReport",
+            **args.engine_kwargs,
+        },
+        "deployment_config": _deployment_config(args),
+        "placement_group_config": args.placement_group_config,
+        "runtime_env": args.runtime_env,
+    }
+    if args.device == "cpu":
+        settings["accelerator_config"] = {"kind": "cpu"}
+    else:
+        settings["accelerator_type"] = args.accelerator_type
+    return LLMConfig(**{key: value for key, value in settings.items() if value is not None})
+
+
+def _deployment_config(args: ModelArgs) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "max_ongoing_requests": 1_000_000,
+        "request_router_config": {
+            "request_router_class": "deployments.request_router.TargetedRequestRouter"
+        },
+        "logging_config": {"enable_access_log": False},
+        **args.deployment_config,
+    }
+    if isinstance(args.scaling, AutoScaling):
+        config["autoscaling_config"] = args.scaling.model_dump(exclude={"mode"})
+    else:
+        config["num_replicas"] = args.scaling.num_replicas
+    return config

@@ -1,0 +1,83 @@
+"""`python -m deployments.check FILE`: is this YAML right? Says what is wrong before Ray starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from ray.serve.schema import ServeDeploySchema
+
+from deployments.config import ModelArgs, RouterArgs, RouterConfig, describe_errors
+
+BUILD_ROUTER = "deployments.app:build_router"
+BUILD_MODEL = "deployments.app:build_model"
+
+
+def find_faults(text: str) -> list[str]:
+    """Everything that is wrong with a configuration, one line each; empty if it is right."""
+    try:
+        config = ServeDeploySchema.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        return [f"not YAML: {error}"]
+    except ValidationError as error:
+        return [describe_errors(error)]
+    faults: list[str] = []
+    deployed: list[str] = []
+    routed: list[str] = []
+    for application in config.applications:
+        name, builder, args = application.name, application.import_path, application.args
+        if builder == BUILD_MODEL:
+            faults += _model_faults(name, args)
+            deployed.append(name)
+        elif builder == BUILD_ROUTER:
+            faults += _checked(RouterArgs, args, f"{name}.args")
+            for deployment in application.deployments:
+                given = deployment.user_config
+                user_config = given if isinstance(given, dict) else {}
+                where = f"{name}.{deployment.name}.user_config"
+                found = _checked(RouterConfig, user_config, where)
+                faults += found
+                if not found:
+                    routed += [m.id for m in RouterConfig.model_validate(user_config).models]
+    faults += [f"router: model {m!r} has no application" for m in routed if m not in deployed]
+    return faults
+
+
+def _model_faults(name: str, args: dict[str, Any]) -> list[str]:
+    faults = _checked(ModelArgs, args, f"{name}.args")
+    if not faults and args["model_id"] != name:
+        return [f"{name}: the application must have its model's name, {args['model_id']!r}"]
+    return faults
+
+
+def _checked(
+    kind: type[ModelArgs | RouterArgs | RouterConfig], value: dict[str, Any], where: str
+) -> list[str]:
+    try:
+        kind.model_validate(value)
+    except ValidationError as error:
+        return [f"{where}: {describe_errors(error)}"]
+    return []
+
+
+def main(arguments: list[str]) -> int:
+    """Print the faults; exit status 2 where there are any."""
+    if len(arguments) != 1:
+        print("usage: python -m deployments.check FILE", file=sys.stderr)
+        return 2
+    try:
+        text = Path(arguments[0]).read_text()
+    except OSError as error:
+        print(f"{arguments[0]}: {error.strerror}", file=sys.stderr)
+        return 2
+    faults = find_faults(text)
+    for fault in faults:
+        print(f"{arguments[0]}: {fault}", file=sys.stderr)
+    return 2 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,163 @@
+"""The YAML, typed: what `serve_config.yaml` may say, with the field's name in every error."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from cluster.accelerators import CPU_WATTS_PER_CORE
+
+
+class Strict(BaseModel):
+    """No unknown fields, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class FixedScaling(Strict):
+    """A number of replicas that only `python -m cluster scale MODEL N` changes."""
+
+    mode: Literal["fixed"] = "fixed"
+    num_replicas: NonNegativeInt = 1
+
+
+class AutoScaling(Strict):
+    """Serve's autoscaler between two bounds."""
+
+    mode: Literal["auto"]
+    min_replicas: NonNegativeInt = 1
+    max_replicas: PositiveInt = 1
+    target_ongoing_requests: PositiveFloat = 8.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AutoScaling:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
+        return self
+
+
+class ModelArgs(Strict):
+    """`args` of a model's application (`deployments.app:build_model`)."""
+
+    model_id: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
+        description="Name in the API and of the application; no `/`, Serve cannot deploy that.",
+    )
+    source: str = Field(
+        min_length=1,
+        description="Hugging Face id, local folder, or `embedded:NAME` for a built-in model.",
+    )
+    device: Literal["gpu", "cpu"] = Field(
+        "gpu", description="Where vLLM computes; `gpu` reserves whole GPUs in a placement group."
+    )
+    accelerator_type: str | None = Field(
+        None, description="Kind of GPU to be placed on, as Ray names it (`A100`, `H100`)."
+    )
+    engine_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the vLLM engine."
+    )
+    placement_group_config: dict[str, Any] | None = Field(
+        None, description="Ray Serve LLM's placement bundles, where the default does not fit."
+    )
+    deployment_config: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the Serve deployment."
+    )
+    runtime_env: dict[str, Any] | None = Field(
+        None, description="Ray runtime environment of the replicas."
+    )
+    scaling: Annotated[FixedScaling | AutoScaling, Field(discriminator="mode")] = Field(
+        default_factory=FixedScaling
+    )
+    cpu_watts_per_core: PositiveFloat = Field(
+        CPU_WATTS_PER_CORE,
+        description="Watts of one busy core, for the estimate where no energy counter is readable.",
+    )
+
+    @model_validator(mode="after")
+    def _no_gpu_type_on_cpu(self) -> ModelArgs:
+        if self.device == "cpu" and self.accelerator_type is not None:
+            raise ValueError(f"accelerator_type {self.accelerator_type!r} needs device: gpu")
+        return self
+
+
+class RouterArgs(Strict):
+    """`args` of the router's application (`deployments.app:build_router`)."""
+
+    data_dir: str = Field(
+        "~/.local/share/dynamic-llm-scheduler",
+        description="Absolute folder of profiles, raw records and decisions; `~` is the user's.",
+    )
+    num_replicas: PositiveInt = 1
+    num_cpus: NonNegativeFloat = Field(1.0, description="Logical CPUs that a replica reserves.")
+    max_body_bytes: PositiveInt = Field(4 * 1024 * 1024, description="Larger bodies get 413.")
+    request_timeout_s: PositiveFloat = Field(600.0, description="Longer requests get 504.")
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        expanded = Path(value).expanduser()
+        if not expanded.is_absolute():
+            raise ValueError(f"must be an absolute path, got {value!r}")
+        return str(expanded)
+
+
+class RoutedModel(Strict):
+    """One model that the router may send requests to."""
+
+    id: str = Field(min_length=1, description="Model id; its application has the same name.")
+
+
+class DefaultWeights(Strict):
+    """Weights of a request that names none."""
+
+    accuracy: NonNegativeFloat = 1.0
+    energy: NonNegativeFloat = 1.0
+    time: NonNegativeFloat = 1.0
+
+
+class RouterConfig(Strict):
+    """`user_config` of the router's deployment: may be changed without a restart."""
+
+    models: tuple[RoutedModel, ...] = ()
+    prior_profiles: str | None = Field(
+        None,
+        description="Profiles until the models are profiled here: `embedded`, `seed` or a file.",
+    )
+    default_weights: DefaultWeights = Field(default_factory=DefaultWeights)
+    default_policy: str = "weighted"
+    static_model: str | None = Field(None, description="Model of the policy `static`.")
+
+    @field_validator("models")
+    @classmethod
+    def _unique(cls, models: tuple[RoutedModel, ...]) -> tuple[RoutedModel, ...]:
+        counts = Counter(model.id for model in models)
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(f"two models are named {twice[0]!r}")
+        if "auto" in counts:
+            raise ValueError("'auto' is the name of the scheduler, no model can have it")
+        return models
+
+
+def describe_errors(error: Any) -> str:
+    """A pydantic ValidationError in one line: each field with what is wrong and what was given."""
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "config"
+        parts.append(f"{where}: {item['msg']} (got {item['input']!r})")
+    return "; ".join(parts)

@@ -1,0 +1,150 @@
+"""What the router knows of the models: which are up, where, and how busy this router keeps them.
+
+Refreshed in the background; a request only reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
+
+from cluster.naming import model_deployment_name
+from scheduler.profiles import ProfileSet
+from scheduler.types import ClusterState, ModelState
+
+logger = logging.getLogger("ray.serve")
+
+DESCRIBE_TIMEOUT_S = 10.0
+
+
+@dataclass(slots=True)
+class ModelEntry:
+    """One model of the configuration.
+
+    Attributes:
+        replicas: Running replicas.
+        description: What a replica says of itself, `None` until one answered.
+        unavailable: Why no request can go there, `None` if one can.
+        under_trial: Replicas that are being profiled.
+        ongoing: Requests that this router has there.
+    """
+
+    model: str
+    replicas: int = 0
+    description: dict[str, Any] | None = None
+    unavailable: str | None = "not deployed"
+    under_trial: tuple[str, ...] = ()
+    ongoing: int = 0
+    _handles: dict[bool, DeploymentHandle[Any]] = field(default_factory=dict)
+
+    def handle(self, *, stream: bool) -> DeploymentHandle[Any]:
+        """A handle of the model's deployment, made at the first use.
+
+        Raises:
+            ray.serve.exceptions.RayServeException: The application is not there.
+        """
+        if stream not in self._handles:
+            base = serve.get_deployment_handle(model_deployment_name(self.model), self.model)
+            self._handles[stream] = base.options(
+                method_name="stream" if stream else "answer",
+                stream=stream,
+                request_serialization="pickle",
+                response_serialization="pickle",
+            )
+        return self._handles[stream]
+
+    @property
+    def accelerator(self) -> str | None:
+        """Kind of device of the replicas, `None` while unknown."""
+        return self.description["accelerator"] if self.description else None
+
+    def state(self, profiles: ProfileSet) -> ModelState:
+        """This model for a decision."""
+        unavailable = self.unavailable
+        if unavailable is None and len(self.under_trial) >= self.replicas:
+            unavailable = "being profiled"
+        return ModelState(
+            model=self.model,
+            max_model_len=self.description["max_model_len"] if self.description else None,
+            profile=profiles.find(self.model, self.accelerator) or profiles.find(self.model),
+            ongoing=self.ongoing,
+            replicas=self.replicas,
+            unavailable=unavailable,
+        )
+
+
+class ModelDirectory:
+    """All models of the configuration, in its order."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, ModelEntry] = {}
+
+    def configure(self, models: Sequence[str]) -> None:
+        """Take exactly these models, keeping what is known of those that stay."""
+        self._entries = {m: self._entries.get(m) or ModelEntry(m) for m in models}
+
+    def __contains__(self, model: str) -> bool:
+        return model in self._entries
+
+    def __getitem__(self, model: str) -> ModelEntry:
+        return self._entries[model]
+
+    def entries(self) -> list[ModelEntry]:
+        """Every model."""
+        return list(self._entries.values())
+
+    def set_trials(self, trials: dict[str, tuple[str, ...]]) -> None:
+        """Say which replicas are being profiled."""
+        for entry in self._entries.values():
+            entry.under_trial = trials.get(entry.model, ())
+
+    def cluster_state(self, profiles: ProfileSet, static_model: str | None) -> ClusterState:
+        """The models for a decision."""
+        return ClusterState(
+            models=tuple(entry.state(profiles) for entry in self._entries.values()),
+            profile_version=profiles.version,
+            reference=profiles.reference,
+            static_model=static_model,
+        )
+
+    async def refresh(self) -> None:
+        """Ask Serve which models run, and new ones who they are."""
+        applications = (await asyncio.to_thread(serve.status)).applications
+        entries = self.entries()
+        for entry in entries:
+            application = applications.get(entry.model)
+            if application is None:
+                entry.replicas, entry.unavailable = 0, "not deployed"
+                continue
+            deployment = application.deployments.get(model_deployment_name(entry.model))
+            running = deployment.replica_states.get("RUNNING", 0) if deployment else 0
+            entry.replicas = running
+            if running:
+                entry.unavailable = None
+            elif application.status == ApplicationStatus.RUNNING:
+                entry.unavailable = "scaled to 0 replicas"
+            else:
+                entry.unavailable = f"{application.status.lower()}: {application.message}".rstrip(
+                    ": "
+                )
+        await asyncio.gather(*(self._describe(e) for e in entries))
+
+    async def _describe(self, entry: ModelEntry) -> None:
+        if not entry.replicas:
+            entry.description = None
+        if entry.replicas and entry.description is None:
+            handle = entry.handle(stream=False).options(method_name="describe")
+            try:
+                async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+                    entry.description = await handle.remote()
+            except Exception as error:
+                # The replica may die between Serve's word and ours; the next round asks again.
+                entry.unavailable = f"does not answer: {type(error).__name__}"
+                logger.warning("%s does not describe itself: %s", entry.model, error)

@@ -1,0 +1,129 @@
+"""Sends a request to the chosen model and brings back bytes and what it really took."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+
+import orjson
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
+from deployments.directory import ModelEntry
+from deployments.frames import Flag, Frame, Reply, decode_observation
+from deployments.openai_api import ApiError, Endpoint
+from scheduler.types import Observation
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """One request on its way to one model.
+
+    Attributes:
+        observation: What it took, `None` until the model said so.
+    """
+
+    entry: ModelEntry
+    endpoint: Endpoint
+    body: bytes
+    request_id: str
+    timeout_s: float
+    observation: Observation | None = field(default=None, init=False)
+    _deadline: float = field(default=0.0, init=False)
+
+    async def answer(self) -> tuple[int, bytes]:
+        """A whole answer: status and JSON.
+
+        Raises:
+            ApiError: 503 where the model broke, 504 after the time-out.
+        """
+        self.entry.ongoing += 1
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                reply: Reply = await self.entry.handle(stream=False).remote(
+                    self.endpoint, self.body, self.request_id, avoid=self.entry.under_trial
+                )
+        except TimeoutError as error:
+            raise self._timed_out() from error
+        except (RayError, RayServeException) as error:
+            raise self._broke(error) from error
+        finally:
+            self.entry.ongoing -= 1
+        status, data, observation = reply
+        if observation:
+            self.observation = decode_observation(observation)
+        return status, data
+
+    async def frames(self) -> AsyncGenerator[Frame]:
+        """A streamed answer.
+
+        The measurement is taken out into `observation`. Ends without a frame with FINISH only by
+        raising, so that nobody can take a broken stream for a whole one.
+
+        Raises:
+            ApiError: The model refused, broke or was too slow; before or after the first frame.
+        """
+        self.entry.ongoing += 1
+        self._deadline = asyncio.get_running_loop().time() + self.timeout_s
+        stream = None
+        finished = False
+        try:
+            stream = self.entry.handle(stream=True).remote(
+                self.endpoint, self.body, self.request_id, avoid=self.entry.under_trial
+            )
+            while (frame := await self._next(stream)) is not None:
+                data, _, flags = frame
+                if flags & Flag.ERROR:
+                    raise refused(data)
+                if flags & Flag.OBSERVATION:
+                    self.observation = decode_observation(data)
+                    continue
+                finished = finished or bool(flags & Flag.FINISH)
+                if flags & Flag.DONE and not finished:
+                    break
+                yield frame
+            if not finished:
+                raise ApiError(
+                    503,
+                    f"model {self.entry.model!r} stopped without a finish reason",
+                    code="stream_broken",
+                )
+        except TimeoutError as error:
+            raise self._timed_out() from error
+        except (RayError, RayServeException) as error:
+            raise self._broke(error) from error
+        finally:
+            self.entry.ongoing -= 1
+            if stream is not None and not finished:
+                stream.cancel()
+
+    async def _next(self, stream: AsyncIterator[Frame]) -> Frame | None:
+        # Around each frame, not around the loop: the first frame and the others may be read by
+        # different tasks, and a time-out belongs to one task.
+        async with asyncio.timeout_at(self._deadline):
+            return await anext(stream, None)
+
+    def _timed_out(self) -> ApiError:
+        return ApiError(
+            504,
+            f"model {self.entry.model!r} did not finish within {self.timeout_s:g} s",
+            code="timeout",
+        )
+
+    def _broke(self, error: Exception) -> ApiError:
+        cause = str(error).strip().splitlines()
+        return ApiError(
+            503,
+            f"model {self.entry.model!r} failed: {type(error).__name__}: "
+            f"{cause[-1] if cause else ''}",
+            code="model_failed",
+            retry_after_s=5,
+        )
+
+
+def refused(data: bytes) -> ApiError:
+    """An error object of vLLM as ours, status included."""
+    error = orjson.loads(data)["error"]
+    status = int(error["code"])
+    return ApiError(status, error["message"], param=error.get("param"), code=error.get("type"))

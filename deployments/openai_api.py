@@ -1,0 +1,259 @@
+"""OpenAI's wire format at the router's edge: what it reads of a request, how it says no.
+
+The router reads only what it needs to decide; vLLM validates the rest in the model deployment.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.tokens import estimate_tokens
+from scheduler.types import Constraints, ExclusionKind, Weights
+
+Endpoint = Literal["chat", "completions"]
+
+# What a chat template adds to each message: role markers and line ends.
+TOKENS_PER_MESSAGE = 5
+
+
+class ApiError(Exception):
+    """An answer that is an OpenAI error object.
+
+    Attributes:
+        status: HTTP status.
+        param: Offending field, dotted, `None` where no field is to blame.
+        code: Short machine-readable reason.
+        retry_after_s: Value of the Retry-After header, `None` for none.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> bytes:
+        """The error object as JSON."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": error})
+
+
+class RoutingFields(BaseModel):
+    """The optional body field `routing`."""
+
+    class WeightFields(BaseModel):
+        """Costs that are not named weigh nothing."""
+
+        model_config = ConfigDict(extra="forbid", strict=True)
+        accuracy: float = 0.0
+        energy: float = 0.0
+        time: float = 0.0
+
+    class ConstraintFields(BaseModel):
+        """Hard limits."""
+
+        model_config = ConfigDict(extra="forbid", strict=True)
+        max_latency_s: float | None = None
+        max_energy_joules: float | None = None
+        min_accuracy: float | None = None
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    weights: WeightFields | None = None
+    policy: str | None = None
+    models: list[str] | None = Field(None, min_length=1)
+    constraints: ConstraintFields | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """What the router knows of a request.
+
+    Attributes:
+        model: As asked for: `auto` or a model's id.
+        input_tokens: Estimated prompt tokens, template included.
+        max_tokens: The client's bound of generated tokens.
+        weights: `None` for the configured ones.
+        policy: `None` for the configured one.
+    """
+
+    model: str
+    stream: bool
+    include_usage: bool
+    input_tokens: int
+    max_tokens: int | None
+    weights: Weights | None
+    policy: str | None
+    models: tuple[str, ...] | None
+    constraints: Constraints
+
+
+def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
+    """Read a completion request.
+
+    Args:
+        body: As the client sent it.
+        endpoint: `None` takes either form, by whether there are `messages`.
+
+    Raises:
+        ApiError: 400 with the field and what was given.
+    """
+    data = _json_object(body)
+    if endpoint is None:
+        endpoint = "chat" if "messages" in data else "completions"
+    routing = _routing(data.get("routing"))
+    stream_options = _optional(data, "stream_options", dict) or {}
+    return ParsedRequest(
+        model=_model(data),
+        stream=bool(_optional(data, "stream", bool)),
+        include_usage=bool(stream_options.get("include_usage")),
+        input_tokens=_chat_tokens(data) if endpoint == "chat" else _prompt_tokens(data),
+        max_tokens=_max_tokens(data),
+        weights=Weights(**routing.weights.model_dump()) if routing.weights else None,
+        policy=routing.policy,
+        models=tuple(routing.models) if routing.models else None,
+        constraints=Constraints(
+            **(routing.constraints.model_dump() if routing.constraints else {})
+        ),
+    )
+
+
+def from_scheduler(error: InvalidRequestError | NoCandidateError) -> ApiError:
+    """The HTTP side of what the scheduler raises."""
+    if isinstance(error, InvalidRequestError):
+        return ApiError(400, str(error), param=error.field, code="invalid_value")
+    kinds = {e.kind for e in error.excluded} - {ExclusionKind.NOT_REQUESTED}
+    if ExclusionKind.CONSTRAINT in kinds and ExclusionKind.UNAVAILABLE not in kinds:
+        return ApiError(422, str(error), param="routing.constraints", code="constraints_not_met")
+    if kinds == {ExclusionKind.NO_PROFILE}:
+        return ApiError(
+            503, f"{error}; name a model, or run `python -m profiling run`", code="no_profile"
+        )
+    return ApiError(503, str(error), code="no_model_available", retry_after_s=5)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # Python's clients write NaN and Infinity, which are not JSON: point at the field instead
+        # of at a column.
+        data = _lenient_json(body)
+        if isinstance(data, dict):
+            _routing(data.get("routing"))
+        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from error
+    if not isinstance(data, dict):
+        raise ApiError(
+            400, f"the body must be a JSON object, got {_kind(data)}", code="invalid_json"
+        )
+    return data
+
+
+def _lenient_json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _routing(value: Any) -> RoutingFields:
+    if value is None:
+        return RoutingFields()
+    try:
+        routing = RoutingFields.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(("routing", *(str(part) for part in first["loc"])))
+        raise ApiError(
+            400,
+            f"{field}: {first['msg']}, got {first['input']!r}",
+            param=field,
+            code="invalid_value",
+        ) from error
+    if routing.weights:
+        Weights(**routing.weights.model_dump())
+    return routing
+
+
+def _model(data: dict[str, Any]) -> str:
+    model = data.get("model")
+    if not isinstance(model, str) or not model:
+        raise _invalid("model", "must be 'auto' or a model's id", model)
+    return model
+
+
+def _max_tokens(data: dict[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = _optional(data, name, int)
+        if value is not None:
+            if value < 1:
+                raise _invalid(name, "must be at least 1", value)
+            return int(value)
+    return None
+
+
+def _chat_tokens(data: dict[str, Any]) -> int:
+    messages = data.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise _invalid("messages", "must be a list with at least one message", messages)
+    total = 0
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise _invalid(f"messages.{index}", "must be an object", message)
+        total += TOKENS_PER_MESSAGE + estimate_tokens(_text(message.get("content")))
+    return total
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(part for part in parts if isinstance(part, str))
+    return ""
+
+
+def _prompt_tokens(data: dict[str, Any]) -> int:
+    prompt = data.get("prompt")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if prompt and all(type(item) is int for item in prompts):
+        return len(prompts)
+    if prompt and all(isinstance(item, str) for item in prompts):
+        return sum(estimate_tokens(item) for item in prompts)
+    if prompt and all(
+        isinstance(item, list) and all(type(token) is int for token in item) for item in prompts
+    ):
+        return sum(len(item) for item in prompts)
+    raise _invalid("prompt", "must be text or token ids, one or several, not empty", prompt)
+
+
+def _optional(data: dict[str, Any], name: str, kind: type) -> Any:
+    value = data.get(name)
+    if value is not None and type(value) is not kind:
+        raise _invalid(name, f"must be {kind.__name__}", value)
+    return value
+
+
+def _invalid(field: str, rule: str, value: Any) -> ApiError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 100 else shown[:100] + "..."
+    return ApiError(400, f"{field}: {rule}, got {shown}", param=field, code="invalid_value")
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__

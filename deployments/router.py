@@ -1,0 +1,360 @@
+"""The ingress: OpenAI's API in, a decision, the answer of the chosen model out.
+
+HTTP handlers only. Deciding is `scheduler`, knowing the models is `directory`, talking to them is
+`dispatch`, wire formats are `openai_api`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback
+from deployments.binding import serve_host
+from deployments.config import RouterArgs, RouterConfig, describe_errors
+from deployments.decision_log import DecisionLog
+from deployments.directory import ModelDirectory
+from deployments.dispatch import Dispatch
+from deployments.frames import Flag, Frame, with_member
+from deployments.openai_api import ApiError, Endpoint, ParsedRequest, from_scheduler, parse_request
+from deployments.profile_source import ProfileSource
+from deployments.routing_report import decision_record, routing_object
+from scheduler.engine import Scheduler
+from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.serialization import decision_to_dict
+from scheduler.types import Decision, RoutingRequest, Weights
+
+logger = logging.getLogger("ray.serve")
+
+AUTO = "auto"
+DIRECTORY_PERIOD_S = 1.0
+STORE_PERIOD_S = 5.0
+
+
+class Router:
+    """One replica of the router.
+
+    Args:
+        args: What a restart is needed for; the rest comes through `reconfigure`.
+    """
+
+    async def __init__(self, args: RouterArgs) -> None:
+        self._args = args
+        self._config = RouterConfig()
+        self._config_fault: str | None = None
+        self._scheduler = Scheduler()
+        self._directory = ModelDirectory()
+        self._profiles = ProfileSource(args.data_dir)
+        self._log = DecisionLog()
+        self._sequence = 0
+        self._started = int(time.time())
+        self._tasks = [
+            asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._directory.refresh)),
+            asyncio.create_task(self._repeat(STORE_PERIOD_S, self.refresh)),
+            asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._flush_log)),
+        ]
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take in the `user_config` of the YAML; a wrong one changes nothing and shows in /health.
+
+        Never raises: Serve would replace the replica.
+        """
+        try:
+            config = RouterConfig.model_validate(user_config)
+            self._profiles.set_prior(config.prior_profiles)
+        except ValidationError as error:
+            self._config_fault = f"user_config: {describe_errors(error)}"
+        except ValueError as error:
+            self._config_fault = f"user_config: {error}"
+        else:
+            self._config, self._config_fault = config, None
+            self._directory.configure([model.id for model in config.models])
+        if self._config_fault:
+            logger.error("the configuration of before stays in use: %s", self._config_fault)
+
+    async def refresh(self) -> str | None:
+        """Fetch profiles and trials from the store now; called by the store's publishers.
+
+        Returns:
+            The version of the profiles in use.
+        """
+        await self._profiles.refresh()
+        self._directory.set_trials(self._profiles.trials)
+        for entry in self._directory.entries():
+            if self._profiles.current.find(entry.model) is None:
+                self._profiles.warn_unprofiled(entry.model)
+        return self._profiles.current.version
+
+    async def profiles(self) -> str:
+        """The profiles in use, as JSON text; for the profiling job."""
+        return self._profiles.current.to_json()
+
+    async def models(self) -> list[str]:
+        """Ids of all configured models; for the profiling job."""
+        return [entry.model for entry in self._directory.entries()]
+
+    def __serve_build_asgi_app__(self) -> AccessGuard:
+        """The ASGI application that Serve runs for this replica."""
+        keys = [key for key in os.environ.get(API_KEYS_VARIABLE, "").split(",") if key]
+        host = serve_host()
+        if not keys and not is_loopback(host):
+            logger.error(
+                "listening on %s without API keys: every route but /health answers 403", host
+            )
+        routes = [
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/completions", self._completions, methods=["POST"]),
+            Route("/v1/route", self._dry_run, methods=["POST"]),
+            Route("/v1/models", self._list_models),
+            Route("/v1/models/{model:path}", self._get_model),
+            Route("/v1/decisions", self._list_decisions),
+            Route("/v1/decisions/{decision_id}", self._get_decision),
+            Route("/v1/profiles", self._get_profiles),
+            Route("/health", self._health),
+        ]
+        return Starlette(
+            routes=routes,
+            middleware=[Middleware(AccessGuard, keys=keys, host=host)],
+            exception_handlers={
+                ApiError: _api_error,
+                InvalidRequestError: _scheduler_error,
+                NoCandidateError: _scheduler_error,
+                HTTPException: _http_exception,
+                Exception: _unexpected,
+            },
+        )
+
+    # Completions
+
+    async def _chat(self, request: Request) -> Response:
+        return await self._complete(request, "chat")
+
+    async def _completions(self, request: Request) -> Response:
+        return await self._complete(request, "completions")
+
+    async def _complete(self, request: Request, endpoint: Endpoint) -> Response:
+        body = await self._body(request)
+        parsed = parse_request(body, endpoint)
+        decision = self._decide(parsed)
+        dispatch = Dispatch(
+            entry=self._directory[decision.model],
+            endpoint=endpoint,
+            body=body,
+            request_id=decision.decision_id,
+            timeout_s=self._args.request_timeout_s,
+        )
+        headers = {"x-routed-model": decision.model, "x-decision-id": decision.decision_id}
+        if parsed.stream:
+            frames = dispatch.frames()
+            # The status line waits for the first frame, so that a refusal keeps its status.
+            first = await self._first(frames, decision)
+            return StreamingResponse(
+                self._stream(first, frames, dispatch, decision, parsed),
+                media_type="text/event-stream",
+                headers=headers,
+            )
+        try:
+            status, data = await dispatch.answer()
+        except ApiError as error:
+            self._log.add(decision_record(decision, None, error=str(error)))
+            raise
+        self._log.add(decision_record(decision, dispatch.observation))
+        if status == 200:
+            report = routing_object(decision, dispatch.observation)
+            data = with_member(data, b"routing", orjson.dumps(report))
+        return Response(data, status, headers=headers, media_type="application/json")
+
+    async def _first(self, frames: AsyncGenerator[Frame], decision: Decision) -> Frame:
+        try:
+            return await anext(frames)
+        except ApiError as error:
+            self._log.add(decision_record(decision, None, error=str(error)))
+            raise
+
+    async def _stream(
+        self,
+        first: Frame,
+        frames: AsyncGenerator[Frame],
+        dispatch: Dispatch,
+        decision: Decision,
+        parsed: ParsedRequest,
+    ) -> AsyncIterator[bytes]:
+        reported_in = Flag.USAGE if parsed.include_usage else Flag.FINISH
+        error: str | None = "the client went away"
+        try:
+            async with aclosing(frames):
+                data, _, flags = first
+                while True:
+                    if flags & reported_in:
+                        report = routing_object(decision, dispatch.observation)
+                        data = with_member(data, b"routing", orjson.dumps(report))
+                    yield data
+                    data, _, flags = await anext(frames)
+        except StopAsyncIteration:
+            error = None
+        except ApiError as broken:
+            # The answer is cut: an error event and no end marker, so that it cannot look whole.
+            error = str(broken)
+            yield b"data: " + broken.body() + b"\n\n"
+        finally:
+            self._log.add(decision_record(decision, dispatch.observation, error=error))
+
+    def _decide(self, parsed: ParsedRequest) -> Decision:
+        state = self._directory.cluster_state(self._profiles.current, self._config.static_model)
+        request = RoutingRequest(
+            decision_id=uuid.uuid4().hex,
+            input_tokens={m.model: parsed.input_tokens for m in state.models},
+            max_tokens=parsed.max_tokens,
+            weights=parsed.weights or Weights(**self._config.default_weights.model_dump()),
+            policy=parsed.policy or self._config.default_policy,
+            models=parsed.models,
+            constraints=parsed.constraints,
+            sequence=self._sequence,
+        )
+        self._sequence += 1
+        if parsed.model == AUTO:
+            return self._scheduler.decide(request, state)
+        if parsed.model not in self._directory:
+            raise self._unknown_model(parsed.model)
+        return self._scheduler.pin(request, state, parsed.model)
+
+    async def _body(self, request: Request) -> bytes:
+        limit = self._args.max_body_bytes
+        parts: list[bytes] = []
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise ApiError(413, f"the body is larger than {limit} bytes", code="body_too_large")
+            parts.append(part)
+        return b"".join(parts)
+
+    # Looking
+
+    async def _dry_run(self, request: Request) -> Response:
+        parsed = parse_request(await self._body(request), None)
+        return _json(decision_to_dict(self._decide(parsed)))
+
+    async def _list_models(self, _: Request) -> Response:
+        names = [AUTO, *(entry.model for entry in self._directory.entries())]
+        return _json({"object": "list", "data": [self._model_card(name) for name in names]})
+
+    async def _get_model(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        if name != AUTO and name not in self._directory:
+            raise self._unknown_model(name)
+        return _json(self._model_card(name))
+
+    def _model_card(self, name: str) -> dict[str, Any]:
+        card = {
+            "id": name,
+            "object": "model",
+            "created": self._started,
+            "owned_by": "dynamic-llm-scheduler",
+        }
+        if name != AUTO:
+            description = self._directory[name].description or {}
+            card["max_model_len"] = description.get("max_model_len")
+        return card
+
+    async def _list_decisions(self, request: Request) -> Response:
+        text = request.query_params.get("limit", "100")
+        if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+            raise ApiError(400, f"limit: must be 1..10000, got {text!r}", param="limit")
+        records = await self._profiles.decisions(int(text), self._log.recent())
+        return _json({"object": "list", "data": records})
+
+    async def _get_decision(self, request: Request) -> Response:
+        decision_id = request.path_params["decision_id"]
+        record = await self._profiles.decision(decision_id, self._log.recent())
+        if record is None:
+            raise ApiError(404, f"no decision {decision_id!r} is kept", code="decision_not_found")
+        return _json(record)
+
+    async def _get_profiles(self, _: Request) -> Response:
+        return Response(self._profiles.current.to_json(), media_type="application/json")
+
+    async def _health(self, _: Request) -> Response:
+        faults = [fault for fault in (self._config_fault, *self._profiles.faults()) if fault]
+        models = {
+            entry.model: {
+                "available": entry.state(self._profiles.current).unavailable is None,
+                "reason": entry.state(self._profiles.current).unavailable,
+                "replicas": entry.replicas,
+                "ongoing": entry.ongoing,
+                "profile": self._profiles.origin(entry.model),
+            }
+            for entry in self._directory.entries()
+        }
+        healthy = not faults and all(model["available"] for model in models.values())
+        return _json(
+            {
+                "status": "ok" if healthy else "degraded",
+                "models": models,
+                "profile_version": self._profiles.current.version,
+                "faults": faults,
+            }
+        )
+
+    def _unknown_model(self, name: str) -> ApiError:
+        known = ", ".join([AUTO, *(entry.model for entry in self._directory.entries())])
+        return ApiError(
+            404,
+            f"model: unknown {name!r}, known: {known}",
+            param="model",
+            code="model_not_found",
+        )
+
+    # Background
+
+    async def _flush_log(self) -> None:
+        await self._log.flush(self._profiles.store)
+
+    async def _repeat(self, period_s: float, action: Any) -> None:
+        while True:
+            try:
+                await action()
+            except Exception:
+                # Whatever failed is tried again; a router goes on with what it has.
+                logger.warning("%s failed", action.__qualname__, exc_info=True)
+            await asyncio.sleep(period_s)
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+async def _api_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    return Response(error.body(), error.status, headers=headers, media_type="application/json")
+
+
+async def _scheduler_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidRequestError | NoCandidateError)
+    return await _api_error(request, from_scheduler(error))
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return await _api_error(request, ApiError(error.status_code, message))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return await _api_error(request, ApiError(500, f"internal error: {type(error).__name__}"))

@@ -1,0 +1,52 @@
+"""What is told of a decision: in the answer's `routing` object and in the decision log."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from scheduler.serialization import decision_to_dict
+from scheduler.types import Decision, Observation
+
+
+def routing_object(decision: Decision, observation: Observation | None) -> dict[str, Any]:
+    """The member `routing` of an answer."""
+    report: dict[str, Any] = {
+        "decision_id": decision.decision_id,
+        "model": decision.model,
+        "policy": decision.policy,
+        "score": None,
+        "predicted": None,
+        "actual": None,
+        "energy_source": None,
+    }
+    if decision.candidates:
+        prediction = decision.chosen.prediction
+        report["score"] = decision.chosen.score
+        report["predicted"] = {
+            "output_tokens": prediction.output_tokens,
+            "runtime_s": prediction.runtime_s,
+            "energy_joules": prediction.energy_joules,
+            "accuracy": decision.chosen.accuracy,
+        }
+    if observation is not None:
+        report["actual"] = {
+            "output_tokens": observation.output_tokens,
+            "runtime_s": observation.runtime_s,
+            "energy_joules": observation.energy_joules,
+        }
+        report["energy_source"] = observation.energy_source
+    return report
+
+
+def decision_record(
+    decision: Decision, observation: Observation | None, *, error: str | None = None
+) -> dict[str, Any]:
+    """One line of the decision log."""
+    return {
+        **decision_to_dict(decision),
+        "finished_at": time.time(),
+        "observation": asdict(observation) if observation else None,
+        "error": error,
+    }

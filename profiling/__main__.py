@@ -1,0 +1,56 @@
+"""`python -m profiling run | fit | accuracy | plot | report`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from profiling.errors import InputError
+from scheduler.errors import ProfileError
+
+
+class _Command(NamedTuple):
+    module: str
+    help: str
+
+
+# By name, because `fit` must not pay for importing Ray, nor need it.
+COMMANDS = {
+    "run": _Command("profiling.job", "profile all models over the cluster, fit and publish"),
+    "fit": _Command("profiling.fit_command", "raw profiles to a profile set"),
+    "accuracy": _Command("profiling.accuracy", "measure the share of right answers of each model"),
+    "plot": _Command("profiling.plots", "draw trade-offs, score changes, dominance and residuals"),
+    "report": _Command("profiling.report", "print what a profile set or raw profiles say"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Returns:
+        0; 1 where the subcommand says so; 2 for bad input, with one line on stderr.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="python -m profiling", description="Measure and fit what every model costs."
+    )
+    subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = subcommands.add_parser(name, help=command.help, description=command.help)
+        if argv[:1] == [name]:
+            module = importlib.import_module(command.module)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except (InputError, ProfileError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

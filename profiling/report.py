@@ -1,0 +1,237 @@
+"""What a fit found, for people and for spreadsheets; also the subcommand `report`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from profiling.errors import InputError
+from profiling.fit import TARGETS, FitOptions, FitResult, TargetReport, fit_profiles
+from profiling.store import read_trials
+from scheduler.profiles import FORMS, LinearModel, ProfileSet
+
+SUMMARY_FILE = "model_regression_summary.csv"
+
+_UNITS = {"runtime": "s", "energy": "J"}
+_PER = {"1": "", "tin": "/token", "tout": "/token", "tin*tout": "/token²", "ctx": "/token²"}
+_SUMMARY_TERMS = {"const": 0, "in_tokens": 1, "out_tokens": 2}
+
+
+def print_result(result: FitResult, console: Console) -> None:
+    """Every regression that was tried, the chosen one marked, and the coefficients that matter.
+
+    The linear OLS is always among those with coefficients.
+    """
+    for report in result.reports:
+        console.print(_tried(report))
+        models = {_name(r.model): r.model for r in (report.chosen, report.tried[0])}
+        console.print(_coefficients(models.values(), report.target))
+        for line in _notes(report):
+            console.print(f"  [yellow]{line}[/]", highlight=False)
+        console.print()
+    console.print(f"profile set [bold]{result.profile_set.version}[/]", highlight=False)
+
+
+def print_profiles(profiles: ProfileSet, console: Console) -> None:
+    """The regressions that serve, from a profile set."""
+    for profile in profiles.profiles:
+        accuracy = "not measured" if profile.accuracy is None else f"{profile.accuracy:.1%}"
+        console.print(f"[bold]{profile.model}[/] on {profile.accelerator}", highlight=False)
+        console.print(
+            f"  accuracy {accuracy}"
+            + (f" ({profile.accuracy_source})" if profile.accuracy_source else "")
+            + f"; input {_span(profile.input_tokens_range)},"
+            + f" output {_span(profile.output_tokens_range)} tokens;"
+            + f" energy from {profile.energy_source}; source: {profile.source or 'not named'}",
+            highlight=False,
+        )
+        for target in TARGETS:
+            model: LinearModel = getattr(profile, target)
+            table = _table(
+                f"{TARGETS[target]}, {model.n:,} trials",
+                ("form/estimator", "R²", "MAPE", "held-out MAPE", "90 % of actual/predicted"),
+            )
+            table.add_row(*_figures(model), f"{model.ratio_low:.2f} to {model.ratio_high:.2f}")
+            console.print(table)
+            console.print(_coefficients([model], target))
+    console.print(f"profile set [bold]{profiles.version}[/]", highlight=False)
+
+
+def summary_csv(result: FitResult) -> str:
+    """The linear OLS of every model, one row each, and which regression serves in its place."""
+    text = io.StringIO()
+    columns = ["model", "accelerator"]
+    for target in TARGETS:
+        columns += [f"{target}_{name}" for name in (*_SUMMARY_TERMS, "R2", "MAPE", "heldout_MAPE")]
+    columns += ["n", "runtime_chosen", "energy_chosen"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for runtime, energy in zip(result.reports[::2], result.reports[1::2], strict=True):
+        row: list[object] = [runtime.model, runtime.accelerator]
+        for report in (runtime, energy):
+            linear = report.tried[0].model
+            row += [linear.coefficients[index] for index in _SUMMARY_TERMS.values()]
+            row += [linear.r2, linear.mape, linear.heldout_mape]
+        row.append(runtime.tried[0].model.n)
+        row += [_name(report.chosen.model) for report in (runtime, energy)]
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def as_json(result: FitResult) -> list[dict[str, Any]]:
+    """Every regression that was tried, for scripts."""
+    return [
+        {
+            "model": report.model,
+            "accelerator": report.accelerator,
+            "target": TARGETS[report.target],
+            "chosen": _name(report.chosen.model),
+            "why": report.why,
+            "notes": report.notes,
+            "tried": [
+                {
+                    **asdict(r.model),
+                    "median_ape": r.median_ape,
+                    "negative_share": r.negative_share,
+                    "objection": r.objection,
+                }
+                for r in report.tried
+            ],
+        }
+        for report in result.reports
+    ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m profiling report`."""
+    parser.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a profile set (.json), or raw profiles: a .csv, .csv.gz or a folder of them",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is known, without writing anything.
+
+    Raises:
+        InputError: The input cannot be read.
+        ProfileError: The profile set is broken.
+    """
+    console = Console()
+    if args.input.suffix == ".json":
+        profiles = read_profile_set(args.input)
+        if args.json:
+            print(profiles.to_json(), end="")
+        else:
+            print_profiles(profiles, console)
+        return 0
+    frame, cleaning = read_trials(args.input)
+    result = fit_profiles(frame, FitOptions())
+    if args.json:
+        print(json.dumps(as_json(result), indent=2))
+    else:
+        console.print(str(cleaning), highlight=False)
+        print_result(result, console)
+    return 0
+
+
+def read_profile_set(path: Path) -> ProfileSet:
+    """Read a profile set file.
+
+    Raises:
+        InputError: The file cannot be read.
+        ProfileError: Its content is broken.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    return ProfileSet.from_json(text)
+
+
+def _tried(report: TargetReport) -> Table:
+    table = _table(
+        f"{report.model} on {report.accelerator}: {TARGETS[report.target]},"
+        f" {report.chosen.model.n:,} trials",
+        ("", "form/estimator", "R²", "MAPE", "held-out", "median", "negative"),
+    )
+    for regression in report.tried:
+        chosen = regression is report.chosen
+        table.add_row(
+            "→" if chosen else "✗" if regression.objection else "",
+            *_figures(regression.model),
+            _percent(regression.median_ape),
+            _percent(regression.negative_share),
+            style="bold" if chosen else "dim" if regression.objection else None,
+        )
+    return table
+
+
+def _notes(report: TargetReport) -> list[str]:
+    rejected: dict[str, list[str]] = {}
+    for regression in report.tried:
+        if regression.objection:
+            rejected.setdefault(regression.objection, []).append(_name(regression.model))
+    return [
+        f"→ {_name(report.chosen.model)} serves" + (f": {report.why}" if report.why else ""),
+        *(f"✗ {objection}: {', '.join(names)}" for objection, names in rejected.items()),
+        *report.notes,
+    ]
+
+
+def _coefficients(models: Iterable[LinearModel], target: str) -> Table:
+    table = _table("", ("form/estimator", "coefficient", "standard error", "unit", "term"))
+    for model in models:
+        errors = model.standard_errors or (None,) * len(model.coefficients)
+        for term, value, error in zip(FORMS[model.form], model.coefficients, errors, strict=True):
+            table.add_row(
+                _name(model),
+                f"{value:.4g}",
+                "-" if error is None else f"{error:.2g}",
+                _UNITS[target] + _PER[term],
+                term,
+            )
+    return table
+
+
+def _table(title: str, columns: Iterable[str]) -> Table:
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        words = name in ("", "form/estimator", "unit", "term")
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+    return table
+
+
+def _figures(model: LinearModel) -> list[str]:
+    return [
+        _name(model),
+        "-" if model.r2 is None else f"{model.r2:.3f}",
+        _percent(model.mape),
+        _percent(model.heldout_mape),
+    ]
+
+
+def _name(model: LinearModel) -> str:
+    return f"{model.form}/{model.estimator}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _span(values: tuple[int, int]) -> str:
+    return f"{values[0]}..{values[1]}"

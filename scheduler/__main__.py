@@ -1,0 +1,120 @@
+"""`python -m scheduler`: a decision, offline, from saved profiles.
+
+Reads files and prints; everything it shows is computed by the pure modules beside it.
+Exit codes: 0 decided, 2 bad input, which is named in one line on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from scheduler.engine import Scheduler
+from scheduler.errors import ProfileError, SchedulerError
+from scheduler.policies import POLICIES
+from scheduler.profiles import ProfileSet
+from scheduler.report import render_decision
+from scheduler.serialization import decision_to_dict
+from scheduler.tokens import estimate_tokens
+from scheduler.types import ClusterState, ModelState, RoutingRequest, Weights
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # One line, where argparse would print its usage before it.
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the arguments of the process where none are given."""
+    parser = _build_parser()
+    options = parser.parse_args(argv)
+    if options.prompt is None and options.input_tokens is None:
+        parser.error("one of --prompt and --input_tokens is required")
+    try:
+        profiles = _read_profiles(options.profiles)
+        decision = Scheduler().decide(_request(options, profiles), _state(profiles))
+    except SchedulerError as error:
+        parser.error(str(error))
+    if options.json:
+        print(json.dumps(decision_to_dict(decision), indent=2))
+    else:
+        Console().print(render_decision(decision, profiles))
+    return 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m scheduler",
+        description="Which model would get this prompt, and what would it cost? Nothing is sent.",
+        epilog="Options can be written with hyphens too: --weight-accuracy.",
+        allow_abbrev=False,
+    )
+
+    def add(name: str, **settings: object) -> None:
+        hyphens = name.replace("_", "-")
+        names = [f"--{name}"] if hyphens == name else [f"--{name}", f"--{hyphens}"]
+        parser.add_argument(*names, **settings)  # type: ignore[arg-type]
+
+    add("prompt", help="the prompt; its tokens are estimated from its length")
+    for metric in ("accuracy", "energy", "time"):
+        add(f"weight_{metric}", type=float, default=1.0, help="default 1; only ratios count")
+    add("input_tokens", type=_count, metavar="N", help="prompt tokens, instead of the estimate")
+    add("output_tokens", type=_count, metavar="N", help="tokens to generate, where known")
+    add("max_tokens", type=_count, metavar="N", help="upper bound of the tokens to generate")
+    add("policy", default="weighted", help=f"one of {', '.join(POLICIES)}; default weighted")
+    add("models", metavar="A,B", help="the only models to consider")
+    add("profiles", type=Path, metavar="FILE", help="profile set; default: the one shipped")
+    add("json", action="store_true", help="print the decision as JSON")
+    return parser
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 999999999, got {text!r}")
+
+
+def _read_profiles(path: Path | None) -> ProfileSet:
+    source = path or files("scheduler") / "data" / "default_profiles.json"
+    try:
+        return ProfileSet.from_json(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileError(f"profiles: cannot read {source}: {error.strerror}") from error
+    except (UnicodeDecodeError, ProfileError) as error:
+        raise ProfileError(f"profiles: {source}: {error}") from error
+
+
+def _request(options: argparse.Namespace, profiles: ProfileSet) -> RoutingRequest:
+    tokens = options.input_tokens or estimate_tokens(options.prompt)
+    return RoutingRequest(
+        decision_id="offline",
+        input_tokens={profile.model: tokens for profile in profiles.profiles},
+        max_tokens=options.max_tokens,
+        output_tokens=options.output_tokens,
+        weights=Weights(options.weight_accuracy, options.weight_energy, options.weight_time),
+        policy=options.policy,
+        models=None if options.models is None else tuple(options.models.split(",")),
+    )
+
+
+def _state(profiles: ProfileSet) -> ClusterState:
+    # A model that was profiled on several accelerators takes part once, with its first profile.
+    first = {profile.model: profile for profile in reversed(profiles.profiles)}
+    names = dict.fromkeys(profile.model for profile in profiles.profiles)
+    return ClusterState(
+        models=tuple(ModelState(name, profile=first[name]) for name in names),
+        profile_version=profiles.version,
+        reference=profiles.reference,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""The candidates of one decision side by side: what every policy gets to choose from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, overload
+
+from scheduler.normalization import DEFAULT_TEMPERATURE, StageColumns, normalize_metric
+from scheduler.predictor import PredictedCosts, predict
+from scheduler.profiles import ModelProfile
+from scheduler.types import Candidate, Metric, ModelState
+
+UNKNOWN_ACCURACY = 0.5
+"""Stands in where no candidate has an accuracy: all get the same, so that it decides nothing."""
+
+
+class Contender(NamedTuple):
+    """A model that can take the request, with what predicting its costs takes."""
+
+    model: ModelState
+    profile: ModelProfile
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The candidates column by column; every column has one value per candidate, in one order.
+
+    Attributes:
+        contenders: The candidates in the order of the configuration.
+        accuracies: The accuracy that is used for each; see `compare`.
+        costs: By metric, lower is better: `1 - accuracy`, joules, seconds.
+        stages: By metric, the costs through the normalization.
+    """
+
+    contenders: Sequence[Contender]
+    accuracies: Sequence[float]
+    costs: Mapping[Metric, Sequence[float]]
+    stages: Mapping[Metric, StageColumns]
+
+    def candidate(self, index: int, score: float) -> Candidate:
+        """One candidate with everything that is known of it."""
+        model, profile, input_tokens, output_tokens = self.contenders[index]
+        return Candidate(
+            model=model.model,
+            score=score,
+            prediction=predict(profile, input_tokens, output_tokens),
+            accuracy=self.accuracies[index],
+            accuracy_imputed=profile.accuracy is None,
+            stages={metric: columns.row(index) for metric, columns in self.stages.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RankedCandidates(Sequence[Candidate]):
+    """The candidates, best first.
+
+    Each is put together when it is read: most requests only need the first one, and making all of
+    them would take longer than deciding.
+
+    Attributes:
+        comparison: The candidates in the order of the configuration.
+        scores: In the same order.
+        order: Positions in it, best first.
+    """
+
+    comparison: Comparison
+    scores: Sequence[float]
+    order: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @overload
+    def __getitem__(self, place: int) -> Candidate: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Candidate, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Candidate | tuple[Candidate, ...]:
+        if isinstance(place, slice):
+            return tuple(self[i] for i in range(*place.indices(len(self))))
+        index = self.order[place]
+        return self.comparison.candidate(index, self.scores[index])
+
+
+def compare(
+    contenders: Sequence[Contender],
+    predicted: Sequence[PredictedCosts],
+    *,
+    temperature: float = DEFAULT_TEMPERATURE,
+) -> Comparison:
+    """Put predicted costs side by side and normalize them.
+
+    A model without an accuracy gets the mean of the others, or 0.5 where none has one.
+
+    Args:
+        contenders: At least one.
+        predicted: One per contender, in the same order.
+        temperature: Of the softmax stage.
+    """
+    measured = [contender.profile.accuracy for contender in contenders]
+    known = [accuracy for accuracy in measured if accuracy is not None]
+    fallback = math.fsum(known) / len(known) if known else UNKNOWN_ACCURACY
+    accuracies = [fallback if accuracy is None else accuracy for accuracy in measured]
+    runtime_s, energy_joules = zip(*predicted, strict=True)
+    costs = {
+        Metric.ACCURACY: [1.0 - accuracy for accuracy in accuracies],
+        Metric.ENERGY: energy_joules,
+        Metric.TIME: runtime_s,
+    }
+    stages = {
+        metric: normalize_metric(metric, values, temperature=temperature)
+        for metric, values in costs.items()
+    }
+    return Comparison(contenders, accuracies, costs, stages)

@@ -1,0 +1,124 @@
+"""From a request and the state of the cluster to a decision. Nothing is sent anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scheduler.comparison import Contender, RankedCandidates, compare
+from scheduler.eligibility import broken_constraints, contend, eligible_models, unknown_models
+from scheduler.errors import InvalidPredictionError, InvalidRequestError, NoCandidateError
+from scheduler.normalization import DEFAULT_TEMPERATURE
+from scheduler.policies import get_policy
+from scheduler.predictor import PredictedCosts, predict_costs
+from scheduler.scoring import rank
+from scheduler.types import (
+    Candidate,
+    ClusterState,
+    Constraints,
+    Decision,
+    Exclusion,
+    ExclusionKind,
+    RoutingRequest,
+)
+
+PINNED = "pinned"
+"""The policy that decisions name where the request itself named the model."""
+
+_UNLIMITED = Constraints()
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """Decides which model answers a request. Deterministic: equal arguments, equal decisions.
+
+    Attributes:
+        temperature: Of the softmax stage of the normalization.
+    """
+
+    temperature: float = DEFAULT_TEMPERATURE
+
+    def decide(self, request: RoutingRequest, state: ClusterState) -> Decision:
+        """Compare all models that can take a request and choose the best by the request's policy.
+
+        Raises:
+            InvalidRequestError: The request names an unknown model or policy, or a policy that
+                this state does not allow, or has no token count for a model.
+            NoCandidateError: Every model is excluded; it has all the reasons.
+        """
+        policy = get_policy(request.policy)
+        eligible, excluded = eligible_models(request, state)
+        limits = request.constraints if request.constraints != _UNLIMITED else None
+        contenders: list[Contender] = []
+        predicted: list[PredictedCosts] = []
+        for contender in eligible:
+            model, profile, input_tokens, output_tokens = contender
+            try:
+                costs = predict_costs(profile, input_tokens, output_tokens)
+            except InvalidPredictionError as error:
+                kind = ExclusionKind.INVALID_PREDICTION
+                excluded.append(Exclusion(model.model, kind, str(error)))
+                continue
+            if limits and (broken := broken_constraints(limits, costs, profile.accuracy)):
+                reason = "; ".join(broken)
+                excluded.append(Exclusion(model.model, ExclusionKind.CONSTRAINT, reason))
+                continue
+            contenders.append(contender)
+            predicted.append(costs)
+        if not contenders:
+            raise NoCandidateError(tuple(excluded))
+        comparison = compare(contenders, predicted, temperature=self.temperature)
+        scores = policy.scores(request, state, comparison)
+        order = rank(scores, request.weights, comparison)
+        return Decision(
+            decision_id=request.decision_id,
+            model=contenders[order[0]].model.model,
+            policy=policy.name,
+            weights=request.weights.normalized(),
+            profile_version=state.profile_version,
+            candidates=RankedCandidates(comparison, scores, order),
+            excluded=tuple(excluded),
+        )
+
+    def pin(self, request: RoutingRequest, state: ClusterState, model: str) -> Decision:
+        """The decision for a request that names its model.
+
+        Neither its context length nor the request's constraints and `models` are checked: the
+        user chose, and the engine that serves the model has the last word.
+
+        Returns:
+            A decision of the policy `pinned`, whose one candidate says what the request would
+            cost. Without candidates where the model has no profile or no valid prediction.
+
+        Raises:
+            InvalidRequestError: There is no such model, or no token count for it.
+            NoCandidateError: The model cannot take requests now.
+        """
+        pinned = next((m for m in state.models if m.model == model), None)
+        if pinned is None:
+            raise InvalidRequestError("model", unknown_models([model], state))
+        if pinned.unavailable is not None:
+            exclusion = Exclusion(model, ExclusionKind.UNAVAILABLE, pinned.unavailable)
+            raise NoCandidateError((exclusion,))
+        candidates: Sequence[Candidate] = ()
+        excluded: tuple[Exclusion, ...] = ()
+        if pinned.profile is not None:
+            contender = contend(request, pinned, pinned.profile)
+            try:
+                costs = predict_costs(
+                    pinned.profile, contender.input_tokens, contender.output_tokens
+                )
+            except InvalidPredictionError as error:
+                excluded = (Exclusion(model, ExclusionKind.INVALID_PREDICTION, str(error)),)
+            else:
+                comparison = compare([contender], [costs], temperature=self.temperature)
+                candidates = RankedCandidates(comparison, scores=[0.0], order=[0])
+        return Decision(
+            decision_id=request.decision_id,
+            model=model,
+            policy=PINNED,
+            weights=request.weights.normalized(),
+            profile_version=state.profile_version,
+            candidates=candidates,
+            excluded=excluded,
+        )

@@ -1,0 +1,39 @@
+"""The policies by the names that requests use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scheduler.errors import UnknownPolicyError
+from scheduler.policies.base import Policy
+from scheduler.policies.least_loaded import LeastLoadedPolicy
+from scheduler.policies.random import RandomPolicy
+from scheduler.policies.round_robin import RoundRobinPolicy
+from scheduler.policies.static import StaticPolicy
+from scheduler.policies.utility import UtilityPolicy
+from scheduler.policies.weighted import WeightedPolicy
+
+_CLASSES: tuple[type[Policy], ...] = (
+    WeightedPolicy,
+    UtilityPolicy,
+    StaticPolicy,
+    RoundRobinPolicy,
+    RandomPolicy,
+    LeastLoadedPolicy,
+)
+
+POLICIES: Mapping[str, type[Policy]] = {policy.name: policy for policy in _CLASSES}
+
+
+def get_policy(name: str) -> Policy:
+    """The policy of a name.
+
+    Raises:
+        UnknownPolicyError: There is none of that name.
+    """
+    try:
+        return POLICIES[name]()
+    except KeyError:
+        raise UnknownPolicyError(
+            "routing.policy", f"unknown policy {name!r}, known: {', '.join(POLICIES)}"
+        ) from None

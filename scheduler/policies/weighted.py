@@ -1,0 +1,21 @@
+"""The default: the normalized costs, weighted."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from scheduler.comparison import Comparison
+from scheduler.scoring import weighted_scores
+from scheduler.types import ClusterState, RoutingRequest
+
+
+class WeightedPolicy:
+    """Sum of weight x rebased cost. Relative to the candidates: without one, others may swap."""
+
+    name: ClassVar[str] = "weighted"
+
+    def scores(
+        self, request: RoutingRequest, state: ClusterState, comparison: Comparison
+    ) -> list[float]:
+        """One weighted sum per candidate."""
+        return weighted_scores(request.weights, comparison)

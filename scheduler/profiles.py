@@ -1,0 +1,282 @@
+"""Fitted profiles and their JSON: the only contract between profiling and serving.
+
+Text in, values out. Reading and writing files is the caller's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from scheduler.errors import ProfileError
+from scheduler.types import Interval, Metric
+
+SCHEMA_VERSION = 1
+
+TERMS: Mapping[str, Callable[[float, float], float]] = {
+    "1": lambda tin, tout: 1.0,
+    "tin": lambda tin, tout: tin,
+    "tout": lambda tin, tout: tout,
+    "tin*tout": lambda tin, tout: tin * tout,
+    # Tokens attended to while decoding: the sum over the generated tokens of the context so far.
+    "ctx": lambda tin, tout: tout * (tin + tout / 2),
+}
+
+# Every form begins with "1", "tin", "tout"; see `LinearModel.predict`.
+FORMS: Mapping[str, tuple[str, ...]] = {
+    "linear": ("1", "tin", "tout"),
+    "interaction": ("1", "tin", "tout", "tin*tout"),
+    "context": ("1", "tin", "tout", "ctx"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LinearModel:
+    """A regression of one cost on token counts.
+
+    Attributes:
+        form: Key of `FORMS`.
+        coefficients: One per term of the form; seconds or joules per unit of the term.
+        standard_errors: Same order; empty where the estimator gives none.
+        estimator: How the coefficients were found (`ols`, `nnls`, `nnls_relative`).
+        n: Rows of the fit.
+        r2: On the rows of the fit.
+        mape: Mean absolute percentage error on the rows of the fit, as a fraction.
+        heldout_mape: The same on rows that the fit did not see, `None` where there were none.
+        ratio_low: 5 % quantile of actual/predicted, out of sample where possible.
+        ratio_high: 95 % quantile of the same.
+    """
+
+    form: str
+    coefficients: tuple[float, ...]
+    standard_errors: tuple[float, ...] = ()
+    estimator: str = "ols"
+    n: int = 0
+    r2: float | None = None
+    mape: float | None = None
+    heldout_mape: float | None = None
+    ratio_low: float = 1.0
+    ratio_high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ProfileError(f"form: unknown {self.form!r}, known: {', '.join(FORMS)}")
+        if len(self.coefficients) != len(FORMS[self.form]):
+            raise ProfileError(
+                f"coefficients: form {self.form!r} has {len(FORMS[self.form])} terms, "
+                f"got {len(self.coefficients)}"
+            )
+        if not all(math.isfinite(c) for c in self.coefficients):
+            raise ProfileError(f"coefficients: must be finite, got {self.coefficients!r}")
+        if not -math.inf < self.ratio_low <= self.ratio_high < math.inf:
+            raise ProfileError(
+                "ratio_low, ratio_high: must be finite and in this order, "
+                f"got {self.ratio_low!r} and {self.ratio_high!r}"
+            )
+
+    def predict(self, input_tokens: float, output_tokens: float) -> float:
+        """The cost of a request, in the unit of the coefficients. May be negative: see caller."""
+        coefficients = self.coefficients
+        # How every form begins, written out: this line is where a decision spends its time.
+        cost = coefficients[0] + coefficients[1] * input_tokens + coefficients[2] * output_tokens
+        if len(coefficients) > 3:
+            for c, term in zip(coefficients[3:], FORMS[self.form][3:], strict=True):
+                cost += c * TERMS[term](input_tokens, output_tokens)
+        return cost
+
+    def interval(self, predicted: float) -> Interval:
+        """The central 90 % interval around a prediction."""
+        return Interval(predicted * self.ratio_low, predicted * self.ratio_high)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """What one model costs on one kind of accelerator.
+
+    Attributes:
+        accelerator: Kind of device (`NVIDIA A100-SXM4-80GB`, `cpu`), as the replicas report it.
+        runtime: Seconds from token counts.
+        energy: Joules from token counts.
+        energy_source: `nvml`, `rapl` or `cpu_time`.
+        input_tokens_range: Smallest and largest prompt that was profiled.
+        output_tokens_range: Smallest and largest generation that was profiled.
+        mean_output_tokens: Generated tokens of a usual answer, the guess where nobody says more.
+        accuracy: Share of right answers, `None` where it was never measured.
+        accuracy_source: What measured the accuracy.
+        source: What measured the costs, and where.
+    """
+
+    model: str
+    accelerator: str
+    runtime: LinearModel
+    energy: LinearModel
+    energy_source: str
+    input_tokens_range: tuple[int, int]
+    output_tokens_range: tuple[int, int]
+    mean_output_tokens: float = 128.0
+    accuracy: float | None = None
+    accuracy_source: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mean_output_tokens < math.inf:
+            raise ProfileError(
+                f"mean_output_tokens: must be a finite number >= 0, got {self.mean_output_tokens!r}"
+            )
+        if self.accuracy is not None and not 0 <= self.accuracy <= 1:
+            raise ProfileError(f"accuracy: must be in 0..1, got {self.accuracy!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and population standard deviation of one metric."""
+
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and 0 <= self.std < math.inf):
+            raise ProfileError(
+                f"reference: needs a finite mean and a finite std >= 0, got {self.mean!r} "
+                f"and {self.std!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Fixed yardsticks for the policy `utility`, taken over all models and trials of a fit."""
+
+    runtime_s: Moments
+    energy_joules: Moments
+    accuracy_cost: Moments
+
+    def __getitem__(self, metric: Metric) -> Moments:
+        """The yardstick of one metric."""
+        return {
+            Metric.TIME: self.runtime_s,
+            Metric.ENERGY: self.energy_joules,
+            Metric.ACCURACY: self.accuracy_cost,
+        }[metric]
+
+
+@dataclass(frozen=True)
+class ProfileSet:
+    """Profiles of all models, named by the hash of their content."""
+
+    profiles: tuple[ModelProfile, ...]
+    reference: Reference | None = None
+    source: str = ""
+    schema_version: int = field(default=SCHEMA_VERSION, init=False)
+
+    def __post_init__(self) -> None:
+        keys = [(p.model, p.accelerator) for p in self.profiles]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ProfileError(f"profiles: {key[0]!r} on {key[1]!r} stands there twice")
+
+    @cached_property
+    def version(self) -> str:
+        """First 16 hex digits of the SHA-256 of the canonical JSON."""
+        canonical = json.dumps(self._content(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def find(self, model: str, accelerator: str | None = None) -> ModelProfile | None:
+        """The profile of a model on an accelerator; on any one if none is named."""
+        for profile in self.profiles:
+            if profile.model == model and accelerator in (None, profile.accelerator):
+                return profile
+        return None
+
+    def merged(self, newer: ProfileSet) -> ProfileSet:
+        """This set with the profiles of `newer` in the place of, or beside, its own."""
+        replaced = {(p.model, p.accelerator) for p in newer.profiles}
+        kept = tuple(p for p in self.profiles if (p.model, p.accelerator) not in replaced)
+        return ProfileSet(
+            profiles=kept + newer.profiles,
+            reference=newer.reference or self.reference,
+            source=newer.source or self.source,
+        )
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "schema_version": self.schema_version,
+            "source": self.source,
+            "reference": asdict(self.reference) if self.reference else None,
+            "profiles": [asdict(p) for p in self.profiles],
+        }
+
+    def to_json(self) -> str:
+        """The file, human-readable, hash included."""
+        return json.dumps({"version": self.version, **self._content()}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ProfileSet:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ProfileError: With the name of the field that is wrong.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ProfileError(f"not JSON, or cut off: {error}") from error
+        if not isinstance(data, dict):
+            raise ProfileError(f"must be a JSON object, got {type(data).__name__}")
+        schema = data.get("schema_version")
+        if type(schema) is not int or not 1 <= schema <= SCHEMA_VERSION:
+            raise ProfileError(
+                f"schema_version: this program reads 1 to {SCHEMA_VERSION}, got {schema!r}"
+            )
+        try:
+            result = cls(
+                profiles=tuple(_profile(p) for p in data["profiles"]),
+                reference=_reference(data.get("reference")),
+                source=data.get("source", ""),
+            )
+        except KeyError as error:
+            raise ProfileError(f"{error.args[0]}: missing") from error
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            raise ProfileError(f"malformed: {error}") from error
+        if data.get("version") not in (None, result.version):
+            raise ProfileError(
+                f"version: says {data['version']}, the content hashes to {result.version}"
+            )
+        return result
+
+
+def _pair(values: Sequence[Any]) -> tuple[int, int]:
+    low, high = values
+    return int(low), int(high)
+
+
+def _linear(data: Mapping[str, Any]) -> LinearModel:
+    return LinearModel(
+        **{
+            **data,
+            "coefficients": tuple(data["coefficients"]),
+            "standard_errors": tuple(data.get("standard_errors", ())),
+        }
+    )
+
+
+def _profile(data: Mapping[str, Any]) -> ModelProfile:
+    return ModelProfile(
+        **{
+            **data,
+            "runtime": _linear(data["runtime"]),
+            "energy": _linear(data["energy"]),
+            "input_tokens_range": _pair(data["input_tokens_range"]),
+            "output_tokens_range": _pair(data["output_tokens_range"]),
+        }
+    )
+
+
+def _reference(data: Mapping[str, Any] | None) -> Reference | None:
+    if data is None:
+        return None
+    return Reference(**{name: Moments(**moments) for name, moments in data.items()})

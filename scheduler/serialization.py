@@ -1,0 +1,56 @@
+"""A decision as JSON: the same over HTTP and from `python -m scheduler --json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scheduler.types import Candidate, Decision, Interval, Metric, Stages
+
+STAGE_NAMES = {Metric.TIME: "runtime", Metric.ENERGY: "energy", Metric.ACCURACY: "accuracy"}
+"""What users call the metrics where their stages stand; the weight of runtime is called `time`."""
+
+
+def decision_to_dict(decision: Decision) -> dict[str, Any]:
+    """The decision in values that any JSON encoder takes, candidates best first."""
+    return {
+        "decision_id": decision.decision_id,
+        "model": decision.model,
+        "policy": decision.policy,
+        "weights": {metric.value: decision.weights[metric] for metric in Metric},
+        "profile_version": decision.profile_version,
+        "candidates": [_candidate(candidate) for candidate in decision.candidates],
+        "excluded": [{"model": e.model, "reason": e.reason} for e in decision.excluded],
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    prediction = candidate.prediction
+    return {
+        "model": candidate.model,
+        "score": candidate.score,
+        "input_tokens": prediction.input_tokens,
+        "output_tokens": prediction.output_tokens,
+        "runtime_s": prediction.runtime_s,
+        "runtime_interval_s": _interval(prediction.runtime_interval_s),
+        "energy_joules": prediction.energy_joules,
+        "energy_interval_joules": _interval(prediction.energy_interval_joules),
+        "accuracy": candidate.accuracy,
+        "accuracy_imputed": candidate.accuracy_imputed,
+        "extrapolates": prediction.extrapolates,
+        "stages": {name: _stages(candidate.stages[metric]) for metric, name in STAGE_NAMES.items()},
+    }
+
+
+def _interval(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]
+
+
+def _stages(stages: Stages) -> dict[str, float]:
+    # Written out: `asdict` copies deeply, and the decision log does this for every request.
+    return {
+        "z": stages.z,
+        "log": stages.log,
+        "minmax": stages.minmax,
+        "softmax": stages.softmax,
+        "rebased": stages.rebased,
+    }

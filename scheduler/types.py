@@ -1,0 +1,295 @@
+"""The values that travel through a decision: a request and a state in, a decision out.
+
+Seconds, joules and generated tokens throughout. Nothing here knows Ray, HTTP or a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from scheduler.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from scheduler.profiles import ModelProfile, Reference
+
+
+class Metric(StrEnum):
+    """The three costs of an answer, in the order in which they are reported."""
+
+    ACCURACY = "accuracy"
+    ENERGY = "energy"
+    TIME = "time"
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each cost matters; only the ratios count.
+
+    Raises:
+        InvalidRequestError: A weight is negative, NaN or infinite, or all three are zero.
+    """
+
+    accuracy: float = 1.0
+    energy: float = 1.0
+    time: float = 1.0
+
+    def __post_init__(self) -> None:
+        for metric in Metric:
+            value = getattr(self, metric)
+            if not math.isfinite(value) or value < 0:
+                raise InvalidRequestError(
+                    f"routing.weights.{metric}", f"must be a finite number >= 0, got {value!r}"
+                )
+        if self.accuracy == self.energy == self.time == 0:
+            raise InvalidRequestError("routing.weights", "at least one weight must be above 0")
+
+    def normalized(self) -> Weights:
+        """The same preferences with a sum of 1; the very weights where they have it already."""
+        # Dividing by the largest first keeps the sum finite for weights near the float limit.
+        largest = max(self.accuracy, self.energy, self.time)
+        scaled = [self.accuracy / largest, self.energy / largest, self.time / largest]
+        total = math.fsum(scaled)
+        # Scaling 0.7, 0.2, 0.1 again would only put rounding errors into what users get to see.
+        if math.isclose(total * largest, 1.0, rel_tol=1e-12):
+            return self
+        return Weights(*(value / total for value in scaled))
+
+    def __getitem__(self, metric: Metric) -> float:
+        """The weight of one metric."""
+        return float(getattr(self, metric))
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Hard limits; a model predicted to break one is no candidate. `None` means no limit.
+
+    Raises:
+        InvalidRequestError: A limit is not a finite positive number, or an accuracy above 1.
+    """
+
+    max_latency_s: float | None = None
+    max_energy_joules: float | None = None
+    min_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_latency_s", "max_energy_joules"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InvalidRequestError(
+                    f"routing.constraints.{name}", f"must be a finite number > 0, got {value!r}"
+                )
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
+            raise InvalidRequestError(
+                "routing.constraints.min_accuracy", f"must be in 0..1, got {self.min_accuracy!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRequest:
+    """What has to be decided about one prompt.
+
+    Attributes:
+        decision_id: Names the decision; also the seed of the policy `random`.
+        input_tokens: Prompt tokens by model id, as each model's own tokenizer counts them.
+        max_tokens: Upper bound of generated tokens, `None` where the user gave none.
+        output_tokens: Generated tokens where they are known beforehand, else `None`.
+        models: The only models to consider, `None` for all.
+        sequence: How many requests this router took before; drives `round_robin`.
+    """
+
+    decision_id: str
+    input_tokens: Mapping[str, int]
+    max_tokens: int | None = None
+    output_tokens: int | None = None
+    weights: Weights = field(default_factory=Weights)
+    policy: str = "weighted"
+    models: tuple[str, ...] | None = None
+    constraints: Constraints = field(default_factory=Constraints)
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One model as the router sees it at this moment.
+
+    Attributes:
+        model: Model id.
+        max_model_len: Context length in tokens, `None` where it is not known yet.
+        profile: Fitted costs, `None` until the model is profiled.
+        ongoing: Requests that are running or waiting on it.
+        replicas: Running replicas.
+        unavailable: Why it cannot take requests now (`None`: it can).
+    """
+
+    model: str
+    max_model_len: int | None = None
+    profile: ModelProfile | None = None
+    ongoing: int = 0
+    replicas: int = 1
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """All models, and what the policies need to know beside them.
+
+    Attributes:
+        models: In the order of the configuration.
+        profile_version: Content hash of the profile set that the profiles come from.
+        reference: Means and deviations for the policy `utility`, `None` where unknown.
+        static_model: The model that the policy `static` always takes; the first one if `None`.
+    """
+
+    models: tuple[ModelState, ...]
+    profile_version: str
+    reference: Reference | None = None
+    static_model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A central 90 % prediction interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one model would cost for one request.
+
+    Attributes:
+        output_tokens: Expected number of generated tokens.
+        runtime_s: End-to-end seconds.
+        energy_joules: Joules drawn for the request.
+        accuracy: Probability of a right answer, `None` where unknown.
+        extrapolates: The token counts lie outside the range that was profiled.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    runtime_s: float
+    energy_joules: float
+    accuracy: float | None
+    runtime_interval_s: Interval
+    energy_interval_joules: Interval
+    extrapolates: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """One metric of one candidate through the five stages of the normalization."""
+
+    z: float
+    log: float
+    minmax: float
+    softmax: float
+    rebased: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that was compared, with everything that the comparison used.
+
+    Attributes:
+        score: Lower is better; what it means depends on the policy.
+        accuracy: The accuracy that was used: the profile's, or the mean of the others.
+        accuracy_imputed: True where the model has no accuracy of its own.
+        stages: By metric.
+    """
+
+    model: str
+    score: float
+    prediction: Prediction
+    accuracy: float
+    accuracy_imputed: bool
+    stages: Mapping[Metric, Stages]
+
+
+class ExclusionKind(StrEnum):
+    """Why a model was no candidate."""
+
+    NOT_REQUESTED = "not_requested"
+    UNAVAILABLE = "unavailable"
+    NO_PROFILE = "no_profile"
+    CONTEXT_LENGTH = "context_length"
+    CONSTRAINT = "constraint"
+    INVALID_PREDICTION = "invalid_prediction"
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """A model that was left out, and why, in words for the user."""
+
+    model: str
+    kind: ExclusionKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome.
+
+    Attributes:
+        model: Model that the request goes to.
+        policy: Policy that chose it, or `pinned` where the request named the model.
+        weights: The request's, scaled to a sum of 1.
+        candidates: Best first. Empty only where a pinned model has no usable prediction.
+        excluded: Models that were left out.
+    """
+
+    decision_id: str
+    model: str
+    policy: str
+    weights: Weights
+    profile_version: str
+    candidates: Sequence[Candidate]
+    excluded: tuple[Exclusion, ...]
+
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate that the request goes to.
+
+        Raises:
+            IndexError: A pinned model without a prediction.
+        """
+        return self.candidates[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a finished request really took.
+
+    Attributes:
+        input_tokens: Prompt tokens.
+        output_tokens: Generated tokens.
+        cached_input_tokens: Prompt tokens that came from the prefix cache.
+        queue_time_s: From arrival in the replica to the first step of the engine.
+        ttft_s: To the first token.
+        runtime_s: End to end, in the replica.
+        energy_joules: Joules attributed to the request.
+        energy_source: `nvml`, `rapl` or `cpu_time`.
+    """
+
+    model: str
+    accelerator: str
+    replica_id: str
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    queue_time_s: float
+    ttft_s: float | None
+    runtime_s: float
+    energy_joules: float
+    energy_source: str
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Seconds per generated token after the first, `None` below two tokens."""
+        if self.ttft_s is None or self.output_tokens < 2:
+            return None
+        return (self.runtime_s - self.ttft_s) / (self.output_tokens - 1)

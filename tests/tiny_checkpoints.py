@@ -1,0 +1,76 @@
+"""Random checkpoints of the three architectures of the GPU configuration, small enough for tests.
+
+They answer noise, at about 3 ms a token on a CPU. The weights are seeded: the same folder twice is
+the same bytes twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    FalconConfig,
+    MistralConfig,
+    Phi3Config,
+    PretrainedConfig,
+)
+
+from deployments.build_once import build_once
+from deployments.checkpoints import convert_tokenizer
+from deployments.embedded import packaged_gguf
+
+SIZES = {
+    "vocab_size": 49_152,
+    "hidden_size": 128,
+    "num_attention_heads": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+CONFIGS: dict[str, PretrainedConfig] = {
+    "tiny-phi3": Phi3Config(
+        **SIZES,
+        num_hidden_layers=2,
+        num_key_value_heads=2,
+        intermediate_size=256,
+        max_position_embeddings=2048,
+    ),
+    "tiny-falcon": FalconConfig(
+        **SIZES, num_hidden_layers=3, max_position_embeddings=2048, alibi=False, bias=False
+    ),
+    "tiny-mistral": MistralConfig(
+        **SIZES,
+        num_hidden_layers=4,
+        num_key_value_heads=1,
+        intermediate_size=256,
+        max_position_embeddings=2048,
+        sliding_window=None,
+    ),
+}
+
+
+def build_tiny_checkpoints(folder: Path, dtype: torch.dtype = torch.bfloat16) -> dict[str, Path]:
+    """Build the checkpoints that are not there yet.
+
+    Args:
+        folder: Where they go; each in a subfolder named for the model and the type of its numbers.
+        dtype: float32 where a test compares greedy answers: bf16 has near-ties that flip.
+
+    Returns:
+        Name of the model -> folder of its checkpoint.
+    """
+    result = {}
+    for seed, (name, config) in enumerate(CONFIGS.items()):
+
+        def build(partial: Path, seed: int = seed, config: PretrainedConfig = config) -> None:
+            # Not the global generator: a test's own random numbers are none of our business.
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(partial)
+            convert_tokenizer(packaged_gguf(), partial)
+
+        result[name] = folder / f"{name}-{str(dtype).removeprefix('torch.')}"
+        build_once(result[name], build)
+    return result

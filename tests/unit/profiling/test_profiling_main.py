@@ -1,0 +1,137 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from profiling.__main__ import COMMANDS, main
+from scheduler.profiles import ProfileSet
+
+ROWS = "".join(
+    f"a,{tin},{tout},{0.5 + 0.01 * tin + 0.25 * tout},{9 + 0.1 * tin + 2 * tout}\n"
+    for tin in (16, 90, 500)
+    for tout in (4, 14, 48)
+)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    path = tmp_path / "raw.csv"
+    path.write_text("model,input_tokens,output_tokens,runtime_s,energy_joules\n" + ROWS)
+    return path
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out" / "profiles.json"
+
+
+def fit(raw: Path, output: Path, *more: str) -> int:
+    return main(["fit", "--input", str(raw), "--output", str(output), *more])
+
+
+def test_fit_writes_profiles_exports_and_tables(
+    raw: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        fit(
+            raw,
+            output,
+            *("--accuracy", "a=0.7", "--accuracy-source", "exam", "--source", "bench"),
+            *("--accelerator", "L4", "--energy-source", "nvml", "--mean-output-tokens", "a=50"),
+            *("--export-dir", str(output.parent)),
+        )
+        == 0
+    )
+    (profile,) = ProfileSet.from_json(output.read_text()).profiles
+    assert profile.runtime.coefficients == pytest.approx((0.5, 0.01, 0.25))
+    assert (profile.accuracy, profile.accuracy_source) == (0.7, "exam")
+    assert (profile.accelerator, profile.energy_source) == ("L4", "nvml")
+    assert (profile.source, profile.mean_output_tokens) == ("bench", 50)
+    assert (output.parent / "model_regression_summary.csv").read_text().startswith("model,accel")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "a on L4: runtime_s, 9 trials" in text
+    assert "written to" in text
+
+
+def test_fit_takes_accuracies_from_a_file(raw: Path, output: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "model_accuracy_scores.csv"
+    scores.write_text("model,accuracy\na,0.25\nnot profiled,0.5\n")
+    assert fit(raw, output, "--accuracies", str(scores)) == 0
+    (profile,) = ProfileSet.from_json(output.read_text()).profiles
+    assert profile.accuracy == 0.25
+    assert profile.accuracy_source.startswith("model_accuracy_scores.csv")
+    assert profile.source == "raw.csv"
+
+
+def test_fit_for_scripts(raw: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(raw, output, "--json", "--form", "context", "--estimator", "nnls") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["profile_version"] == ProfileSet.from_json(output.read_text()).version
+    assert document["rows"] == {"total": 9, "kept": 9, "left_out": {}}
+    assert document["regressions"][0]["chosen"] == "context/nnls"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--accuracy", "a"], "--accuracy: must be MODEL=NUMBER, got 'a'"),
+        (["--accuracy", "b=1"], "--accuracy: no trial of 'b'; there are: a"),
+        (["--accuracy", "a=1.5"], "--accuracy: a: must be in 0..1, got '1.5'"),
+        (["--accuracy", "a=nan"], "--accuracy: a: must be in 0..1, got 'nan'"),
+        (["--accuracy", "a=good"], "--accuracy: a: must be a number, got 'good'"),
+        (["--mean-output-tokens", "a=-1"], "--mean-output-tokens: a: must be in 0..inf, got '-1'"),
+        (["--accuracies", "none.csv"], "none.csv: cannot be read"),
+        (["--output", "/dev/null/p.json"], "--output: /dev/null/p.json cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    raw: Path,
+    output: Path,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert fit(raw, output, *options) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {message}")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not output.exists()
+
+
+def test_a_broken_profile_set_is_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.json").write_text("{")
+    assert main(["report", "--input", str(tmp_path / "p.json")]) == 2
+    assert capsys.readouterr().err.startswith("error: not JSON, or cut off")
+
+
+def test_report_prints_raw_profiles(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--input", str(raw)]) == 0
+    assert "a on unknown: energy_joules, 9 trials" in capsys.readouterr().out
+
+
+def test_help_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+
+
+def test_no_subcommand_is_exit_code_2() -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+
+
+def test_fit_does_not_import_ray() -> None:
+    code = (
+        "import sys; from profiling.__main__ import main\n"
+        "try: main(['fit', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()

@@ -1,0 +1,116 @@
+import argparse
+import csv
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from profiling.errors import InputError
+from profiling.fit import FitOptions, FitResult, fit_profiles
+from profiling.report import as_json, print_profiles, print_result, run, summary_csv
+from scheduler.errors import ProfileError
+
+
+@pytest.fixture(scope="module")
+def result() -> FitResult:
+    rows = [
+        {
+            "model": "tiny",
+            "accelerator": "cpu",
+            "energy_source": "rapl",
+            "concurrency": 1,
+            "input_tokens": tin,
+            "output_tokens": tout,
+            "runtime_s": 0.5 + 0.01 * tin + 0.25 * tout,
+            # Falls with the prompt, which no cost may do.
+            "energy_joules": 90 - 0.125 * tin + 2 * tout,
+        }
+        for tin in (16, 90, 500)
+        for tout in (4, 14, 48)
+    ]
+    return fit_profiles(pd.DataFrame(rows), FitOptions(source="bench", accuracies={}))
+
+
+def printed(write: object, *args: object) -> str:
+    console = Console(file=io.StringIO(), width=80, record=True)
+    write(*args, console)  # type: ignore[operator]
+    return console.export_text()
+
+
+def test_shows_all_that_was_tried_the_chosen_one_and_its_units(result: FitResult) -> None:
+    text = printed(print_result, result)
+    for name in ("linear", "interaction", "context"):
+        for estimator in ("ols", "nnls", "nnls_relative"):
+            assert text.count(f"{name}/{estimator} ") >= 2
+    runtime, energy = text.split("tiny on cpu: energy_joules, 9 trials")
+    assert "→   linear/ols" in runtime
+    assert "0.25" in runtime
+    assert "s/token" in runtime
+    assert "✗   linear/ols" in energy
+    assert "J/token" in energy
+    assert "-0.125" in energy
+    assert "may not serve: cost falls with input_tokens" in energy
+    assert "…" not in text
+    assert result.profile_set.version in text
+
+
+def test_shows_a_profile_set(result: FitResult) -> None:
+    text = printed(print_profiles, result.profile_set)
+    assert "tiny on cpu" in text
+    assert "accuracy not measured; input 16..500, output 4..48 tokens" in text
+    assert "energy from rapl; source: bench" in " ".join(text.split())
+    assert "0.25" in text
+
+
+def test_summary_is_the_linear_ols_and_names_what_serves(result: FitResult) -> None:
+    (row,) = csv.DictReader(io.StringIO(summary_csv(result)))
+    assert row["model"] == "tiny"
+    assert row["n"] == "9"
+    assert float(row["runtime_const"]) == pytest.approx(0.5)
+    assert float(row["runtime_in_tokens"]) == pytest.approx(0.01)
+    assert float(row["runtime_out_tokens"]) == pytest.approx(0.25)
+    assert float(row["runtime_R2"]) == pytest.approx(1)
+    assert float(row["energy_in_tokens"]) == pytest.approx(-0.125)
+    assert row["runtime_chosen"] == "linear/ols"
+    assert row["energy_chosen"] != "linear/ols"
+
+
+def test_json_holds_every_regression(result: FitResult) -> None:
+    runtime, energy = json.loads(json.dumps(as_json(result)))
+    assert (runtime["target"], energy["target"]) == ("runtime_s", "energy_joules")
+    assert runtime["chosen"] == "linear/ols"
+    assert len(runtime["tried"]) == 9
+    assert energy["tried"][0]["objection"] == "cost falls with input_tokens"
+
+
+def test_reports_on_a_profile_set_file(
+    result: FitResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(result.profile_set.to_json())
+    assert run(argparse.Namespace(input=path, json=False)) == 0
+    assert "tiny on cpu" in capsys.readouterr().out
+    assert run(argparse.Namespace(input=path, json=True)) == 0
+    assert capsys.readouterr().out == result.profile_set.to_json()
+
+
+def test_reports_on_raw_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("model,input_tokens,output_tokens,runtime_s,energy_j\na,1,1,1,1\na,1,1,0,1\n")
+    assert run(argparse.Namespace(input=path, json=False)) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("1 of 2 rows; left out: 1 with runtime_s not above 0")
+    assert "a on unknown: runtime_s, 1 trials" in text
+    assert run(argparse.Namespace(input=path, json=True)) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_bad_profile_sets_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.json: cannot be read"):
+        run(argparse.Namespace(input=tmp_path / "none.json", json=False))
+    (tmp_path / "half.json").write_text('{"schema_version": 1, "prof')
+    with pytest.raises(ProfileError, match="not JSON, or cut off"):
+        run(argparse.Namespace(input=tmp_path / "half.json", json=False))

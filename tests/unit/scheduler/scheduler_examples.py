@@ -1,0 +1,62 @@
+"""Profiles, states and requests that several test modules share."""
+
+from __future__ import annotations
+
+from scheduler.profiles import LinearModel, ModelProfile, Moments, Reference
+from scheduler.types import ClusterState, ModelState, RoutingRequest
+
+REFERENCE = Reference(
+    runtime_s=Moments(4.0, 2.0), energy_joules=Moments(100.0, 50.0), accuracy_cost=Moments(0.3, 0.1)
+)
+
+
+def profile(
+    model: str = "m",
+    *,
+    runtime: tuple[float, ...] = (1.0, 0.0, 0.0),
+    energy: tuple[float, ...] = (10.0, 0.0, 0.0),
+    accuracy: float | None = 0.7,
+    mean_output_tokens: float = 100.0,
+) -> ModelProfile:
+    return ModelProfile(
+        model=model,
+        accelerator="test",
+        runtime=LinearModel("linear", runtime, ratio_low=0.5, ratio_high=2.0),
+        energy=LinearModel("linear", energy, ratio_low=0.8, ratio_high=1.25),
+        energy_source="nvml",
+        input_tokens_range=(10, 1000),
+        output_tokens_range=(5, 500),
+        mean_output_tokens=mean_output_tokens,
+        accuracy=accuracy,
+    )
+
+
+def constant(
+    model: str, runtime_s: float, energy_joules: float, accuracy: float | None, **state: object
+) -> ModelState:
+    """A model whose costs do not depend on the tokens."""
+    fitted = profile(
+        model,
+        runtime=(runtime_s, 0.0, 0.0),
+        energy=(energy_joules, 0.0, 0.0),
+        accuracy=accuracy,
+    )
+    return ModelState(model, profile=fitted, **state)  # type: ignore[arg-type]
+
+
+def cluster(*models: ModelState, **settings: object) -> ClusterState:
+    return ClusterState(tuple(models), profile_version="v1", **settings)  # type: ignore[arg-type]
+
+
+def request(state: ClusterState, **settings: object) -> RoutingRequest:
+    counts = {model.model: 100 for model in state.models}
+    settings = {"decision_id": "d1", "input_tokens": counts, **settings}
+    return RoutingRequest(**settings)  # type: ignore[arg-type]
+
+
+THREE = cluster(
+    constant("accurate", 8.0, 300.0, 0.9),
+    constant("middle", 4.0, 100.0, 0.8),
+    constant("fast", 1.0, 20.0, 0.6),
+    reference=REFERENCE,
+)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scheduler_examples import REFERENCE, THREE, cluster, constant, request
+
+from scheduler.engine import Scheduler
+from scheduler.errors import InvalidRequestError, UnknownPolicyError
+from scheduler.policies import POLICIES, get_policy
+from scheduler.profiles import Moments
+from scheduler.types import ClusterState, Decision, Weights
+
+
+def decide(state: ClusterState = THREE, **settings: object) -> Decision:
+    return Scheduler().decide(request(state, **settings), state)
+
+
+def scores(decision: Decision) -> dict[str, float]:
+    return {candidate.model: candidate.score for candidate in decision.candidates}
+
+
+def test_every_policy_is_known_by_its_own_name() -> None:
+    names = ["weighted", "utility", "static", "round_robin", "random", "least_loaded"]
+    assert list(POLICIES) == names
+    assert [get_policy(name).name for name in names] == names
+
+
+def test_an_unknown_policy_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownPolicyError, match="unknown policy 'best', known: weighted, ut") as e:
+        decide(policy="best")
+    assert e.value.field == "routing.policy"
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_every_policy_reports_the_stages_and_is_deterministic(name: str) -> None:
+    decision = decide(policy=name)
+    assert decision.policy == name
+    assert decision.model == decision.chosen.model
+    assert {c.model for c in decision.candidates} == {"accurate", "middle", "fast"}
+    assert all(
+        c.stages == w.stages
+        for c in decision.candidates
+        for w in decide().candidates
+        if c.model == w.model
+    )
+    assert tuple(decide(policy=name).candidates) == tuple(decision.candidates)
+
+
+@pytest.mark.parametrize(
+    ("weights", "model"),
+    [(Weights(1, 0, 0), "accurate"), (Weights(0, 1, 0), "fast"), (Weights(0, 0, 1), "fast")],
+)
+@pytest.mark.parametrize("policy", ["weighted", "utility"])
+def test_a_single_weight_takes_the_best_on_it(policy: str, weights: Weights, model: str) -> None:
+    assert decide(policy=policy, weights=weights).model == model
+
+
+def test_utility_golden_numbers() -> None:
+    # accurate: accuracy (0.1-0.3)/0.1 = -2, energy (300-100)/50 = 4, time (8-4)/2 = 2.
+    # fast: 1, -1.6, -1.5. middle: -1, 0, 0.
+    decision = decide(policy="utility", weights=Weights(accuracy=2, energy=1, time=1))
+    assert scores(decision) == pytest.approx(
+        {"middle": -0.5, "fast": -0.275, "accurate": 0.5}, abs=1e-12
+    )
+    assert decision.model == "middle"
+
+
+def test_utility_does_not_depend_on_the_other_candidates() -> None:
+    pair = decide(policy="utility", models=("middle", "fast"))
+    everyone = scores(decide(policy="utility"))
+    assert scores(pair) == {name: everyone[name] for name in ("middle", "fast")}
+
+
+def test_utility_leaves_out_a_metric_that_never_varied() -> None:
+    flat = replace(REFERENCE, energy_joules=Moments(100.0, 0.0))
+    decision = decide(replace(THREE, reference=flat), policy="utility", weights=Weights(2, 1, 1))
+    assert scores(decision)["accurate"] == pytest.approx(0.5 * -2 + 0.25 * 2)
+
+
+def test_utility_with_no_yardstick_at_all_falls_back_to_the_tie_rule() -> None:
+    none = Moments(0.0, 0.0)
+    flat = replace(REFERENCE, runtime_s=none, energy_joules=none, accuracy_cost=none)
+    decision = decide(replace(THREE, reference=flat), policy="utility", weights=Weights(2, 1, 1))
+    assert scores(decision) == {"accurate": 0.0, "middle": 0.0, "fast": 0.0}
+    assert decision.model == "accurate"
+
+
+def test_utility_needs_reference_moments() -> None:
+    with pytest.raises(InvalidRequestError, match="'utility' needs reference means") as raised:
+        decide(replace(THREE, reference=None), policy="utility")
+    assert raised.value.field == "routing.policy"
+
+
+def test_static_takes_the_named_model_or_else_the_first() -> None:
+    assert decide(policy="static").model == "accurate"
+    assert decide(replace(THREE, static_model="fast"), policy="static").model == "fast"
+    gone = replace(THREE, static_model="fast")
+    assert decide(gone, policy="static", models=("middle", "accurate")).model == "accurate"
+
+
+def test_round_robin_takes_turns() -> None:
+    turns = [decide(policy="round_robin", sequence=n).model for n in range(5)]
+    assert turns == ["accurate", "middle", "fast", "accurate", "middle"]
+
+
+@given(st.integers(0, 10**9))
+def test_round_robin_orders_the_rest_by_their_turn(sequence: int) -> None:
+    decision = decide(policy="round_robin", sequence=sequence)
+    assert sorted(scores(decision).values()) == [0.0, 1.0, 2.0]
+
+
+def test_random_follows_the_decision_id_and_takes_all_alike() -> None:
+    chosen = Counter(decide(policy="random", decision_id=f"d{n}").model for n in range(600))
+    assert set(chosen) == {"accurate", "middle", "fast"}
+    # 200 expected, standard deviation 11.5; the ids are fixed, so this never flickers.
+    assert all(150 < count < 250 for count in chosen.values())
+
+
+def test_least_loaded_counts_requests_per_replica() -> None:
+    state = cluster(
+        constant("busy", 1.0, 1.0, 0.9, ongoing=3),
+        constant("wide", 9.0, 9.0, 0.1, ongoing=8, replicas=4),
+        constant("asleep", 9.0, 9.0, 0.1, ongoing=2, replicas=0),
+    )
+    decision = decide(state, policy="least_loaded")
+    assert scores(decision) == {"wide": 2.0, "asleep": 2.0, "busy": 3.0}
+    assert decision.candidates[-1].model == "busy"
