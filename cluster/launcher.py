@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ RAY_START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 POLL_S = 1.0
 QUICK_PROFILE_S = 60
-SETTLED = ("RUNNING", "DEPLOY_FAILED", "UNHEALTHY")
+BIN = Path(sys.executable).parent
 
 console = Console()
 
@@ -59,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on with the profiles that ship, measured on another machine",
     )
+    parser.add_argument(
+        "--ray-options",
+        type=shlex.split,
+        default=[],
+        metavar="TEXT",
+        help="more options of `ray start`, as one text: --ray-options='--num-gpus=2'",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,12 +77,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         LaunchError: Ray or an application did not start.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Set for SIGINT too: a shell starts background commands with it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     address = _http_address(args.config)
     dashboard = f"http://127.0.0.1:{args.dashboard_port}"
     began = time.monotonic()
     try:
-        with _ray_head(args.ray_port, args.dashboard_port) as head:
+        with _ray_head(args.ray_port, args.dashboard_port, args.ray_options) as head:
             _deploy(args.config, dashboard)
             _wait_for_applications(dashboard, head, began)
             if not args.no_profile:
@@ -89,11 +98,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _ray_head(port: int, dashboard_port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _ray_head(
+    port: int, dashboard_port: int, more_options: Sequence[str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """A Ray head node of our own; it and all its processes end with the block."""
     log = Path(tempfile.gettempdir()) / f"dynamic-llm-scheduler-ray-{port}.log"
     command = [
-        shutil.which("ray", path=Path(sys.executable).parent) or "ray",
+        str(BIN / "ray"),
         "start",
         "--head",
         "--block",
@@ -102,12 +113,14 @@ def _ray_head(port: int, dashboard_port: int) -> Iterator[subprocess.Popen[bytes
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard_port}",
         "--disable-usage-stats",
+        *more_options,
     ]
     console.print(f"starting Ray (log: {log})", highlight=False)
     with log.open("wb") as output:
         head = subprocess.Popen(
             command,
-            env={**os.environ, **SERVE_FLAGS},
+            # Jobs start `python` from this path: the one that has Ray.
+            env={**os.environ, **SERVE_FLAGS, "PATH": f"{BIN}:{os.environ.get('PATH', '')}"},
             stdout=output,
             stderr=subprocess.STDOUT,
             # Ctrl-C is for us; Ray is stopped in order below.

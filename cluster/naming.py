@@ -1,4 +1,6 @@
-"""How applications and deployments are called."""
+"""How applications and deployments are called, and where data goes unless told otherwise."""
+
+DEFAULT_DATA_DIR = "~/.local/share/dynamic-llm-scheduler"
 
 ROUTER_APPLICATION = "router"
 ROUTER_DEPLOYMENT = "Router"

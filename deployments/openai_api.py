@@ -139,7 +139,8 @@ def from_scheduler(error: InvalidRequestError | NoCandidateError) -> ApiError:
         return ApiError(400, str(error), param=error.field, code="invalid_value")
     kinds = {e.kind for e in error.excluded} - {ExclusionKind.NOT_REQUESTED}
     if ExclusionKind.CONSTRAINT in kinds and ExclusionKind.UNAVAILABLE not in kinds:
-        return ApiError(422, str(error), param="routing.constraints", code="constraints_not_met")
+        message = f"routing.constraints: {error}"
+        return ApiError(422, message, param="routing.constraints", code="constraints_not_met")
     if kinds == {ExclusionKind.NO_PROFILE}:
         return ApiError(
             503, f"{error}; name a model, or run `python -m profiling run`", code="no_profile"

@@ -1,4 +1,4 @@
-"""`python -m profiling run | fit | accuracy | plot | report`."""
+"""`python -m profiling run | fit | publish | accuracy | plot | report`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class _Command(NamedTuple):
 COMMANDS = {
     "run": _Command("profiling.job", "profile all models over the cluster, fit and publish"),
     "fit": _Command("profiling.fit_command", "raw profiles to a profile set"),
+    "publish": _Command("profiling.publish", "hand a profile set to the running cluster"),
     "accuracy": _Command("profiling.accuracy", "measure the share of right answers of each model"),
     "plot": _Command("profiling.plots", "draw trade-offs, score changes, dominance and residuals"),
     "report": _Command("profiling.report", "print what a profile set or raw profiles say"),

@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cluster.files import write_atomic
+from cluster.naming import DEFAULT_DATA_DIR
 from profiling.errors import InputError
 from profiling.tasks import MAX_PER_KIND, Task, generate_tasks, is_correct
 
@@ -257,7 +258,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--concurrency", type=int, default=4, help="requests at the same time (%(default)s)"
     )
     parser.add_argument(
-        "--data-dir", type=Path, default=Path("data"), help="where the files go (%(default)s)"
+        "--data-dir",
+        type=Path,
+        default=Path(DEFAULT_DATA_DIR).expanduser(),
+        help="where the files go, and `run` looks for them (%(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
@@ -321,13 +325,10 @@ async def _measure(
 
 
 def _print_table(results: Sequence[ModelAccuracy]) -> None:
-    kinds = list(results[0].by_kind())
-    table = Table("model", "accuracy", *kinds, "tokens")
-    for result in results:
-        table.add_row(
-            result.model,
-            f"{result.accuracy:.1%} ± {result.standard_error:.1%}",
-            *(f"{result.by_kind()[kind]:.0%}" for kind in kinds),
-            f"{result.mean_output_tokens:.1f}",
-        )
+    table = Table("right answers", *(result.model for result in results))
+    totals = (f"{100 * r.accuracy:.1f} % ± {100 * r.standard_error:.1f}" for r in results)
+    table.add_row("all", *totals, end_section=True)
+    shares = [result.by_kind() for result in results]
+    for kind in shares[0]:
+        table.add_row(kind, *(f"{100 * share[kind]:.0f} %" for share in shares))
     Console().print(table)

@@ -17,17 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray import serve
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cluster.files import write_atomic
-from cluster.naming import ROUTER_APPLICATION, ROUTER_DEPLOYMENT
 from cluster.store import connect_store
 from profiling.accuracy import SCORES_FILE, read_accuracies
 from profiling.errors import InputError, TrialError
 from profiling.fit import FitOptions, FitResult, fit_profiles
+from profiling.publish import connect_ray, publish, router_handle
 from profiling.report import SUMMARY_FILE, print_result, summary_csv
 from profiling.runner import Replica, TrialRunner, discover
 from profiling.store import TrialLog, read_trials
@@ -78,13 +76,13 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or 1 where a model could not be measured.
     """
-    ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False)
+    connect_ray()
     return asyncio.run(_run(args))
 
 
 async def _run(args: argparse.Namespace) -> int:
     console = Console()
-    router = serve.get_deployment_handle(ROUTER_DEPLOYMENT, ROUTER_APPLICATION)
+    router = router_handle()
     store = connect_store()
     data_dir = Path(await store.data_dir.remote())
     known = ProfileSet.from_json(await router.options(method_name="profiles").remote())
@@ -120,9 +118,8 @@ async def _run(args: argparse.Namespace) -> int:
     _complete(data_dir, run_id)
     print_result(result, console)
     if not args.no_publish:
-        version = await store.publish.remote(result.profile_set.to_json())
-        in_use = await router.broadcast("refresh").results_async()
-        console.print(f"published {version}; routers now use {', '.join(map(str, in_use))}")
+        version, in_use = await publish(result.profile_set, store, router)
+        console.print(f"published {version}; routers now use {', '.join(in_use)}")
     failed = missing.union(*(outcome.failed for outcome in outcomes))
     return 1 if failed or given_up else 0
 

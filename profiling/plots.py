@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
 
 from profiling.errors import InputError
 from profiling.figures.dominance import draw_dominance
@@ -86,20 +88,32 @@ def run(args: argparse.Namespace) -> int:
     """
     inputs = _read(args)
     styles = inputs.styles()
-    drawn = 0
-    for name, draw in _FIGURES.items():
+    written: list[Path] = []
+    skipped: list[str] = []
+    console = Console(stderr=True)
+    figures = track(
+        _FIGURES.items(),
+        "Drawing",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    for name, draw in figures:
         try:
             with house_style():
-                for path in save_figure(draw(inputs, styles), args.output_dir, name):
-                    print(f"wrote {path}")
-            drawn += 1
+                written += save_figure(draw(inputs, styles), args.output_dir, name)
         except _SkippedError as reason:
-            print(f"skipped {name}: {reason}", file=sys.stderr)
+            skipped.append(f"skipped {name}: {reason}")
         except OSError as error:
             print(f"plot: {error}", file=sys.stderr)
             return 1
-    if not drawn:
+    # Printed at the end: lines in between would tear the progress bar apart.
+    for line in skipped:
+        print(line, file=sys.stderr)
+    if not written:
         raise InputError("nothing to plot: give --profiles, --raw with --profiles, or --decisions")
+    for path in written:
+        print(f"wrote {path}")
     return 0
 
 

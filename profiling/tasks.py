@@ -23,7 +23,10 @@ LEVELS = 3
 MAX_PER_KIND = 100  # what the smallest space, that of the easiest tasks, holds several times over
 ANSWER_LINES = 3
 BRIEFLY = "Answer in a few words."  # "the number only" sends a small model into explanations
-NUMBER = re.compile(r"(?:(?<!\w)-)?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?")
+# Not within a word ("x12"); a hyphen after a character is no sign ("7-5").
+NUMBER = re.compile(
+    r"(?<![^\W_])(?:(?<!\w)-)?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
+)
 WORD = re.compile(r"[^\W_]+")
 
 NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry", "Julia", "Oscar")

@@ -6,6 +6,7 @@ the same bytes twice.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -61,6 +62,8 @@ def build_tiny_checkpoints(folder: Path, dtype: torch.dtype = torch.bfloat16) ->
     Returns:
         Name of the model -> folder of its checkpoint.
     """
+    tokenizer = folder / "tokenizer"
+    build_once(tokenizer, lambda partial: convert_tokenizer(packaged_gguf(), partial))
     result = {}
     for seed, (name, config) in enumerate(CONFIGS.items()):
 
@@ -68,8 +71,9 @@ def build_tiny_checkpoints(folder: Path, dtype: torch.dtype = torch.bfloat16) ->
             # Not the global generator: a test's own random numbers are none of our business.
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(partial)
-            convert_tokenizer(packaged_gguf(), partial)
+                model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model.save_pretrained(partial)
+            shutil.copytree(tokenizer, partial, dirs_exist_ok=True)
 
         result[name] = folder / f"{name}-{str(dtype).removeprefix('torch.')}"
         build_once(result[name], build)

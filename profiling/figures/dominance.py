@@ -18,7 +18,7 @@ from profiling.figures.style import INK, MUTED, ModelStyle, new_figure
 from scheduler.engine import Scheduler
 from scheduler.types import ClusterState, RoutingRequest, Weights
 
-RESOLUTION = 160  # cells along an edge: 25,600 decisions
+RESOLUTION = 120  # cells along an edge: 14,400 decisions, about half a second
 LABEL_ROOM = 0.05  # a name is about half as high, in edges of the triangle
 HEIGHT = math.sqrt(3) / 2
 # Corners of the triangle: all weight on accuracy, on energy, on time.

@@ -109,9 +109,9 @@ def _draw_comparison(axes: Axes, comparison: Comparison, style: ModelStyle) -> N
         ends, ends * regression.ratio_low, ends * regression.ratio_high, color=FAINT, zorder=0
     )
     axes.plot(ends, ends, color=INK, linewidth=1)
+    axes.set(xlim=ends, ylim=ends, aspect="equal")
     log_scale(axes, "x")
     log_scale(axes, "y")
-    axes.set(xlim=ends, ylim=ends, aspect="equal")
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
     note = _note(comparison, len(comparison.predicted) - len(drawable))
     axes.text(0.03, 0.97, note, transform=axes.transAxes, va="top", size=8.5, bbox=box)

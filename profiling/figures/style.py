@@ -17,7 +17,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation, Text
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
@@ -27,6 +28,8 @@ INK = "#222222"
 MUTED = "#6B6B6B"
 FAINT = "#D9D9D9"
 PNG_DPI = 160
+NEAR_POINTS = 6
+CROWDED_FROM = 300  # times the lower end: ticks at 1, 2 and 5 of each decade would touch
 
 _RC: dict[Any, object] = {
     "font.family": "sans-serif",
@@ -104,7 +107,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 # Where a label may stand beside its point, best first: offset in points and alignment.
 _PLACES = [
     (dx, dy, ha, va)
-    for distance in (6, 16, 28)
+    for distance in (NEAR_POINTS, 16, 28, 42)
     for (dx, ha), (dy, va) in (
         ((0, "center"), (distance, "bottom")),
         ((0, "center"), (-distance, "top")),
@@ -133,16 +136,15 @@ def label_points(
     taken = [Bbox([pixel, pixel]).padded(6) for pixel in map(to_pixels.transform, points.values())]
     taken += [to_pixels.transform_bbox(bar).padded(2) for bar in bars]
     for name, point in points.items():
-        label = axes.annotate(
-            name,
-            point,
-            xytext=(0, 0),
-            textcoords="offset points",
-            size=9,
-            # Only seen where a name had to go so far away that one could take it for another's.
-            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 7},
-        )
+        label = axes.annotate(name, point, xytext=(0, 0), textcoords="offset points", size=9)
+        label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         taken.append(_place(label, frame, taken))
+        if max(map(abs, label.xyann)) > NEAR_POINTS:
+            # So far away one could take the name for another point's.
+            line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 5}
+            axes.annotate(
+                "", point, xytext=label.xyann, textcoords="offset points", arrowprops=line
+            )
 
 
 def _place(label: Annotation, frame: Bbox, taken: Sequence[Bbox]) -> Bbox:
@@ -150,8 +152,7 @@ def _place(label: Annotation, frame: Bbox, taken: Sequence[Bbox]) -> Bbox:
         dx, dy, ha, va = place
         label.xyann = (dx, dy)
         label.set(ha=ha, va=va)
-        # Only the text: the annotation's own extent includes its point.
-        return Text.get_window_extent(label)
+        return label.get_window_extent()
 
     def covered(place: tuple[int, int, str, str]) -> float:
         box = extent(place)
@@ -164,10 +165,12 @@ def _place(label: Annotation, frame: Bbox, taken: Sequence[Bbox]) -> Bbox:
 
 
 def log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Make an axis logarithmic with plain numbers (0.5, 1, 2, 5) at its ticks."""
+    """Make an axis logarithmic, with plain numbers at its ticks; call it when the data is drawn."""
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
+    low, high = axis.get_view_interval()
+    steps = (1.0, 2.0, 5.0) if high / low < CROWDED_FROM else (1.0,)
+    axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
 

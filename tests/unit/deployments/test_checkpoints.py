@@ -98,33 +98,51 @@ def test_a_layer_that_does_not_exist_cannot_be_dropped() -> None:
         drop_layers({f"model.layers.{i}.w": torch.tensor(i) for i in range(2)}, (1, 4))
 
 
+@pytest.mark.parametrize("int8_head", [False, True])
 def test_the_derived_checkpoint_computes_what_the_model_without_the_layers_does(
-    llama: LlamaForCausalLM, tmp_path: Path
+    llama: LlamaForCausalLM, tmp_path: Path, int8_head: bool
 ) -> None:
     source, derived = tmp_path / "source", tmp_path / "derived"
     llama.save_pretrained(source)
-    (source / "tokenizer.json").write_text("{}")
     derived.mkdir()
-    derive_int8(source, derived, dropped_layers=(1,))
+    derive_int8(source, derived, dropped_layers=(1,), int8_head=int8_head)
 
-    assert (derived / "tokenizer.json").read_text() == "{}"
     config = json.loads((derived / "config.json").read_text())
-    assert config["num_hidden_layers"] == 3
-    assert config["quantization_config"]["format"] == "int-quantized"
-
     stored = load_file(derived / "model.safetensors")
+    assert stored["model.embed_tokens.weight"].dtype == torch.float32
     dense = {
         name: tensor * stored[f"{name}_scale"] if f"{name}_scale" in stored else tensor
         for name, tensor in stored.items()
         if not name.endswith("_scale")
     }
+    dense.setdefault("lm_head.weight", dense["model.embed_tokens.weight"])
     smaller = LlamaForCausalLM(LlamaConfig.from_dict({**config, "quantization_config": None}))
-    smaller.load_state_dict({**dense, "lm_head.weight": dense["model.embed_tokens.weight"]})
+    smaller.load_state_dict(dense)
     del llama.model.layers[1]
-    for index, layer in enumerate(llama.model.layers):
-        layer.self_attn.layer_idx = index
     with torch.no_grad():
         got = smaller.eval()(TOKENS, use_cache=False).logits
         expected = llama(TOKENS, use_cache=False).logits
-    error = (got - expected).norm() / expected.norm()
-    assert error < 0.03
+    assert (got - expected).norm() / expected.norm() < 0.03
+
+
+def test_the_derived_configuration_says_what_is_quantized(
+    llama: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    llama.save_pretrained(tmp_path / "source")
+    (tmp_path / "source" / "tokenizer.json").write_text("{}")
+    configs = []
+    for int8_head in (False, True):
+        folder = tmp_path / str(int8_head)
+        folder.mkdir()
+        derive_int8(tmp_path / "source", folder, (0, 3), int8_head=int8_head)
+        assert (folder / "tokenizer.json").read_text() == "{}"
+        configs.append(json.loads((folder / "config.json").read_text()))
+    assert [c["num_hidden_layers"] for c in configs] == [2, 2]
+    assert [c["tie_word_embeddings"] for c in configs] == [True, False]
+    assert [c["quantization_config"]["ignore"] for c in configs] == [["lm_head"], []]
+    groups = [c["quantization_config"]["config_groups"]["group_0"] for c in configs]
+    assert [g["targets"] for g in groups] == [["Linear"], ["Linear", "lm_head"]]
+    for group in groups:
+        assert (group["weights"]["strategy"], group["weights"]["dynamic"]) == ("channel", False)
+        activations = group["input_activations"]
+        assert (activations["strategy"], activations["dynamic"]) == ("token", True)

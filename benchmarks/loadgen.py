@@ -1,0 +1,164 @@
+"""A closed loop of clients on one OpenAI server, each with one request at a time.
+
+One asyncio process over keep-alive connections. It keeps raw timestamps and derives everything
+else; it neither starts servers nor compares them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import aiohttp
+import orjson
+
+REQUEST_TIMEOUT_S = 60.0
+# One token each in the tokenizer of the tiny checkpoints; the chat template adds the rest of 64.
+PROMPT_DIGITS = 31
+
+
+class LoadError(Exception):
+    """A server refused, broke off, or did not do the work that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How a server is loaded.
+
+    Attributes:
+        clients: Requests in flight at any moment.
+        output_tokens: Generated tokens of each request, exactly.
+        stream: Whether answers are streamed.
+    """
+
+    clients: int
+    output_tokens: int
+    stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request: `time.perf_counter()` when it was sent, first answered, and complete."""
+
+    sent: float
+    first_byte: float
+    complete: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All requests of one closed loop, from the first one sent to the last one complete."""
+
+    load: Load
+    exchanges: tuple[Exchange, ...]
+
+    @cached_property
+    def elapsed_s(self) -> float:
+        return max(e.complete for e in self.exchanges) - min(e.sent for e in self.exchanges)
+
+    @property
+    def requests_per_s(self) -> float:
+        return len(self.exchanges) / self.elapsed_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.requests_per_s * self.load.output_tokens
+
+    @property
+    def runtime_p50_s(self) -> float:
+        return statistics.median(e.complete - e.sent for e in self.exchanges)
+
+    @property
+    def runtime_p95_s(self) -> float:
+        return statistics.quantiles((e.complete - e.sent for e in self.exchanges), n=20)[-1]
+
+    @property
+    def ttft_p50_s(self) -> float:
+        return statistics.median(e.first_byte - e.sent for e in self.exchanges)
+
+
+async def measure(url: str, model: str, load: Load, seconds: float, seed: str) -> Measurement:
+    """Load a server until the time is over; what is in flight then is finished and counted.
+
+    Args:
+        url: Of the server, without a path.
+        model: The requests' `model`.
+        load: What to do.
+        seconds: New requests are sent for so long.
+        seed: Of the prompts. None comes twice from one seed, nor from two.
+
+    Raises:
+        LoadError: A request failed.
+    """
+    bodies = _bodies(model, load, seed)
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+    async with aiohttp.ClientSession(
+        url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout
+    ) as session:
+        # Opening the connections is not measured.
+        await asyncio.gather(*(_exchange(session, next(bodies), load) for _ in range(load.clients)))
+        deadline = time.perf_counter() + seconds
+        exchanges: list[Exchange] = []
+
+        async def client() -> None:
+            # One at least, so that there is something to measure on a very slow machine too.
+            while True:
+                exchanges.append(await _exchange(session, next(bodies), load))
+                if time.perf_counter() >= deadline:
+                    return
+
+        await asyncio.gather(*(client() for _ in range(load.clients)))
+    return Measurement(load, tuple(exchanges))
+
+
+def _bodies(model: str, load: Load, seed: str) -> Iterator[bytes]:
+    generator = random.Random(f"{seed} {load}")
+    while True:
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": _prompt(generator)}],
+            "max_tokens": load.output_tokens,
+            "ignore_eos": True,
+            "temperature": 0,
+            "stream": load.stream,
+        }
+        if load.stream:
+            body["stream_options"] = {"include_usage": True}
+        yield orjson.dumps(body)
+
+
+def _prompt(generator: random.Random) -> str:
+    return str(generator.randrange(10 ** (PROMPT_DIGITS - 1), 10**PROMPT_DIGITS))
+
+
+async def _exchange(session: aiohttp.ClientSession, body: bytes, load: Load) -> Exchange:
+    headers = {"content-type": "application/json"}
+    parts: list[bytes] = []
+    first_byte = 0.0
+    sent = time.perf_counter()
+    try:
+        async with session.post("/v1/chat/completions", data=body, headers=headers) as response:
+            async for part in response.content.iter_any():
+                first_byte = first_byte or time.perf_counter()
+                parts.append(part)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise LoadError(f"{type(error).__name__}: {error}") from error
+    exchange = Exchange(sent, first_byte, time.perf_counter())
+    _check(response.status, b"".join(parts), load)
+    return exchange
+
+
+def _check(status: int, answer: bytes, load: Load) -> None:
+    """The servers are compared on equal work only."""
+    if status != 200:
+        raise LoadError(f"status {status}: {answer.decode(errors='replace')}")
+    # A stream ends in `data: {usage}`, `data: [DONE]`.
+    last = answer.rsplit(b"data: ", 2)[-2] if load.stream else answer
+    generated = orjson.loads(last)["usage"]["completion_tokens"]
+    if generated != load.output_tokens:
+        raise LoadError(f"asked for {load.output_tokens} tokens, got {generated}")

@@ -1,0 +1,213 @@
+"""One live cluster for all integration tests: real Ray Serve, real vLLM, tiny checkpoints.
+
+Two models from the start; a third one is added by a test. Each reserves one declared GPU, so that
+pinning is real although vLLM computes on the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from openai import OpenAI
+from tiny_checkpoints import build_tiny_checkpoints
+
+from deployments.embedded import cache_folder
+from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 420
+MAX_MODEL_LEN = 512
+
+
+@dataclass
+class Cluster:
+    """A running instance.
+
+    Attributes:
+        config: What is deployed, as the YAML has it.
+        environment: For commands that talk to this Ray.
+    """
+
+    url: str
+    dashboard: str
+    data_dir: Path
+    config: dict[str, Any]
+    environment: dict[str, str]
+    folder: Path
+    checkpoints: dict[str, Path]
+
+    @property
+    def openai(self) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", json=body, timeout=120)
+
+    def get(self, path: str) -> Any:
+        response = httpx.get(f"{self.url}{path}", timeout=30)
+        response.raise_for_status()
+        return response.json()
+
+    def run(self, *command: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        """A command of the virtual environment, from the project's root."""
+        return subprocess.run(
+            [str(Path(sys.executable).parent / command[0]), *command[1:]],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def deploy(self) -> None:
+        """`serve deploy` of the config as it is now."""
+        path = self.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(self.config))
+        done = self.run("serve", "deploy", "--address", self.dashboard, str(path))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def wait_until(self, what: str, condition: Any, timeout_s: float = 240) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+            time.sleep(0.5)
+
+
+def model_application(model: str, checkpoint: Path) -> dict[str, Any]:
+    return {
+        "name": model,
+        "route_prefix": None,
+        "import_path": "deployments.app:build_model",
+        "external_scaler_enabled": True,
+        "args": {
+            "model_id": model,
+            "source": str(checkpoint),
+            "device": "cpu",
+            "engine_kwargs": {
+                "dtype": "bfloat16",
+                "enforce_eager": True,
+                "max_model_len": MAX_MODEL_LEN,
+                "max_num_seqs": 16,
+                "kv_cache_memory_bytes": 64 * 2**20,
+            },
+            "placement_group_config": {"bundles": [{"CPU": 0.1, "GPU": 1}]},
+            "deployment_config": {"ray_actor_options": {"num_cpus": 0}},
+        },
+    }
+
+
+def prior() -> ProfileSet:
+    """tiny-phi3 is right more often, tiny-mistral is cheaper and faster."""
+
+    def profile(model: str, scale: float, accuracy: float) -> ModelProfile:
+        return ModelProfile(
+            model=model,
+            accelerator="cpu",
+            runtime=LinearModel("linear", (0.01 * scale, 1e-5 * scale, 3e-3 * scale)),
+            energy=LinearModel("linear", (0.1 * scale, 1e-4 * scale, 3e-2 * scale)),
+            energy_source="cpu_time",
+            input_tokens_range=(1, 512),
+            output_tokens_range=(1, 512),
+            mean_output_tokens=16,
+            accuracy=accuracy,
+            accuracy_source="made up for the tests",
+            source="made up for the tests",
+        )
+
+    return ProfileSet((profile("tiny-phi3", 4, 0.9), profile("tiny-mistral", 1, 0.6)))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[Cluster]:
+    """Bring a cluster up with the project's own launcher, and down again."""
+    checkpoints = build_tiny_checkpoints(cache_folder() / "tests")
+    prior_file = folder / "prior.json"
+    prior_file.write_text(prior().to_json())
+    ports = {name: free_port() for name in ("http", "ray", "dashboard", "metrics", "stats")}
+    config = {
+        "http_options": {"host": "127.0.0.1", "port": ports["http"]},
+        "logging_config": {"enable_access_log": False},
+        "applications": [
+            {
+                "name": "router",
+                "route_prefix": "/",
+                "import_path": "deployments.app:build_router",
+                "args": {
+                    "data_dir": str(folder / "data"),
+                    "num_cpus": 0.1,
+                    "max_body_bytes": 100_000,
+                    "request_timeout_s": 60,
+                },
+                "deployments": [
+                    {
+                        "name": "Router",
+                        "user_config": {
+                            "prior_profiles": str(prior_file),
+                            "models": [{"id": "tiny-phi3"}, {"id": "tiny-mistral"}],
+                        },
+                    }
+                ],
+            },
+            *(model_application(m, checkpoints[m]) for m in ("tiny-phi3", "tiny-mistral")),
+        ],
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    dashboard = f"http://127.0.0.1:{ports['dashboard']}"
+    environment = {
+        **os.environ,
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["metrics"]),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["stats"]),
+        "RAY_ADDRESS": f"127.0.0.1:{ports['ray']}",
+        "RAY_API_SERVER_ADDRESS": dashboard,
+        # Jobs and replicas import the project and this folder's helpers alike.
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [sys.executable, "-m", "cluster", "up", str(path), "--no-profile"]
+    options = [f"--ray-port={ports['ray']}", f"--dashboard-port={ports['dashboard']}"]
+    log = folder / "up.log"
+    with log.open("w") as output:
+        launcher = subprocess.Popen(
+            [*command, *options, "--ray-options=--num-gpus=3 --num-cpus=2"],
+            cwd=ROOT,
+            env={k: v for k, v in environment.items() if k != "RAY_ADDRESS"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while "ready" not in log.read_text():
+            assert launcher.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+        yield Cluster(
+            url=f"http://127.0.0.1:{ports['http']}",
+            dashboard=dashboard,
+            data_dir=folder / "data",
+            config=config,
+            environment=environment,
+            folder=folder,
+            checkpoints=checkpoints,
+        )
+    finally:
+        launcher.send_signal(signal.SIGINT)
+        assert launcher.wait(120) == 0, log.read_text()
