@@ -7,6 +7,7 @@ Ours is brought up by `python -m cluster up`, as users bring it up.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -109,11 +110,14 @@ def routed_server(model: str, checkpoint: Path, folder: Path) -> Iterator[Server
     port = free_port()
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump(_serve_config(model, checkpoint, folder, port)))
+    ray = {
+        "temp-dir": folder / "ray",
+        "dashboard-agent-listen-port": free_port(),
+        "ray-client-server-port": free_port(),
+    }
     command = [sys.executable, "-m", "cluster", "up", str(config), "--no-profile"]
-    command += ["--ray-port", str(free_port()), "--dashboard-port", str(free_port()), "--"]
-    command += ["--temp-dir", str(folder / "ray")]
-    command += ["--dashboard-agent-listen-port", str(free_port())]
-    command += ["--ray-client-server-port", str(free_port())]
+    command += ["--ray-port", str(free_port()), "--dashboard-port", str(free_port())]
+    command += ["--ray-options", shlex.join(f"--{name}={value}" for name, value in ray.items())]
     # So that it runs beside another instance on this machine.
     environment = {
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),

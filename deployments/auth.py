@@ -19,6 +19,11 @@ API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"
 OPEN_PATHS = frozenset({"/health"})
 
 
+def parse_keys(text: str) -> list[str]:
+    """The keys of the environment variable; blanks around them do not belong to them."""
+    return [key.strip() for key in text.split(",") if key.strip()]
+
+
 def is_loopback(host: str | None) -> bool:
     """Whether Serve's `http_options.host` can only be reached from the same machine."""
     if host == "localhost":

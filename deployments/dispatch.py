@@ -32,28 +32,37 @@ class Dispatch:
     observation: Observation | None = field(default=None, init=False)
     _deadline: float = field(default=0.0, init=False)
 
-    async def answer(self) -> tuple[int, bytes]:
-        """A whole answer: status and JSON.
+    async def answer(self) -> bytes:
+        """A whole answer as JSON.
 
         Raises:
-            ApiError: 503 where the model broke, 504 after the time-out.
+            ApiError: The model's own where it refused, 503 where it broke, 504 after the time-out.
         """
         self.entry.ongoing += 1
+        response = None
+        answered = False
         try:
+            response = self.entry.handle(stream=False).remote(
+                self.endpoint, self.body, self.request_id, avoid=self.entry.under_trial
+            )
             async with asyncio.timeout(self.timeout_s):
-                reply: Reply = await self.entry.handle(stream=False).remote(
-                    self.endpoint, self.body, self.request_id, avoid=self.entry.under_trial
-                )
-        except TimeoutError as error:
-            raise self._timed_out() from error
+                reply: Reply = await response
+            answered = True
+        # Before TimeoutError: what fails in the replica can be both, and is not our time-out.
         except (RayError, RayServeException) as error:
             raise self._broke(error) from error
+        except TimeoutError as error:
+            raise self._timed_out() from error
         finally:
             self.entry.ongoing -= 1
+            # Nobody waits for it any more, and the model would generate to the end.
+            if response is not None and not answered:
+                response.cancel()
         status, data, observation = reply
-        if observation:
-            self.observation = decode_observation(observation)
-        return status, data
+        if status != 200:
+            raise refused(data)
+        self.observation = decode_observation(observation)
+        return data
 
     async def frames(self) -> AsyncGenerator[Frame]:
         """A streamed answer.
@@ -67,7 +76,7 @@ class Dispatch:
         self.entry.ongoing += 1
         self._deadline = asyncio.get_running_loop().time() + self.timeout_s
         stream = None
-        finished = False
+        finished = ended = False
         try:
             stream = self.entry.handle(stream=True).remote(
                 self.endpoint, self.body, self.request_id, avoid=self.entry.under_trial
@@ -83,19 +92,21 @@ class Dispatch:
                 if flags & Flag.DONE and not finished:
                     break
                 yield frame
+            ended = True
             if not finished:
                 raise ApiError(
                     503,
                     f"model {self.entry.model!r} stopped without a finish reason",
                     code="stream_broken",
                 )
-        except TimeoutError as error:
-            raise self._timed_out() from error
+        # In this order for the reason given in `answer`.
         except (RayError, RayServeException) as error:
             raise self._broke(error) from error
+        except TimeoutError as error:
+            raise self._timed_out() from error
         finally:
             self.entry.ongoing -= 1
-            if stream is not None and not finished:
+            if stream is not None and not ended:
                 stream.cancel()
 
     async def _next(self, stream: AsyncIterator[Frame]) -> Frame | None:
@@ -125,5 +136,8 @@ class Dispatch:
 def refused(data: bytes) -> ApiError:
     """An error object of vLLM as ours, status included."""
     error = orjson.loads(data)["error"]
-    status = int(error["code"])
+    status = error["code"]
+    # vLLM takes the code from whatever raised; one that is no HTTP error cannot be sent.
+    if status not in range(400, 600):
+        status = 500
     return ApiError(status, error["message"], param=error.get("param"), code=error.get("type"))

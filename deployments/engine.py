@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
@@ -25,36 +24,9 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from deployments.embedded import resolve_source
 from deployments.frames import Flag, Frame
+from deployments.trail import Trail
 
 Endpoint = Literal["chat", "completions"]
-
-
-@dataclass(slots=True)
-class Trail:
-    """What the engine did for one HTTP request, filled in while it runs.
-
-    Attributes:
-        started: `time.monotonic()` at arrival.
-        new_token_ids: Generated since the last look; the reader takes them out.
-        running: Generations (prompts of the request) that have not finished.
-    """
-
-    started: float = field(default_factory=time.monotonic)
-    new_token_ids: list[int] = field(default_factory=list)
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_tokens: int = 0
-    queue_time_s: float = 0.0
-    ttft_s: float | None = None
-    running: int = 0
-    finished: bool = False
-
-    def take_token_ids(self) -> tuple[int, ...]:
-        """The new token ids, once."""
-        taken = tuple(self.new_token_ids)
-        self.new_token_ids.clear()
-        return taken
-
 
 _trail: ContextVar[Trail | None] = ContextVar("trail", default=None)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cluster.accelerators import EnergyCounter
 from cluster.energy import RequestLedger
-from deployments.engine import Trail
+from deployments.trail import Trail
 from scheduler.types import Observation
 
 

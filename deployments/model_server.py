@@ -16,9 +16,10 @@ from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
 from cluster.accelerators import CPU_WATTS_PER_CORE, inventory, open_counter
-from deployments.engine import Endpoint, FrameEngine, Trail
+from deployments.engine import Endpoint, FrameEngine
 from deployments.frames import Flag, Frame, Reply, encode_observation
 from deployments.metering import ReplicaIdentity, RequestMeter
+from deployments.trail import Trail
 
 
 class ModelServer(LLMServer):  # type: ignore[misc]

@@ -13,6 +13,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.policies import get_policy
 from scheduler.tokens import estimate_tokens
 from scheduler.types import Constraints, ExclusionKind, Weights
 
@@ -76,7 +77,7 @@ class RoutingFields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     weights: WeightFields | None = None
     policy: str | None = None
-    models: list[str] | None = Field(None, min_length=1)
+    models: list[str] | None = Field(default=None, min_length=1)
     constraints: ConstraintFields | None = None
 
 
@@ -112,18 +113,20 @@ def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
 
     Raises:
         ApiError: 400 with the field and what was given.
+        InvalidRequestError: The same, for what the scheduler's own types check.
     """
     data = _json_object(body)
     if endpoint is None:
         endpoint = "chat" if "messages" in data else "completions"
     routing = _routing(data.get("routing"))
     stream_options = _optional(data, "stream_options", dict) or {}
+    include_usage = _optional(stream_options, "include_usage", bool, "stream_options.")
     return ParsedRequest(
         model=_model(data),
         stream=bool(_optional(data, "stream", bool)),
-        include_usage=bool(stream_options.get("include_usage")),
+        include_usage=bool(include_usage),
         input_tokens=_chat_tokens(data) if endpoint == "chat" else _prompt_tokens(data),
-        max_tokens=_max_tokens(data),
+        max_tokens=_max_tokens(data, endpoint),
         weights=Weights(**routing.weights.model_dump()) if routing.weights else None,
         policy=routing.policy,
         models=tuple(routing.models) if routing.models else None,
@@ -180,14 +183,16 @@ def _routing(value: Any) -> RoutingFields:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(("routing", *(str(part) for part in first["loc"])))
-        raise ApiError(
-            400,
-            f"{field}: {first['msg']}, got {first['input']!r}",
-            param=field,
-            code="invalid_value",
-        ) from error
+        # Half a surrogate pair cannot be sent back.
+        field = field.encode("ascii", "backslashreplace").decode()
+        # pydantic would name its class.
+        rule = "must be an object" if first["type"] == "model_type" else first["msg"]
+        raise _invalid(field, rule, first["input"]) from error
+    # Here and not where they are used: a request that names its model is checked too.
     if routing.weights:
         Weights(**routing.weights.model_dump())
+    if routing.policy is not None:
+        get_policy(routing.policy)
     return routing
 
 
@@ -198,12 +203,14 @@ def _model(data: dict[str, Any]) -> str:
     return model
 
 
-def _max_tokens(data: dict[str, Any]) -> int | None:
+def _max_tokens(data: dict[str, Any], endpoint: Endpoint) -> int | None:
+    # With `echo`, 0 asks for the prompt's own log probabilities.
+    least = 0 if endpoint == "completions" and data.get("echo") else 1
     for name in ("max_completion_tokens", "max_tokens"):
         value = _optional(data, name, int)
         if value is not None:
-            if value < 1:
-                raise _invalid(name, "must be at least 1", value)
+            if value < least:
+                raise _invalid(name, f"must be at least {least}", value)
             return int(value)
     return None
 
@@ -231,22 +238,22 @@ def _text(content: Any) -> str:
 
 def _prompt_tokens(data: dict[str, Any]) -> int:
     prompt = data.get("prompt")
-    prompts = prompt if isinstance(prompt, list) else [prompt]
-    if prompt and all(type(item) is int for item in prompts):
-        return len(prompts)
-    if prompt and all(isinstance(item, str) for item in prompts):
+    prompts = prompt if isinstance(prompt, list) and not _is_token_ids(prompt) else [prompt]
+    if prompts and all(isinstance(item, str) and item for item in prompts):
         return sum(estimate_tokens(item) for item in prompts)
-    if prompt and all(
-        isinstance(item, list) and all(type(token) is int for token in item) for item in prompts
-    ):
+    if prompts and all(_is_token_ids(item) for item in prompts):
         return sum(len(item) for item in prompts)
     raise _invalid("prompt", "must be text or token ids, one or several, not empty", prompt)
 
 
-def _optional(data: dict[str, Any], name: str, kind: type) -> Any:
+def _is_token_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+
+
+def _optional(data: dict[str, Any], name: str, kind: type, parent: str = "") -> Any:
     value = data.get(name)
     if value is not None and type(value) is not kind:
-        raise _invalid(name, f"must be {kind.__name__}", value)
+        raise _invalid(f"{parent}{name}", f"must be {kind.__name__}", value)
     return value
 
 

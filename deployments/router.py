@@ -11,8 +11,8 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -21,11 +21,12 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
-from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback
+from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback, parse_keys
 from deployments.binding import serve_host
+from deployments.closing_stream import ClosingStream
 from deployments.config import RouterArgs, RouterConfig, describe_errors
 from deployments.decision_log import DecisionLog
 from deployments.directory import ModelDirectory
@@ -53,7 +54,8 @@ class Router:
         args: What a restart is needed for; the rest comes through `reconfigure`.
     """
 
-    async def __init__(self, args: RouterArgs) -> None:
+    # Serve awaits it; the background tasks need the running loop.
+    async def __init__(self, args: RouterArgs) -> None:  # type: ignore[misc]
         self._args = args
         self._config = RouterConfig()
         self._config_fault: str | None = None
@@ -87,17 +89,19 @@ class Router:
         if self._config_fault:
             logger.error("the configuration of before stays in use: %s", self._config_fault)
 
-    async def refresh(self) -> str | None:
+    async def refresh(self) -> str:
         """Fetch profiles and trials from the store now; called by the store's publishers.
 
         Returns:
             The version of the profiles in use.
         """
-        await self._profiles.refresh()
-        self._directory.set_trials(self._profiles.trials)
-        for entry in self._directory.entries():
-            if self._profiles.current.find(entry.model) is None:
-                self._profiles.warn_unprofiled(entry.model)
+        try:
+            await self._profiles.refresh()
+        finally:
+            self._directory.set_trials(self._profiles.trials)
+            for entry in self._directory.entries():
+                if self._profiles.current.find(entry.model) is None:
+                    self._profiles.warn_unprofiled(entry.model)
         return self._profiles.current.version
 
     async def profiles(self) -> str:
@@ -108,9 +112,9 @@ class Router:
         """Ids of all configured models; for the profiling job."""
         return [entry.model for entry in self._directory.entries()]
 
-    def __serve_build_asgi_app__(self) -> AccessGuard:
+    def __serve_build_asgi_app__(self) -> Starlette:
         """The ASGI application that Serve runs for this replica."""
-        keys = [key for key in os.environ.get(API_KEYS_VARIABLE, "").split(",") if key]
+        keys = parse_keys(os.environ.get(API_KEYS_VARIABLE, ""))
         host = serve_host()
         if not keys and not is_loopback(host):
             logger.error(
@@ -159,32 +163,39 @@ class Router:
             timeout_s=self._args.request_timeout_s,
         )
         headers = {"x-routed-model": decision.model, "x-decision-id": decision.decision_id}
+        self._sequence += 1
         if parsed.stream:
             frames = dispatch.frames()
             # The status line waits for the first frame, so that a refusal keeps its status.
             first = await self._first(frames, decision)
-            return StreamingResponse(
+            return ClosingStream(
                 self._stream(first, frames, dispatch, decision, parsed),
+                source=frames,
                 media_type="text/event-stream",
                 headers=headers,
             )
+        error: str | None = CLIENT_GONE
         try:
-            status, data = await dispatch.answer()
-        except ApiError as error:
-            self._log.add(decision_record(decision, None, error=str(error)))
+            data = await dispatch.answer()
+            error = None
+        except ApiError as refusal:
+            error = str(refusal)
             raise
-        self._log.add(decision_record(decision, dispatch.observation))
-        if status == 200:
-            report = routing_object(decision, dispatch.observation)
-            data = with_member(data, b"routing", orjson.dumps(report))
-        return Response(data, status, headers=headers, media_type="application/json")
+        finally:
+            self._log.add(decision_record(decision, dispatch.observation, error=error))
+        report = routing_object(decision, dispatch.observation)
+        data = with_member(data, b"routing", orjson.dumps(report))
+        return Response(data, headers=headers, media_type="application/json")
 
     async def _first(self, frames: AsyncGenerator[Frame], decision: Decision) -> Frame:
+        error = CLIENT_GONE
         try:
             return await anext(frames)
-        except ApiError as error:
-            self._log.add(decision_record(decision, None, error=str(error)))
+        except ApiError as refusal:
+            error = str(refusal)
             raise
+        finally:
+            self._log.add(decision_record(decision, None, error=error))
 
     async def _stream(
         self,
@@ -193,18 +204,17 @@ class Router:
         dispatch: Dispatch,
         decision: Decision,
         parsed: ParsedRequest,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         reported_in = Flag.USAGE if parsed.include_usage else Flag.FINISH
-        error: str | None = "the client went away"
+        error: str | None = CLIENT_GONE
         try:
-            async with aclosing(frames):
-                data, _, flags = first
-                while True:
-                    if flags & reported_in:
-                        report = routing_object(decision, dispatch.observation)
-                        data = with_member(data, b"routing", orjson.dumps(report))
-                    yield data
-                    data, _, flags = await anext(frames)
+            data, _, flags = first
+            while True:
+                if flags & reported_in:
+                    report = routing_object(decision, dispatch.observation)
+                    data = with_member(data, b"routing", orjson.dumps(report))
+                yield data
+                data, _, flags = await anext(frames)
         except StopAsyncIteration:
             error = None
         except ApiError as broken:
@@ -226,7 +236,6 @@ class Router:
             constraints=parsed.constraints,
             sequence=self._sequence,
         )
-        self._sequence += 1
         if parsed.model == AUTO:
             return self._scheduler.decide(request, state)
         if parsed.model not in self._directory:
