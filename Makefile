@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 CONFIG ?= serve_config.cpu.yaml
+# What to install beside `dev`: `cpu`, or `gpu` on a machine that has one (then name a CONFIG too).
+EXTRA ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
@@ -12,6 +14,7 @@ TORCH_VERSION := 2.13.0
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH_WHEEL := $(wildcard $(UV_FIND_LINKS)/torch-$(TORCH_VERSION)+cpu*)
 TORCH_INDEX := $(if $(TORCH_WHEEL),,--torch-backend=cpu)
+CPU_OPTIONS := $(TORCH_INDEX) --override cpu-overrides.txt
 
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # Three processes for each engine import vLLM: without bytecode that takes twice as long.
@@ -24,7 +27,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml cpu-overrides.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install --compile-bytecode $(TORCH_INDEX) --override cpu-overrides.txt -e '.[cpu,dev]'
+	$(BIN)/uv pip install --compile-bytecode $(if $(filter cpu,$(EXTRA)),$(CPU_OPTIONS)) -e '.[$(EXTRA),dev]'
 	touch $@
 
 serve: install

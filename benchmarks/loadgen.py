@@ -18,8 +18,9 @@ import aiohttp
 import orjson
 
 REQUEST_TIMEOUT_S = 60.0
+HEARTBEAT_S = 0.005
 # One token each in the tokenizer of the tiny checkpoints; the chat template adds the rest of 64.
-PROMPT_DIGITS = 31
+PROMPT_DIGITS = 34
 
 
 class LoadError(Exception):
@@ -40,6 +41,10 @@ class Load:
     output_tokens: int
     stream: bool
 
+    def __str__(self) -> str:
+        clients = f"{self.clients} client{'s' if self.clients > 1 else ''}"
+        return f"{clients}, {self.output_tokens} token{'s' if self.output_tokens > 1 else ''}"
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -52,10 +57,16 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Measurement:
-    """All requests of one closed loop, from the first one sent to the last one complete."""
+    """All requests of one closed loop, from the first one sent to the last one complete.
+
+    Attributes:
+        stall_s: The longest time that this process itself was kept from running. Where it is not
+            far below the other figures, they say more about the machine than about the server.
+    """
 
     load: Load
     exchanges: tuple[Exchange, ...]
+    stall_s: float
 
     @cached_property
     def elapsed_s(self) -> float:
@@ -102,8 +113,10 @@ async def measure(url: str, model: str, load: Load, seconds: float, seed: str) -
     ) as session:
         # Opening the connections is not measured.
         await asyncio.gather(*(_exchange(session, next(bodies), load) for _ in range(load.clients)))
-        deadline = time.perf_counter() + seconds
         exchanges: list[Exchange] = []
+        stalls: list[float] = []
+        heartbeat = asyncio.create_task(_feel_stalls(stalls))
+        deadline = time.perf_counter() + seconds
 
         async def client() -> None:
             # One at least, so that there is something to measure on a very slow machine too.
@@ -113,7 +126,15 @@ async def measure(url: str, model: str, load: Load, seconds: float, seed: str) -
                     return
 
         await asyncio.gather(*(client() for _ in range(load.clients)))
-    return Measurement(load, tuple(exchanges))
+        heartbeat.cancel()
+    return Measurement(load, tuple(exchanges), max(stalls, default=0.0))
+
+
+async def _feel_stalls(stalls: list[float]) -> None:
+    while True:
+        due = time.perf_counter() + HEARTBEAT_S
+        await asyncio.sleep(HEARTBEAT_S)
+        stalls.append(time.perf_counter() - due)
 
 
 def _bodies(model: str, load: Load, seed: str) -> Iterator[bytes]:

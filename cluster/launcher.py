@@ -35,8 +35,12 @@ SERVE_FLAGS = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # A broken replica gives its GPU back at once.
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+    # Ray's workers run at nice 15 otherwise, behind everything else: here they are the service.
+    "RAY_worker_niceness": "0",
 }
+"""What Ray has to be started with; the user's own environment wins."""
 RAY_START_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60.0
 POLL_S = 1.0
 QUICK_PROFILE_S = 60
@@ -72,14 +76,12 @@ def run(args: argparse.Namespace) -> int:
     """Bring up, wait for Ctrl-C, take down.
 
     Returns:
-        0 after Ctrl-C.
+        0 after Ctrl-C. SIGTERM does the same, as an exit.
 
     Raises:
         LaunchError: Ray or an application did not start.
     """
-    # Set for SIGINT too: a shell starts background commands with it ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    _handle_signals()
     address = _http_address(args.config)
     dashboard = f"http://127.0.0.1:{args.dashboard_port}"
     began = time.monotonic()
@@ -87,14 +89,22 @@ def run(args: argparse.Namespace) -> int:
         with _ray_head(args.ray_port, args.dashboard_port, args.ray_options) as head:
             _deploy(args.config, dashboard)
             _wait_for_applications(dashboard, head, began)
-            if not args.no_profile:
-                _profile_new_models(address, args.ray_port)
+            new = _models_without_own_profile(address)
+            if new and not args.no_profile:
+                _profile(new, args.ray_port)
             _greet(address, dashboard, time.monotonic() - began)
             return_code = head.wait()
             raise LaunchError(f"Ray ended by itself with status {return_code}")
     except KeyboardInterrupt:
         console.print("stopped")
         return 0
+
+
+def _handle_signals() -> None:
+    # A shell starts background commands with it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Not a KeyboardInterrupt, which only skips the profiling while that runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 @contextmanager
@@ -120,7 +130,7 @@ def _ray_head(
         head = subprocess.Popen(
             command,
             # Jobs start `python` from this path: the one that has Ray.
-            env={**os.environ, **SERVE_FLAGS, "PATH": f"{BIN}:{os.environ.get('PATH', '')}"},
+            env={**SERVE_FLAGS, **os.environ, "PATH": f"{BIN}:{os.environ.get('PATH', '')}"},
             stdout=output,
             stderr=subprocess.STDOUT,
             # Ctrl-C is for us; Ray is stopped in order below.
@@ -222,47 +232,66 @@ def _why(application: Application) -> str:
     return "; ".join(message.strip() for message in messages if message.strip())
 
 
-def _profile_new_models(address: str, ray_port: int) -> None:
-    """Measure the models whose profile is not from here, if there are any."""
-    new = _models_without_own_profile(address)
-    if not new:
-        return
+def _profile(models: list[str], ray_port: int) -> None:
+    """Measure models whose profile is not from here."""
     console.print(
-        f"profiling {', '.join(new)} on this machine, at most {QUICK_PROFILE_S} s "
+        f"profiling {', '.join(models)} on this machine, at most {QUICK_PROFILE_S} s "
         "(Ctrl-C skips it, --no-profile never does it)",
         highlight=False,
     )
     command = [sys.executable, "-m", "profiling", "run", "--quick", "--budget"]
     job = subprocess.Popen(
-        [*command, str(QUICK_PROFILE_S), "--models", ",".join(new)],
-        env={**os.environ, **SERVE_FLAGS, "RAY_ADDRESS": f"127.0.0.1:{ray_port}"},
+        [*command, str(QUICK_PROFILE_S), "--models", ",".join(models)],
+        env={**SERVE_FLAGS, **os.environ, "RAY_ADDRESS": f"127.0.0.1:{ray_port}"},
+        # Ctrl-C is for us: a second signal would interrupt the job's own end.
+        start_new_session=True,
     )
     try:
         if job.wait() != 0:
             console.print("[yellow]not all models were profiled; the profiles that ship stay[/]")
     except KeyboardInterrupt:
+        console.print("skipped; the profiles that ship stay")
+    finally:
         job.terminate()
         job.wait()
-        console.print("skipped; the profiles that ship stay")
 
 
 def _models_without_own_profile(address: str) -> list[str]:
-    deadline = time.monotonic() + RAY_START_TIMEOUT_S
+    """Models that can be measured and have not been, once the router has found all of them.
+
+    One that is scaled to 0 it never finds: then the time decides.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT_S
     while True:
-        health: dict[str, Any] = httpx.get(f"{address}/health", timeout=10).json()
-        models = health["models"]
-        if all(model["available"] for model in models.values()):
-            return [name for name, model in models.items() if model["profile"] != "measured"]
+        models, unknown = _models(address)
+        waiting = [name for name, model in models.items() if not model["available"]]
+        if models and not waiting:
+            break
         if time.monotonic() > deadline:
-            console.print(f"[yellow]not profiled: {health}[/]")
-            return []
+            reasons = [f"{name}: {models[name]['reason']}" for name in waiting] or [unknown]
+            console.print(f"not available: {'; '.join(reasons)}", style="yellow", markup=False)
+            break
         time.sleep(POLL_S)
+    return [n for n, m in models.items() if m["available"] and m["profile"] != "measured"]
+
+
+def _models(address: str) -> tuple[dict[str, Any], str]:
+    """What `/health` says of every model; else why it says nothing."""
+    try:
+        response = httpx.get(f"{address}/health", timeout=10)
+        models: dict[str, Any] = response.raise_for_status().json()["models"]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        # The proxy opens its port a moment after the applications run.
+        return {}, f"{address}/health: {error}"
+    return models, "the router has no models"
 
 
 def _http_address(config: Path) -> str:
-    options = (yaml.safe_load(config.read_text()) or {}).get("http_options", {})
+    options = (yaml.safe_load(config.read_text()) or {}).get("http_options") or {}
     host = options.get("host", "127.0.0.1")
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('port', 8000)}"
+    # Where it listens on all addresses, one of them is ours.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{options.get('port', 8000)}"
 
 
 def _greet(address: str, dashboard: str, elapsed_s: float) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -22,6 +23,10 @@ from scheduler.profiles import ProfileSet
 
 STORE_NAME = "dynamic-llm-scheduler-store"
 STORE_NAMESPACE = "dynamic-llm-scheduler"
+STORE_TIMEOUT_S = 10.0
+"""How long its users wait for an answer: an actor that cannot be placed never gives one."""
+TRIAL_LEASE_S = 600.0
+"""How long a trial lasts that nobody renews: a job that was killed cannot end its own."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +48,13 @@ class Snapshot:
     fault: str | None = None
 
 
+class _Trial(NamedTuple):
+    """Replicas under trial, until a `time.monotonic()`."""
+
+    replica_ids: tuple[str, ...]
+    until: float
+
+
 class Store:
     """The state behind the actor; a plain class, so that it can be used and tested without Ray.
 
@@ -56,7 +68,7 @@ class Store:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._profiles: ProfileSet | None = None
         self._fault: str | None = None
-        self._trials: dict[str, tuple[str, ...]] = {}
+        self._trials: dict[str, _Trial] = {}
         self._decisions: deque[dict[str, Any]] = deque(maxlen=keep_decisions)
         self._load()
 
@@ -86,13 +98,14 @@ class Store:
         return Snapshot(
             profiles=self._profiles.to_json() if self._profiles else None,
             version=self._profiles.version if self._profiles else None,
-            trials=dict(self._trials),
+            trials=self._running_trials(),
             fault=self._fault,
         )
 
     def version(self) -> tuple[str | None, dict[str, tuple[str, ...]], str | None]:
         """The part of the snapshot that is cheap to poll: version, trials, fault."""
-        return self._profiles.version if self._profiles else None, self._trials, self._fault
+        version = self._profiles.version if self._profiles else None
+        return version, self._running_trials(), self._fault
 
     def publish(self, profiles: str) -> str:
         """Take in a ProfileSet: its models replace the ones of the same name and accelerator.
@@ -110,17 +123,26 @@ class Store:
         return merged.version
 
     def set_trials(self, model: str, replica_ids: Sequence[str]) -> None:
-        """Say which replicas of a model are being profiled; none ends it."""
+        """Say which replicas of a model are being profiled; none ends it.
+
+        It ends by itself after `TRIAL_LEASE_S`, unless it is said again.
+        """
         if replica_ids:
-            self._trials[model] = tuple(replica_ids)
+            self._trials[model] = _Trial(tuple(replica_ids), time.monotonic() + TRIAL_LEASE_S)
         else:
             self._trials.pop(model, None)
 
+    def _running_trials(self) -> dict[str, tuple[str, ...]]:
+        now = time.monotonic()
+        return {m: trial.replica_ids for m, trial in self._trials.items() if now < trial.until}
+
     def log_decisions(self, records: Sequence[dict[str, Any]]) -> None:
         """Append finished decisions, in memory and to `decisions.jsonl`."""
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        with self._decision_file.open("a", encoding="utf-8") as file:
+            file.write(lines)
+        # Afterwards: what cannot be written comes again, and must not be here twice.
         self._decisions.extend(records)
-        with self._decision_file.open("a") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
 
     def decisions(self, limit: int) -> list[dict[str, Any]]:
         """The latest decisions, newest first."""
@@ -128,10 +150,7 @@ class Store:
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """One decision, `None` where it is unknown or too old."""
-        for record in reversed(self._decisions):
-            if record["decision_id"] == decision_id:
-                return record
-        return None
+        return next((r for r in reversed(self._decisions) if r["decision_id"] == decision_id), None)
 
 
 def connect_store(data_dir: str | None = None) -> Any:

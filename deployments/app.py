@@ -6,7 +6,6 @@ No `from __future__ import annotations` here: Serve reads the type of `args` fro
 from typing import Any
 
 from ray import serve
-from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.schema import LoggingConfig
 
 from cluster.naming import ROUTER_DEPLOYMENT
@@ -32,11 +31,13 @@ def build_router(args: RouterArgs) -> serve.Application:
 def build_model(args: ModelArgs) -> serve.Application:
     """The application of one model."""
     # Importing vLLM takes seconds; the router's application is built without it.
+    from ray.serve.llm import LLMConfig, build_llm_deployment  # noqa: PLC0415
+
     from deployments.engine import FrameEngine  # noqa: PLC0415
     from deployments.model_server import ModelServer  # noqa: PLC0415
 
     model = build_llm_deployment(
-        llm_config(args),
+        LLMConfig(**llm_settings(args)),
         deployment_cls=ModelServer,
         bind_kwargs={"engine_cls": FrameEngine, "watts_per_core": args.cpu_watts_per_core},
     )
@@ -44,8 +45,8 @@ def build_model(args: ModelArgs) -> serve.Application:
     return gate.bind(model)
 
 
-def llm_config(args: ModelArgs) -> LLMConfig:
-    """Ray's configuration of a model."""
+def llm_settings(args: ModelArgs) -> dict[str, Any]:
+    """Ray's configuration of a model: the arguments of its `LLMConfig`."""
     settings: dict[str, Any] = {
         "model_loading_config": {"model_id": args.model_id, "model_source": args.source},
         "engine_kwargs": {
@@ -60,7 +61,7 @@ def llm_config(args: ModelArgs) -> LLMConfig:
         settings["accelerator_config"] = {"kind": "cpu"}
     else:
         settings["accelerator_type"] = args.accelerator_type
-    return LLMConfig(**{key: value for key, value in settings.items() if value is not None})
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _deployment_config(args: ModelArgs) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         text = Path(arguments[0]).read_text()
-    except OSError as error:
-        print(f"{arguments[0]}: {error.strerror}", file=sys.stderr)
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"{arguments[0]}: cannot be read: {error}", file=sys.stderr)
         return 2
     faults = find_faults(text)
     for fault in faults:

@@ -20,6 +20,9 @@ from pydantic import (
 
 from cluster.accelerators import CPU_WATTS_PER_CORE
 from cluster.naming import DEFAULT_DATA_DIR
+from scheduler.errors import InvalidRequestError
+from scheduler.policies import POLICIES
+from scheduler.types import Weights
 
 
 class Strict(BaseModel):
@@ -69,19 +72,20 @@ class ModelArgs(Strict):
         "gpu", description="Where vLLM computes; `gpu` reserves whole GPUs in a placement group."
     )
     accelerator_type: str | None = Field(
-        None, description="Kind of GPU to be placed on, as Ray names it (`A100`, `H100`)."
+        default=None, description="Kind of GPU to be placed on, as Ray names it (`A100`, `H100`)."
     )
     engine_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the vLLM engine."
     )
     placement_group_config: dict[str, Any] | None = Field(
-        None, description="Ray Serve LLM's placement bundles, where the default does not fit."
+        default=None,
+        description="Ray Serve LLM's placement bundles, where the default does not fit.",
     )
     deployment_config: dict[str, Any] = Field(
         default_factory=dict, description="Options of the Serve deployment."
     )
     runtime_env: dict[str, Any] | None = Field(
-        None, description="Ray runtime environment of the replicas."
+        default=None, description="Ray runtime environment of the replicas."
     )
     scaling: Annotated[FixedScaling | AutoScaling, Field(discriminator="mode")] = Field(
         default_factory=FixedScaling
@@ -132,18 +136,27 @@ class DefaultWeights(Strict):
     energy: NonNegativeFloat = 1.0
     time: NonNegativeFloat = 1.0
 
+    @model_validator(mode="after")
+    def _usable(self) -> DefaultWeights:
+        # Else every request that names no weights would be told that its weights are wrong.
+        try:
+            Weights(self.accuracy, self.energy, self.time)
+        except InvalidRequestError as error:
+            raise ValueError(str(error).removeprefix("routing.")) from error
+        return self
+
 
 class RouterConfig(Strict):
     """`user_config` of the router's deployment: may be changed without a restart."""
 
     models: tuple[RoutedModel, ...] = ()
     prior_profiles: str | None = Field(
-        None,
+        default=None,
         description="Profiles until the models are profiled here: `embedded`, `seed` or a file.",
     )
     default_weights: DefaultWeights = Field(default_factory=DefaultWeights)
     default_policy: str = "weighted"
-    static_model: str | None = Field(None, description="Model of the policy `static`.")
+    static_model: str | None = Field(default=None, description="Model of the policy `static`.")
 
     @field_validator("models")
     @classmethod
@@ -156,11 +169,26 @@ class RouterConfig(Strict):
             raise ValueError("'auto' is the name of the scheduler, no model can have it")
         return models
 
+    @field_validator("default_policy")
+    @classmethod
+    def _known(cls, policy: str) -> str:
+        if policy not in POLICIES:
+            raise ValueError(f"unknown policy, known: {', '.join(POLICIES)}")
+        return policy
+
+    @model_validator(mode="after")
+    def _static_model_is_routed(self) -> RouterConfig:
+        if self.static_model is not None and all(m.id != self.static_model for m in self.models):
+            raise ValueError(f"static_model {self.static_model!r} is not among the models")
+        return self
+
 
 def describe_errors(error: Any) -> str:
     """A pydantic ValidationError in one line: each field with what is wrong and what was given."""
     parts = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or "config"
-        parts.append(f"{where}: {item['msg']} (got {item['input']!r})")
+        given = repr(item["input"])
+        given = given if len(given) <= 100 else f"{given[:100]}..."
+        parts.append(f"{where}: {item['msg']} (got {given})")
     return "; ".join(parts)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import Any
+
+from cluster.store import STORE_TIMEOUT_S
 
 
 class DecisionLog:
@@ -27,10 +30,18 @@ class DecisionLog:
         return list(reversed(self._recent))
 
     async def flush(self, store: Any) -> None:
-        """Hand the new ones to the store; they are kept if it does not take them."""
-        batch = list(self._unsent)
+        """Hand the new ones to the store; they are kept if it does not take them.
+
+        Raises:
+            TimeoutError: The store does not answer. It may have them all the same.
+            RayError: The store is away.
+        """
+        batch, self._unsent = self._unsent, deque(maxlen=self._unsent.maxlen)
         if not batch:
             return
-        await store.log_decisions.remote(batch)
-        for _ in batch:
-            self._unsent.popleft()
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await store.log_decisions.remote(list(batch))
+        except BaseException:
+            self._unsent = deque([*batch, *self._unsent], maxlen=batch.maxlen)
+            raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from cluster.naming import model_deployment_name
 from scheduler.profiles import ProfileSet
@@ -22,6 +22,7 @@ from scheduler.types import ClusterState, ModelState
 logger = logging.getLogger("ray.serve")
 
 DESCRIBE_TIMEOUT_S = 10.0
+SCALED_TO_ZERO = "scaled to 0 replicas"
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class ModelEntry:
         replicas: Running replicas.
         description: What a replica says of itself, `None` until one answered.
         unavailable: Why no request can go there, `None` if one can.
+        settled: `description` is of the version that is deployed.
         under_trial: Replicas that are being profiled.
         ongoing: Requests that this router has there.
     """
@@ -40,6 +42,7 @@ class ModelEntry:
     replicas: int = 0
     description: dict[str, Any] | None = None
     unavailable: str | None = "not deployed"
+    settled: bool = False
     under_trial: tuple[str, ...] = ()
     ongoing: int = 0
     _handles: dict[bool, DeploymentHandle[Any]] = field(default_factory=dict)
@@ -117,34 +120,38 @@ class ModelDirectory:
     async def refresh(self) -> None:
         """Ask Serve which models run, and new ones who they are."""
         applications = (await asyncio.to_thread(serve.status)).applications
-        entries = self.entries()
-        for entry in entries:
-            application = applications.get(entry.model)
-            if application is None:
-                entry.replicas, entry.unavailable = 0, "not deployed"
-                continue
-            deployment = application.deployments.get(model_deployment_name(entry.model))
-            running = deployment.replica_states.get("RUNNING", 0) if deployment else 0
-            entry.replicas = running
-            if running:
-                entry.unavailable = None
-            elif application.status == ApplicationStatus.RUNNING:
-                entry.unavailable = "scaled to 0 replicas"
-            else:
-                entry.unavailable = f"{application.status.lower()}: {application.message}".rstrip(
-                    ": "
-                )
-        await asyncio.gather(*(self._describe(e) for e in entries))
+        await asyncio.gather(
+            *(self._refresh_entry(e, applications.get(e.model)) for e in self.entries())
+        )
+
+    async def _refresh_entry(
+        self, entry: ModelEntry, application: ApplicationStatusOverview | None
+    ) -> None:
+        deployments = application.deployments if application else {}
+        deployment = deployments.get(model_deployment_name(entry.model))
+        entry.replicas = deployment.replica_states.get("RUNNING", 0) if deployment else 0
+        running = application is not None and application.status == ApplicationStatus.RUNNING
+        if entry.replicas:
+            # While an application is deployed, replicas of before may be answering still.
+            if not (entry.settled and running):
+                await self._describe(entry)
+                entry.settled = running and entry.unavailable is None
+            return
+        entry.description, entry.settled = None, False
+        if application is None:
+            entry.unavailable = "not deployed"
+        elif running:
+            entry.unavailable = "scaled to 0 replicas"
+        else:
+            entry.unavailable = f"{application.status.lower()}: {application.message}".rstrip(": ")
 
     async def _describe(self, entry: ModelEntry) -> None:
-        if not entry.replicas:
-            entry.description = None
-        if entry.replicas and entry.description is None:
+        try:
             handle = entry.handle(stream=False).options(method_name="describe")
-            try:
-                async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                    entry.description = await handle.remote()
-            except Exception as error:
-                # The replica may die between Serve's word and ours; the next round asks again.
-                entry.unavailable = f"does not answer: {type(error).__name__}"
-                logger.warning("%s does not describe itself: %s", entry.model, error)
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+                entry.description = await handle.remote()
+            entry.unavailable = None
+        except Exception as error:
+            # The replica may die between Serve's word and ours; the next round asks again.
+            entry.unavailable = f"does not answer: {type(error).__name__}"
+            logger.warning("%s does not describe itself: %s", entry.model, error)

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import Any, Literal
 
 import orjson
+import ray.serve  # noqa: F401 - before ray.llm, or the two import each other in a circle
 import torch
 from pydantic import ValidationError
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine

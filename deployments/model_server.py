@@ -33,7 +33,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
     engine: FrameEngine
 
-    async def __init__(
+    # Serve awaits it.
+    async def __init__(  # type: ignore[misc]
         self,
         llm_config: LLMConfig,
         *,

@@ -183,8 +183,6 @@ def _routing(value: Any) -> RoutingFields:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(("routing", *(str(part) for part in first["loc"])))
-        # Half a surrogate pair cannot be sent back.
-        field = field.encode("ascii", "backslashreplace").decode()
         # pydantic would name its class.
         rule = "must be an object" if first["type"] == "model_type" else first["msg"]
         raise _invalid(field, rule, first["input"]) from error
@@ -237,9 +235,10 @@ def _text(content: Any) -> str:
 
 
 def _prompt_tokens(data: dict[str, Any]) -> int:
-    prompt = data.get("prompt")
-    prompts = prompt if isinstance(prompt, list) and not _is_token_ids(prompt) else [prompt]
-    if prompts and all(isinstance(item, str) and item for item in prompts):
+    prompt: Any = data.get("prompt")
+    several = isinstance(prompt, list) and not _is_token_ids(prompt)
+    prompts: list[Any] = prompt if several else [prompt]
+    if prompts and all(isinstance(item, str) and item != "" for item in prompts):
         return sum(estimate_tokens(item) for item in prompts)
     if prompts and all(_is_token_ids(item) for item in prompts):
         return sum(len(item) for item in prompts)

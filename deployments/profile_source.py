@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from importlib.resources import files
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from cluster.store import Snapshot, connect_store
+from cluster.store import STORE_TIMEOUT_S, Snapshot, connect_store
 from scheduler.errors import ProfileError
 from scheduler.profiles import ProfileSet
 
@@ -66,21 +67,32 @@ class ProfileSource:
         return "prior" if self._prior.find(model) else None
 
     async def refresh(self) -> None:
-        """Look at the store; fetch the profiles if they changed, give them back if it lost them."""
+        """Look at the store; fetch the profiles if they changed, give them back if it lost them.
+
+        Raises:
+            Exception: Whatever is wrong with the store; it stands in `faults` until it is not.
+        """
         try:
-            version, self.trials, self._store_fault = await self.store.version.remote()
-            if version is None and self._published is not None:
-                await self.store.publish.remote(self._published.to_json())
-            elif version != (self._published.version if self._published else None):
-                snapshot: Snapshot = await self.store.snapshot.remote()
-                if snapshot.profiles is not None:
-                    self._published = ProfileSet.from_json(snapshot.profiles)
-                    self._combine()
-            self._fault = None
-        except (RayError, ProfileError) as error:
-            self._fault = f"store: {type(error).__name__}"
-            self.store = connect_store(self._data_dir)
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._fetch()
+        except Exception as error:
+            cause = str(error).strip().splitlines()
+            self._fault = f"store: {type(error).__name__}: {cause[-1] if cause else 'no answer'}"
+            # Off the loop: it waits for Ray.
+            self.store = await asyncio.to_thread(connect_store, self._data_dir)
             raise
+        self._fault = None
+
+    async def _fetch(self) -> None:
+        version, trials, self._store_fault = await self.store.version.remote()
+        self.trials = dict(trials)
+        if version is None and self._published is not None:
+            await self.store.publish.remote(self._published.to_json())
+        elif version != (self._published.version if self._published else None):
+            snapshot: Snapshot = await self.store.snapshot.remote()
+            if snapshot.profiles is not None:
+                self._published = ProfileSet.from_json(snapshot.profiles)
+                self._combine()
 
     def warn_unprofiled(self, model: str) -> None:
         """Say once in the log that a model has no profile."""
@@ -96,8 +108,9 @@ class ProfileSource:
             own: Those of this router, which the store may not have yet, newest first.
         """
         try:
-            stored: list[dict[str, Any]] = await self.store.decisions.remote(limit)
-        except RayError:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                stored: list[dict[str, Any]] = await self.store.decisions.remote(limit)
+        except (RayError, TimeoutError):
             stored = []
         merged = {record["decision_id"]: record for record in (*stored, *own)}
         return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]
@@ -108,8 +121,9 @@ class ProfileSource:
             if record["decision_id"] == decision_id:
                 return record
         try:
-            found: dict[str, Any] | None = await self.store.decision.remote(decision_id)
-        except RayError:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                found: dict[str, Any] | None = await self.store.decision.remote(decision_id)
+        except (RayError, TimeoutError):
             return None
         return found
 

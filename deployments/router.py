@@ -12,13 +12,11 @@ import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,14 +29,14 @@ from deployments.config import RouterArgs, RouterConfig, describe_errors
 from deployments.decision_log import DecisionLog
 from deployments.directory import ModelDirectory
 from deployments.dispatch import Dispatch
+from deployments.error_responses import EXCEPTION_HANDLERS, as_api_error
 from deployments.frames import Flag, Frame, with_member
-from deployments.openai_api import ApiError, Endpoint, ParsedRequest, from_scheduler, parse_request
+from deployments.openai_api import ApiError, Endpoint, ParsedRequest, parse_request
 from deployments.profile_source import ProfileSource
 from deployments.routing_report import decision_record, routing_object
 from scheduler.engine import Scheduler
-from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.serialization import decision_to_dict
-from scheduler.types import Decision, RoutingRequest, Weights
+from scheduler.types import Decision, Observation, RoutingRequest, Weights
 
 logger = logging.getLogger("ray.serve")
 
@@ -134,13 +132,7 @@ class Router:
         return Starlette(
             routes=routes,
             middleware=[Middleware(AccessGuard, keys=keys, host=host)],
-            exception_handlers={
-                ApiError: _api_error,
-                InvalidRequestError: _scheduler_error,
-                NoCandidateError: _scheduler_error,
-                HTTPException: _http_exception,
-                Exception: _unexpected,
-            },
+            exception_handlers=EXCEPTION_HANDLERS,
         )
 
     # Completions
@@ -174,28 +166,22 @@ class Router:
                 media_type="text/event-stream",
                 headers=headers,
             )
-        error: str | None = CLIENT_GONE
         try:
             data = await dispatch.answer()
-            error = None
-        except ApiError as refusal:
-            error = str(refusal)
+        except BaseException as error:
+            self._log_failure(decision, error)
             raise
-        finally:
-            self._log.add(decision_record(decision, dispatch.observation, error=error))
+        self._log.add(decision_record(decision, dispatch.observation))
         report = routing_object(decision, dispatch.observation)
         data = with_member(data, b"routing", orjson.dumps(report))
         return Response(data, headers=headers, media_type="application/json")
 
     async def _first(self, frames: AsyncGenerator[Frame], decision: Decision) -> Frame:
-        error = CLIENT_GONE
         try:
             return await anext(frames)
-        except ApiError as refusal:
-            error = str(refusal)
+        except BaseException as error:
+            self._log_failure(decision, error)
             raise
-        finally:
-            self._log.add(decision_record(decision, None, error=error))
 
     async def _stream(
         self,
@@ -206,9 +192,8 @@ class Router:
         parsed: ParsedRequest,
     ) -> AsyncGenerator[bytes]:
         reported_in = Flag.USAGE if parsed.include_usage else Flag.FINISH
-        error: str | None = CLIENT_GONE
+        data, _, flags = first
         try:
-            data, _, flags = first
             while True:
                 if flags & reported_in:
                     report = routing_object(decision, dispatch.observation)
@@ -216,13 +201,30 @@ class Router:
                 yield data
                 data, _, flags = await anext(frames)
         except StopAsyncIteration:
-            error = None
-        except ApiError as broken:
+            self._log.add(decision_record(decision, dispatch.observation))
+        except Exception as error:
             # The answer is cut: an error event and no end marker, so that it cannot look whole.
-            error = str(broken)
-            yield b"data: " + broken.body() + b"\n\n"
-        finally:
-            self._log.add(decision_record(decision, dispatch.observation, error=error))
+            self._log_failure(decision, error, dispatch.observation)
+            yield b"data: " + as_api_error(error).body() + b"\n\n"
+        except BaseException as error:
+            if flags & Flag.DONE:
+                # Many clients hang up on the end marker.
+                self._log.add(decision_record(decision, dispatch.observation))
+            else:
+                self._log_failure(decision, error, dispatch.observation)
+            raise
+
+    def _log_failure(
+        self, decision: Decision, error: BaseException, observation: Observation | None = None
+    ) -> None:
+        if isinstance(error, ApiError):
+            text = str(error)
+        elif isinstance(error, Exception):
+            text = str(as_api_error(error))
+            logger.error("request %s failed", decision.decision_id, exc_info=error)
+        else:
+            text = "the client went away"
+        self._log.add(decision_record(decision, observation, error=text))
 
     def _decide(self, parsed: ParsedRequest) -> Decision:
         state = self._directory.cluster_state(self._profiles.current, self._config.static_model)
@@ -283,7 +285,7 @@ class Router:
 
     async def _list_decisions(self, request: Request) -> Response:
         text = request.query_params.get("limit", "100")
-        if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        if not text.isdecimal() or len(text) > 5 or not 1 <= int(text) <= 10_000:
             raise ApiError(400, f"limit: must be 1..10000, got {text!r}", param="limit")
         records = await self._profiles.decisions(int(text), self._log.recent())
         return _json({"object": "list", "data": records})
@@ -300,15 +302,16 @@ class Router:
 
     async def _health(self, _: Request) -> Response:
         faults = [fault for fault in (self._config_fault, *self._profiles.faults()) if fault]
+        states = self._directory.cluster_state(self._profiles.current, None).models
         models = {
-            entry.model: {
-                "available": entry.state(self._profiles.current).unavailable is None,
-                "reason": entry.state(self._profiles.current).unavailable,
-                "replicas": entry.replicas,
-                "ongoing": entry.ongoing,
-                "profile": self._profiles.origin(entry.model),
+            state.model: {
+                "available": state.unavailable is None,
+                "reason": state.unavailable,
+                "replicas": state.replicas,
+                "ongoing": state.ongoing,
+                "profile": self._profiles.origin(state.model),
             }
-            for entry in self._directory.entries()
+            for state in states
         }
         healthy = not faults and all(model["available"] for model in models.values())
         return _json(
@@ -334,36 +337,19 @@ class Router:
     async def _flush_log(self) -> None:
         await self._log.flush(self._profiles.store)
 
-    async def _repeat(self, period_s: float, action: Any) -> None:
+    async def _repeat(self, period_s: float, action: Callable[[], Awaitable[object]]) -> None:
+        failing = False
         while True:
             try:
                 await action()
+                failing = False
             except Exception:
                 # Whatever failed is tried again; a router goes on with what it has.
-                logger.warning("%s failed", action.__qualname__, exc_info=True)
+                if not failing:
+                    logger.warning("%s fails", action.__qualname__, exc_info=True)
+                failing = True
             await asyncio.sleep(period_s)
 
 
 def _json(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
-
-
-async def _api_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else {}
-    return Response(error.body(), error.status, headers=headers, media_type="application/json")
-
-
-async def _scheduler_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, InvalidRequestError | NoCandidateError)
-    return await _api_error(request, from_scheduler(error))
-
-
-async def _http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    return await _api_error(request, ApiError(error.status_code, message))
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    return await _api_error(request, ApiError(500, f"internal error: {type(error).__name__}"))

@@ -10,6 +10,8 @@ import argparse
 import asyncio
 import hashlib
 import json
+import signal
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -74,10 +76,16 @@ def run(args: argparse.Namespace) -> int:
     """Profile, fit, publish.
 
     Returns:
-        0, or 1 where a model could not be measured.
+        0, or 1 where a model could not be measured or the job was stopped.
     """
+    # As Ctrl-C: the replicas under trial are given back before the end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     connect_ray()
-    return asyncio.run(_run(args))
+    try:
+        return asyncio.run(_run(args))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 1
 
 
 async def _run(args: argparse.Namespace) -> int:
@@ -94,7 +102,7 @@ async def _run(args: argparse.Namespace) -> int:
     missing = set(options.models) - {replica.model for replica in replicas}
     for model in sorted(missing):
         console.print(f"[red]{model} has no running replica and is left out[/]")
-    deadline = time.monotonic() + args.budget if args.budget else None
+    deadline = None if args.budget is None else time.monotonic() + args.budget
 
     with TrialLog.of_run(data_dir, run_id) as log, _progress(console) as progress:
         console.print(f"run {run_id}: {sum(log.done().values())} trials are done already")
@@ -115,12 +123,13 @@ async def _run(args: argparse.Namespace) -> int:
         console.print(f"[yellow]{given_up} trials given up: other requests kept touching them[/]")
     result = _fit(data_dir, path, known, args.source or f"run {run_id}")
     write_atomic(data_dir / SUMMARY_FILE, summary_csv(result))
-    _complete(data_dir, run_id)
+    failed = missing.union(*(outcome.failed for outcome in outcomes))
+    if not failed:
+        _complete(data_dir, run_id)
     print_result(result, console)
     if not args.no_publish:
         version, in_use = await publish(result.profile_set, store, router)
         console.print(f"published {version}; routers now use {', '.join(in_use)}")
-    failed = missing.union(*(outcome.failed for outcome in outcomes))
     return 1 if failed or given_up else 0
 
 
@@ -164,6 +173,8 @@ class _Device:
                 for trial_plan in todo:
                     if share is not None and time.monotonic() > share:
                         break
+                    # The store forgets who does not say so again.
+                    await self.store.set_trials.remote(replica.model, [replica.replica_id])
                     trial = await runner.run(trial_plan, attempts=ATTEMPTS)
                     if trial is None:
                         given_up += 1
@@ -194,7 +205,7 @@ class _Device:
 def _models(wanted: str | None, routed: Sequence[str]) -> tuple[str, ...]:
     if wanted is None:
         return tuple(routed)
-    models = tuple(wanted.split(","))
+    models = tuple(dict.fromkeys(name.strip() for name in wanted.split(",")))
     for model in models:
         if model not in routed:
             raise InputError(f"--models: unknown {model!r}, known: {', '.join(routed)}")
@@ -210,16 +221,13 @@ def _one_of_each_kind(replicas: Sequence[Replica]) -> list[Replica]:
 
 
 def _run_id(data_dir: Path, options: Options, *, fresh: bool) -> str:
-    """The interrupted run with these options, or a new one."""
+    """The last run with these options if it was interrupted, else a new one."""
     digest = hashlib.sha256(json.dumps(asdict(options)).encode()).hexdigest()[:8]
     folder = data_dir / "raw_profiles"
-    unfinished = [
-        path.stem
-        for path in sorted(folder.glob(f"*-{digest}.csv"))
-        if not path.with_suffix(".complete").exists()
-    ]
-    if unfinished and not fresh:
-        return unfinished[-1]
+    # The names begin with the time.
+    runs = sorted(folder.glob(f"*-{digest}.csv"))
+    if runs and not fresh and not runs[-1].with_suffix(".complete").exists():
+        return runs[-1].stem
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{digest}"
 
 

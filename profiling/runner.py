@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,8 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.naming import model_deployment_name
@@ -22,7 +23,9 @@ from profiling.store import Trial
 from profiling.workload import TrialPlan, prompt_token_ids
 from scheduler.types import Observation
 
-RETRY_AFTER_S = 0.5
+DISCOVERY_TIMEOUT_S = 30.0
+IDLE_POLL_S = 0.5
+IDLE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +69,28 @@ def _model_handle(model: str) -> DeploymentHandle[Any]:
     return serve.get_deployment_handle(model_deployment_name(model), model)
 
 
-def _handle(model: str, method: str) -> DeploymentHandle[Any]:
-    return _model_handle(model).options(method_name=method)
+async def _call(replica: Replica, method: str, *args: Any) -> Any:
+    """Call a method of one replica.
+
+    Raises:
+        TrialError: It cannot be called.
+    """
+    handle = _model_handle(replica.model).options(method_name=method)
+    try:
+        return await handle.remote(*args, target=replica.replica_id)
+    except (RayError, RayServeException) as error:
+        raise TrialError(f"{replica.model}: {type(error).__name__}: {error}") from error
 
 
 async def discover(models: Sequence[str]) -> list[Replica]:
-    """Every running replica of the models."""
+    """Every running replica of the models; a model that does not run has none."""
     found: list[Replica] = []
     for model in models:
-        descriptions = await _model_handle(model).broadcast("describe").results_async()
+        try:
+            async with asyncio.timeout(DISCOVERY_TIMEOUT_S):
+                descriptions = await _model_handle(model).broadcast("describe").results_async()
+        except (RayServeException, RayError, TimeoutError):
+            continue
         found += [Replica.of(description) for description in descriptions]
     return found
 
@@ -92,6 +108,8 @@ class TrialRunner:
         self._run_id = run_id
         self._replica = replica
         self._watched = [replica, *neighbours]
+        # A resumed run has the same id, plan and seeds as what it resumes.
+        self._salt = time.time_ns()
 
     async def warm_up(self, seed: int) -> None:
         """One request that is not measured: the first one pays for what is set up lazily."""
@@ -101,15 +119,15 @@ class TrialRunner:
         """One trial, repeated while other requests touch it.
 
         Returns:
-            `None` where every attempt was touched.
+            `None` where every attempt was touched, or the device was never idle.
 
         Raises:
-            TrialError: The model refused or another replica answered.
+            TrialError: The model refused or is gone, or another replica answered.
         """
         for attempt in range(attempts):
-            if attempt:
-                await asyncio.sleep(RETRY_AFTER_S)
-            before = await self._activity()
+            before = await self._idle()
+            if before is None:
+                return None
             started_at = time.time()
             observations = await asyncio.gather(
                 *(self._send(plan, attempt, index) for index in range(plan.concurrency))
@@ -124,11 +142,11 @@ class TrialRunner:
         return None
 
     async def _send(self, plan: TrialPlan, attempt: int, index: int) -> Observation:
-        # No prompt is ever sent twice, by no other run either: it would come out of the prefix
+        # No prompt is ever sent twice, by no other job either: it would come out of the prefix
         # cache and cost nothing.
         prompt = prompt_token_ids(
             plan.input_tokens,
-            seed=(zlib.crc32(self._run_id.encode()), plan.seed, attempt, index),
+            seed=(self._salt, plan.seed, attempt, index),
             vocab_size=self._replica.vocab_size,
         )
         body = {
@@ -140,8 +158,8 @@ class TrialRunner:
             "temperature": 0,
         }
         request_id = f"{self._run_id}-{plan.seed}-{attempt}-{index}"
-        status, data, observation = await _handle(self._replica.model, "answer").remote(
-            "completions", orjson.dumps(body), request_id, target=self._replica.replica_id
+        status, data, observation = await _call(
+            self._replica, "answer", "completions", orjson.dumps(body), request_id
         )
         if status != 200:
             raise TrialError(f"{self._replica.model}: {plan}: {status} {data.decode()}")
@@ -150,11 +168,20 @@ class TrialRunner:
             raise TrialError(f"{self._replica.model}: replica {self._replica.replica_id} is gone")
         return measured
 
+    async def _idle(self) -> list[Activity] | None:
+        """The activity once nothing runs any more; `None` where something always does."""
+        deadline = time.monotonic() + IDLE_TIMEOUT_S
+        while True:
+            activity = await self._activity()
+            if not any(a.ongoing_requests for a in activity):
+                return activity
+            if time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(IDLE_POLL_S)
+
     async def _activity(self) -> list[Activity]:
         """Of each watched replica, the measured one first."""
-        descriptions = await asyncio.gather(
-            *(_handle(r.model, "describe").remote(target=r.replica_id) for r in self._watched)
-        )
+        descriptions = await asyncio.gather(*(_call(r, "describe") for r in self._watched))
         return [Activity(d["started_requests"], d["ongoing_requests"]) for d in descriptions]
 
     def _trial(

@@ -65,7 +65,9 @@ def _build_parser() -> argparse.ArgumentParser:
 
     add("prompt", help="the prompt; its tokens are estimated from its length")
     for metric in ("accuracy", "energy", "time"):
-        add(f"weight_{metric}", type=float, default=1.0, help="default 1; only ratios count")
+        add(
+            f"weight_{metric}", type=float, help="only ratios count; all 1 if none is given, else 0"
+        )
     add("input_tokens", type=_count, metavar="N", help="prompt tokens, instead of the estimate")
     add("output_tokens", type=_count, metavar="N", help="tokens to generate, where known")
     add("max_tokens", type=_count, metavar="N", help="upper bound of the tokens to generate")
@@ -99,10 +101,18 @@ def _request(options: argparse.Namespace, profiles: ProfileSet) -> RoutingReques
         input_tokens={profile.model: tokens for profile in profiles.profiles},
         max_tokens=options.max_tokens,
         output_tokens=options.output_tokens,
-        weights=Weights(options.weight_accuracy, options.weight_energy, options.weight_time),
+        weights=_weights(options),
         policy=options.policy,
         models=None if options.models is None else tuple(options.models.split(",")),
     )
+
+
+def _weights(options: argparse.Namespace) -> Weights:
+    # As over HTTP: who names some costs does not care for the others.
+    given = [options.weight_accuracy, options.weight_energy, options.weight_time]
+    if all(weight is None for weight in given):
+        return Weights()
+    return Weights(*(0.0 if weight is None else weight for weight in given))
 
 
 def _state(profiles: ProfileSet) -> ClusterState:

@@ -222,7 +222,8 @@ def test_a_client_that_goes_away_frees_its_slot(cluster: Cluster) -> None:
     body = {"model": "tiny-phi3", "prompt": "x", "max_tokens": 480, "stream": True}
     body["ignore_eos"] = True
     with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=60) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()
+        next(lines)
         assert cluster.get("/health")["models"]["tiny-phi3"]["ongoing"] == 1
     cluster.wait_until(
         "the request is gone",
@@ -234,3 +235,4 @@ def test_a_client_that_goes_away_frees_its_slot(cluster: Cluster) -> None:
 def test_the_service_is_up_after_all_that(cluster: Cluster) -> None:
     health = cluster.get("/health")
     assert health["status"] == "ok", health
+    assert health["faults"] == []

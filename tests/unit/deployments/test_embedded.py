@@ -125,7 +125,7 @@ def test_the_variants_differ_from_the_base_in_what_they_should(built: Mapping[st
 @pytest.mark.integration
 @pytest.mark.parametrize("name", EMBEDDED_MODELS)
 def test_the_tokenizer_is_smollm2s(built: Mapping[str, Path], name: str) -> None:
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(built[name])
     assert tokenizer.eos_token_id == 2
@@ -143,8 +143,8 @@ def test_the_tokenizer_is_smollm2s(built: Mapping[str, Path], name: str) -> None
 
 @pytest.mark.integration
 def test_the_base_predicts_text(built: Mapping[str, Path]) -> None:
-    import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(built[BASE])
     model = AutoModelForCausalLM.from_pretrained(built[BASE])

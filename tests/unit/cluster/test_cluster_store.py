@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.store import TRIAL_LEASE_S, Snapshot, Store
+from scheduler.errors import ProfileError
+from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
+
+
+def profiles(*models: str, runtime_s: float = 1.0) -> ProfileSet:
+    line = LinearModel("linear", (runtime_s, 0.0, 0.0))
+    return ProfileSet(
+        tuple(ModelProfile(m, "cpu", line, line, "rapl", (1, 9), (1, 9)) for m in models)
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "deep" / "data"))
+
+
+def record(number: int) -> dict[str, Any]:
+    return {"decision_id": f"d{number}", "finished_at": number}
+
+
+def test_a_new_store_is_empty(store: Store, tmp_path: Path) -> None:
+    assert store.data_dir() == str(tmp_path / "deep" / "data")
+    assert store.snapshot() == Snapshot()
+    assert store.version() == (None, {}, None)
+
+
+def test_published_profiles_survive(store: Store) -> None:
+    first = profiles("a", "b")
+    assert store.publish(first.to_json()) == first.version
+    again = Store(store.data_dir())
+    assert again.snapshot() == store.snapshot()
+    assert again.version()[0] == first.version
+    assert ProfileSet.from_json(again.snapshot().profiles or "") == first
+
+
+def test_publishing_replaces_only_its_own_models(store: Store) -> None:
+    store.publish(profiles("a", "b").to_json())
+    version = store.publish(profiles("b", "c", runtime_s=2.0).to_json())
+    held = ProfileSet.from_json(store.snapshot().profiles or "")
+    assert held.version == version
+    assert {p.model: p.runtime.coefficients[0] for p in held.profiles} == {"a": 1, "b": 2, "c": 2}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 2}'])
+def test_what_is_no_profile_set_changes_nothing(store: Store, text: str) -> None:
+    store.publish(profiles("a").to_json())
+    before = store.snapshot()
+    with pytest.raises(ProfileError):
+        store.publish(text)
+    assert store.snapshot() == before
+    assert Store(store.data_dir()).snapshot() == before
+
+
+def test_profiles_that_cannot_be_written_are_not_used(store: Store) -> None:
+    store.publish(profiles("a").to_json())
+    before = store.snapshot()
+    file = Path(store.data_dir()) / "profiles.json"
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(OSError, match="profiles"):
+        store.publish(profiles("b").to_json())
+    assert store.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        profiles("a").to_json()[:200].encode(),
+        profiles("a").to_json().replace('"schema_version": 1', '"schema_version": 2').encode(),
+        profiles("a").to_json().replace("1.0", "7.0").encode(),
+        b"\xff\xfe",
+    ],
+)
+def test_a_broken_file_is_a_fault_until_something_is_published(
+    store: Store, content: bytes
+) -> None:
+    file = Path(store.data_dir()) / "profiles.json"
+    file.write_bytes(content)
+    again = Store(store.data_dir())
+    version, _, fault = again.version()
+    assert version is None
+    assert fault is not None
+    assert str(file) in fault
+    assert again.snapshot() == Snapshot(fault=fault)
+    again.publish(profiles("a").to_json())
+    assert again.version() == (profiles("a").version, {}, None)
+
+
+def test_trials_are_said_and_ended(store: Store) -> None:
+    store.set_trials("a", ["r1", "r2"])
+    store.set_trials("b", ["r3"])
+    assert store.version()[1] == store.snapshot().trials == {"a": ("r1", "r2"), "b": ("r3",)}
+    store.set_trials("a", [])
+    store.set_trials("never", [])
+    assert store.version()[1] == {"b": ("r3",)}
+
+
+def test_a_trial_that_nobody_renews_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("cluster.store.time.monotonic", lambda: now)
+    store.set_trials("a", ["r1"])
+    store.set_trials("b", ["r2"])
+    now += TRIAL_LEASE_S - 1
+    store.set_trials("a", ["r1"])
+    assert set(store.version()[1]) == {"a", "b"}
+    now += 1
+    assert store.version()[1] == {"a": ("r1",)}
+    assert store.snapshot().trials == {"a": ("r1",)}
+
+
+def test_decisions_newest_first(store: Store) -> None:
+    store.log_decisions([record(1), record(2)])
+    store.log_decisions([record(3)])
+    assert store.decisions(2) == [record(3), record(2)]
+    assert store.decisions(100) == [record(3), record(2), record(1)]
+    assert store.decision("d1") == record(1)
+    assert store.decision("d9") is None
+    lines = (Path(store.data_dir()) / "decisions.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [record(1), record(2), record(3)]
+
+
+def test_only_the_latest_decisions_can_be_asked_for(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), keep_decisions=2)
+    store.log_decisions([record(n) for n in range(4)])
+    assert store.decisions(9) == [record(3), record(2)]
+    assert store.decision("d0") is None
+    assert len((tmp_path / "decisions.jsonl").read_text().splitlines()) == 4
+
+
+def test_decisions_that_cannot_be_written_may_come_again(store: Store) -> None:
+    file = Path(store.data_dir()) / "decisions.jsonl"
+    file.mkdir()
+    with pytest.raises(OSError, match="decisions"):
+        store.log_decisions([record(1)])
+    file.rmdir()
+    store.log_decisions([record(1)])
+    assert store.decisions(9) == [record(1)]

@@ -1,0 +1,267 @@
+"""What lies outside the router, faked: Serve's handles and status, and the store's actor handle.
+
+Behind the store's handle is the real store; behind a model's handle is a script.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+from ray.exceptions import ActorDiedError
+from ray.serve.exceptions import RayServeException
+
+from cluster.naming import model_deployment_name
+from deployments.config import RouterArgs
+from deployments.frames import Flag, Frame, encode_observation
+from deployments.router import Router
+from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
+from scheduler.types import Observation
+
+
+def profile(model: str, runtime_s: float, energy_joules: float, accuracy: float) -> ModelProfile:
+    return ModelProfile(
+        model=model,
+        accelerator="test",
+        runtime=LinearModel("linear", (runtime_s, 0.001, 0.01)),
+        energy=LinearModel("linear", (energy_joules, 0.01, 0.1)),
+        energy_source="nvml",
+        input_tokens_range=(1, 1000),
+        output_tokens_range=(1, 500),
+        accuracy=accuracy,
+    )
+
+
+ACCURATE, FRUGAL = "accurate", "frugal"
+PROFILES = ProfileSet((profile(ACCURATE, 8.0, 300.0, 0.9), profile(FRUGAL, 1.0, 20.0, 0.6)))
+
+
+def observation(model: str) -> Observation:
+    return Observation(
+        model=model,
+        accelerator="test",
+        replica_id="r1",
+        input_tokens=5,
+        output_tokens=2,
+        cached_input_tokens=0,
+        queue_time_s=0.0,
+        ttft_s=0.1,
+        runtime_s=0.25,
+        energy_joules=1.5,
+        energy_source="nvml",
+    )
+
+
+def error_object(status: int, message: str = "too long") -> bytes:
+    """As vLLM writes it."""
+    error = {"message": message, "type": "BadRequestError", "param": "prompt", "code": status}
+    return json.dumps({"error": error}).encode()
+
+
+def chunk(text: str | None, finish_reason: str | None = None) -> bytes:
+    choices = [] if text is None else [{"index": 0, "text": text, "finish_reason": finish_reason}]
+    usage = {"usage": {"completion_tokens": 2}} if text is None else {}
+    return b"data: " + json.dumps({"choices": choices, **usage}).encode() + b"\n\n"
+
+
+def whole_stream(model: str, *, usage: bool = False) -> list[Frame]:
+    """What `ModelServer.stream` yields."""
+    return [
+        (chunk("Hel"), (1,), Flag.NONE),
+        (encode_observation(observation(model)), (), Flag.OBSERVATION),
+        (chunk("lo", "stop"), (2,), Flag.FINISH),
+        *([(chunk(None), (), Flag.USAGE)] if usage else []),
+        (b"data: [DONE]\n\n", (), Flag.DONE),
+    ]
+
+
+class Response:
+    """Serve's response of a call: awaited, or iterated; can be cancelled."""
+
+    def __init__(self, steps: Iterable[Any]) -> None:
+        self._steps = iter(steps)
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.__anext__().__await__()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            step = next(self._steps)
+        except StopIteration:
+            raise StopAsyncIteration from None
+        if step is HANG:
+            await asyncio.Event().wait()
+        if isinstance(step, BaseException):
+            raise step
+        await asyncio.sleep(0)
+        return step
+
+
+HANG: Any = object()
+"""A step that never ends."""
+
+
+@dataclass
+class Model:
+    """One model behind its handle.
+
+    Attributes:
+        reply: What `answer` gives, `HANG` or an exception.
+        frames: What `stream` yields; the same are possible.
+    """
+
+    name: str
+    max_model_len: int = 1000
+    replicas: int = 1
+    status: str = "RUNNING"
+    reply: Any = None
+    frames: list[Any] = field(default_factory=list)
+    describes: list[Any] = field(default_factory=list)
+    calls: list[SimpleNamespace] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        answer = json.dumps({"object": "text_completion", "model": self.name}).encode()
+        self.reply = (200, answer, encode_observation(observation(self.name)))
+        self.frames = whole_stream(self.name)
+
+    def description(self) -> dict[str, Any]:
+        return {"accelerator": "test", "max_model_len": self.max_model_len}
+
+    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
+        if method == "describe":
+            return Response([self.describes.pop(0) if self.describes else self.description()])
+        response = Response(self.frames if method == "stream" else [self.reply])
+        endpoint, body, request_id = args
+        self.calls.append(
+            SimpleNamespace(
+                method=method,
+                endpoint=endpoint,
+                body=body,
+                request_id=request_id,
+                response=response,
+                **kwargs,
+            )
+        )
+        return response
+
+    def overview(self) -> SimpleNamespace:
+        deployment = SimpleNamespace(replica_states={"RUNNING": self.replicas})
+        deployments = {model_deployment_name(self.name): deployment}
+        return SimpleNamespace(status=self.status, message="", deployments=deployments)
+
+
+@dataclass(frozen=True)
+class Handle:
+    model: Model
+    method: str = "__call__"
+
+    def options(self, *, method_name: str, **_: object) -> Handle:
+        return Handle(self.model, method_name)
+
+    def remote(self, *args: Any, **kwargs: Any) -> Response:
+        return self.model.call(self.method, args, kwargs)
+
+
+class ServeDouble:
+    """`ray.serve`, as far as the router uses it."""
+
+    def __init__(self, *models: Model) -> None:
+        self.models = {model.name: model for model in models}
+        self.fault: Exception | None = None
+
+    def status(self) -> SimpleNamespace:
+        if self.fault:
+            raise self.fault
+        return SimpleNamespace(applications={m.name: m.overview() for m in self.models.values()})
+
+    def get_deployment_handle(self, deployment: str, application: str) -> Handle:
+        if application not in self.models:
+            raise RayServeException(f"no application {application!r}")
+        assert deployment == model_deployment_name(application)
+        return Handle(self.models[application])
+
+
+class ActorHandle:
+    """A handle of an actor whose state is an object in this process.
+
+    Attributes:
+        fault: What every call raises; `HANG` lets it wait for ever.
+    """
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+        self.fault: Any = None
+
+    def __getattr__(self, name: str) -> SimpleNamespace:
+        def remote(*args: Any) -> Awaitable[Any]:
+            if self.fault is not None:
+                return Response([self.fault])
+            return Response([getattr(self.state, name)(*args)])
+
+        return SimpleNamespace(remote=remote)
+
+    def die(self) -> None:
+        self.fault = ActorDiedError()
+
+
+class Site:
+    """A router over its ASGI application, without a socket."""
+
+    def __init__(self, args: RouterArgs) -> None:
+        self.runner = asyncio.Runner()
+        self.router = Router.__new__(Router)
+        self.runner.run(self._start(args))
+        self.app = self.router.__serve_build_asgi_app__()
+
+    async def _start(self, args: RouterArgs) -> None:
+        await self.router.__init__(args)  # type: ignore[misc]
+
+    def configure(self, **user_config: Any) -> None:
+        self.router.reconfigure(user_config)
+
+    def request(self, method: str, path: str, **content: Any) -> httpx.Response:
+        return self.runner.run(self._request(method, path, content))
+
+    async def _request(self, method: str, path: str, content: dict[str, Any]) -> httpx.Response:
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **content)
+
+    def get(self, path: str, **content: Any) -> Any:
+        response = self.request("GET", path, **content)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def complete(self, **body: Any) -> httpx.Response:
+        """Ask for a plain completion."""
+        return self.request(
+            "POST", "/v1/completions", json={"model": "auto", "prompt": "Hello"} | body
+        )
+
+    def wait_until(self, condition: Any) -> None:
+        deadline = time.monotonic() + 5
+        while not condition(self.get("/health")):
+            assert time.monotonic() < deadline, self.get("/health")
+            self.runner.run(asyncio.sleep(0.005))
+
+    def close(self) -> None:
+        self.runner.close()
+
+
+def events(response: httpx.Response) -> list[Any]:
+    """The events of a stream, decoded, `[DONE]` included as text."""
+    lines = [line[6:] for line in response.text.split("\n\n") if line]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]

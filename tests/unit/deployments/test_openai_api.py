@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from deployments.openai_api import (
+    TOKENS_PER_MESSAGE,
+    ApiError,
+    Endpoint,
+    ParsedRequest,
+    from_scheduler,
+    parse_request,
+)
+from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.types import Constraints, Exclusion, ExclusionKind, Weights
+
+
+def parsed(endpoint: Endpoint | None = "completions", **body: Any) -> ParsedRequest:
+    return parse_request(json.dumps({"model": "auto"} | body).encode(), endpoint)
+
+
+def test_a_plain_request_leaves_everything_to_the_configuration() -> None:
+    assert parsed(prompt="x" * 9) == ParsedRequest(
+        model="auto",
+        stream=False,
+        include_usage=False,
+        input_tokens=3,
+        max_tokens=None,
+        weights=None,
+        policy=None,
+        models=None,
+        constraints=Constraints(),
+    )
+
+
+def test_everything_that_routing_can_say() -> None:
+    routing = {
+        "weights": {"accuracy": 1, "time": 0.5},
+        "policy": "utility",
+        "models": ["a", "b"],
+        "constraints": {"max_latency_s": 5, "max_energy_joules": 200, "min_accuracy": 0.6},
+    }
+    request = parsed(prompt="x", routing=routing)
+    assert request.weights == Weights(1, 0, 0.5)
+    assert (request.policy, request.models) == ("utility", ("a", "b"))
+    assert request.constraints == Constraints(5, 200, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [
+        ("x" * 8, 2),
+        (["x" * 8, "y"], 3),
+        ([1, 2, 3], 3),
+        ([[1, 2, 3], [4]], 4),
+        ("日本", 2),
+    ],
+)
+def test_prompts_are_counted(prompt: Any, tokens: int) -> None:
+    assert parsed(prompt=prompt).input_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("content", "tokens"),
+    [
+        ("x" * 8, 2),
+        ([{"type": "text", "text": "x" * 4}, {"type": "text", "text": "x" * 4}], 2),
+        ([{"type": "image_url", "image_url": {"url": "x" * 99}}, "stray", {"text": 3}], 0),
+        ([], 0),
+        (None, 0),
+        (7, 0),
+    ],
+)
+def test_messages_are_counted_by_their_text(content: Any, tokens: int) -> None:
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "tool_calls": []}]
+    assert parsed("chat", messages=messages).input_tokens == tokens + 2 * TOKENS_PER_MESSAGE
+
+
+def test_without_an_endpoint_the_messages_decide() -> None:
+    assert parsed(None, messages=[{"content": "x"}]).input_tokens == 1 + TOKENS_PER_MESSAGE
+    assert parsed(None, prompt="x").input_tokens == 1
+
+
+def test_the_newer_name_of_max_tokens_wins() -> None:
+    messages = [{"content": "x"}]
+    assert parsed("chat", messages=messages, max_tokens=7).max_tokens == 7
+    both = parsed("chat", messages=messages, max_tokens=7, max_completion_tokens=5)
+    assert both.max_tokens == 5
+
+
+def test_an_echo_without_generation() -> None:
+    assert parsed(prompt="x", echo=True, max_tokens=0).max_tokens == 0
+    with pytest.raises(ApiError, match="max_tokens: must be at least 1, got 0"):
+        parsed("chat", messages=[{"content": "x"}], echo=True, max_tokens=0)
+
+
+@pytest.mark.parametrize(
+    ("stream", "options", "expected"),
+    [
+        (True, {"include_usage": True}, (True, True)),
+        (True, {"include_usage": False}, (True, False)),
+        (True, {"include_usage": None}, (True, False)),
+        (True, None, (True, False)),
+        (None, None, (False, False)),
+    ],
+)
+def test_streams(stream: bool | None, options: Any, expected: tuple[bool, bool]) -> None:
+    request = parsed(prompt="x", stream=stream, stream_options=options)
+    assert (request.stream, request.include_usage) == expected
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "1e400"])
+def test_what_python_writes_for_numbers_is_blamed_on_its_field(literal: str) -> None:
+    routing = '"routing": {"weights": {"energy": ' + literal + "}}"
+    body = '{"model": "auto", "prompt": "x", ' + routing + "}"
+    with pytest.raises(InvalidRequestError) as raised:
+        parse_request(body.encode(), "completions")
+    assert raised.value.field == "routing.weights.energy"
+
+
+def test_an_error_object() -> None:
+    error = ApiError(400, "x: wrong", param="x", code="invalid_value")
+    assert json.loads(error.body()) == {
+        "error": {
+            "message": "x: wrong",
+            "type": "invalid_request_error",
+            "param": "x",
+            "code": "invalid_value",
+        }
+    }
+    assert json.loads(ApiError(503, "away").body())["error"]["type"] == "server_error"
+
+
+def no_candidate(*kinds: ExclusionKind) -> ApiError:
+    exclusions = (Exclusion(f"m{i}", kind, "reason") for i, kind in enumerate(kinds))
+    return from_scheduler(NoCandidateError(tuple(exclusions)))
+
+
+KIND = ExclusionKind
+
+
+@pytest.mark.parametrize(
+    ("kinds", "status", "code", "retry"),
+    [
+        ([], 503, "no_model_available", True),
+        ([KIND.UNAVAILABLE, KIND.NOT_REQUESTED], 503, "no_model_available", True),
+        ([KIND.UNAVAILABLE, KIND.NO_PROFILE], 503, "no_model_available", True),
+        ([KIND.NO_PROFILE, KIND.NOT_REQUESTED], 503, "no_profile", False),
+        ([KIND.CONSTRAINT, KIND.NO_PROFILE], 422, "constraints_not_met", False),
+        # One that is away might have met them.
+        ([KIND.CONSTRAINT, KIND.UNAVAILABLE], 503, "no_model_available", True),
+    ],
+)
+def test_why_there_is_no_candidate(
+    kinds: list[ExclusionKind], status: int, code: str, retry: bool
+) -> None:
+    error = no_candidate(*kinds)
+    assert (error.status, error.code) == (status, code)
+    assert (error.retry_after_s is not None) is retry
+
+
+def test_a_value_that_the_scheduler_refuses() -> None:
+    error = from_scheduler(InvalidRequestError("routing.policy", "unknown"))
+    assert (error.status, error.param, str(error)) == (
+        400,
+        "routing.policy",
+        "routing.policy: unknown",
+    )

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_serve import ACCURATE, FRUGAL, HANG, PROFILES, ActorHandle, profile
+
+from cluster.store import Snapshot, Store
+from deployments.profile_source import ProfileSource
+from scheduler.profiles import ProfileSet
+
+
+@pytest.fixture
+def source(store: ActorHandle) -> ProfileSource:
+    return ProfileSource("/unused")
+
+
+def refresh(source: ProfileSource) -> None:
+    asyncio.run(source.refresh())
+
+
+def fails(source: ProfileSource) -> str:
+    with pytest.raises(Exception):  # noqa: B017, PT011
+        refresh(source)
+    (fault,) = source.faults()
+    return fault
+
+
+def test_profiles_and_trials_come_from_the_store(source: ProfileSource, store: ActorHandle) -> None:
+    assert source.current.profiles == ()
+    store.state.set_trials(FRUGAL, ["r1"])
+    refresh(source)
+    assert source.current == PROFILES
+    assert source.trials == {FRUGAL: ("r1",)}
+    assert source.faults() == []
+
+
+def test_what_is_measured_replaces_the_prior(
+    source: ProfileSource, store: ActorHandle, tmp_path: Path
+) -> None:
+    prior = ProfileSet((profile(FRUGAL, 2.0, 2.0, 0.5), profile("other", 1.0, 1.0, 0.5)))
+    path = tmp_path / "prior.json"
+    path.write_text(prior.to_json())
+    source.set_prior(str(path))
+    assert source.current == prior
+    refresh(source)
+    frugal = source.current.find(FRUGAL)
+    assert frugal == PROFILES.find(FRUGAL)
+    assert source.current.find("other") == prior.find("other")
+    origins = [source.origin(model) for model in (FRUGAL, "other", "unknown")]
+    assert origins == ["measured", "prior", None]
+
+
+@pytest.mark.parametrize("name", ["seed", "embedded"])
+def test_priors_that_ship(source: ProfileSource, name: str) -> None:
+    source.set_prior(name)
+    assert len(source.current.profiles) == 3
+    source.set_prior(None)
+    assert source.current.profiles == ()
+
+
+def test_a_wrong_prior_changes_nothing(source: ProfileSource, tmp_path: Path) -> None:
+    source.set_prior("seed")
+    before = source.current
+    whole = PROFILES.to_json()
+    contents = {
+        "partial.json": whole[: len(whole) // 2].encode(),
+        "future.json": whole.replace('"schema_version": 1', '"schema_version": 2').encode(),
+        "binary.json": b"\xff\xfe",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    for name in (*contents, "missing.json", "."):
+        with pytest.raises(ValueError, match="prior_profiles: "):
+            source.set_prior(str(tmp_path / name))
+        assert source.current == before
+
+
+def test_a_store_that_lost_the_profiles_gets_them_back(
+    source: ProfileSource, store: ActorHandle, tmp_path: Path
+) -> None:
+    refresh(source)
+    shutil.rmtree(tmp_path / "data")
+    store.state = Store(str(tmp_path / "data"))
+    refresh(source)
+    assert store.state.version()[0] == PROFILES.version
+    assert source.current == PROFILES
+
+
+def test_a_store_whose_file_is_broken(
+    source: ProfileSource, store: ActorHandle, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "profiles.json").write_text("{")
+    store.state = Store(str(tmp_path / "data"))
+    refresh(source)
+    (fault,) = source.faults()
+    assert "profiles.json" in fault
+    assert "not JSON" in fault
+
+
+def test_a_store_that_died_is_looked_for_again(
+    source: ProfileSource, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh(source)
+    successor = ActorHandle(store.state)
+    store.die()
+    monkeypatch.setattr("deployments.profile_source.connect_store", lambda _: successor)
+    assert fails(source).startswith("store: ActorDiedError")
+    assert source.current == PROFILES
+    refresh(source)
+    assert source.faults() == []
+
+
+def test_a_store_that_never_answers(
+    source: ProfileSource, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.profile_source.STORE_TIMEOUT_S", 0.01)
+    refresh(source)
+    store.fault = HANG
+    assert fails(source) == "store: TimeoutError: no answer"
+    own = [{"decision_id": "d", "finished_at": 1}]
+    assert asyncio.run(source.decisions(5, own)) == own
+    assert asyncio.run(source.decision("d", own)) == own[0]
+    assert asyncio.run(source.decision("e", own)) is None
+
+
+class Garbage:
+    def __init__(self, version: Any, snapshot: Any = None) -> None:
+        self._version, self._snapshot = version, snapshot
+
+    def version(self) -> Any:
+        return self._version
+
+    def snapshot(self) -> Any:
+        return self._snapshot
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        Garbage(None),
+        Garbage(("v", {})),
+        Garbage(("v", None, None)),
+        Garbage(("v", {}, None), None),
+        Garbage(("v", {}, None), Snapshot(profiles="{", version="v")),
+        Garbage(("v", {}, None), Snapshot(profiles="[]", version="v")),
+        object(),
+    ],
+)
+def test_a_store_that_says_nonsense_changes_nothing(
+    source: ProfileSource, store: ActorHandle, garbage: Any
+) -> None:
+    refresh(source)
+    honest, store.state = store.state, garbage
+    assert fails(source).startswith("store: ")
+    assert source.current == PROFILES
+    assert source.origin(ACCURATE) == "measured"
+    store.state = honest
+    refresh(source)
+    assert source.faults() == []
+
+
+def test_decisions_of_all_routers_are_merged(source: ProfileSource, store: ActorHandle) -> None:
+    def record(name: str, finished_at: float) -> dict[str, Any]:
+        return {"decision_id": name, "finished_at": finished_at}
+
+    store.state.log_decisions([record("a", 1), record("b", 2), record("c", 3)])
+    own = [record("d", 4), record("b", 2)]
+    listed = asyncio.run(source.decisions(3, own))
+    assert [r["decision_id"] for r in listed] == ["d", "c", "b"]
+    assert asyncio.run(source.decision("a", own)) == record("a", 1)
