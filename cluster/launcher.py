@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +168,10 @@ def _stop(head: subprocess.Popen[bytes]) -> None:
             head.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             console.print("Ray does not stop by itself and is killed")
-        try:
-            os.killpg(head.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        finally:
+            # Also at a second Ctrl-C.
+            with suppress(ProcessLookupError):
+                os.killpg(head.pid, signal.SIGKILL)
 
 
 def _deploy(config: Path, dashboard: str) -> None:

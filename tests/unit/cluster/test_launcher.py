@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread, Timer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -128,6 +130,13 @@ def test_a_router_that_does_not_answer(capsys: pytest.CaptureFixture[str]) -> No
     assert "not available: http://127.0.0.1:1/health: " in capsys.readouterr().out
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 PROFILER = """
 import signal, sys, time
 def stop(*_):
@@ -160,13 +169,8 @@ def test_what_a_signal_does_while_the_models_are_profiled(
     process = subprocess.Popen(
         [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
-    launcher_started = tmp_path / "started"
     try:
-        for _ in range(1500):
-            if launcher_started.exists():
-                break
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.02)
+        wait_for((tmp_path / "started").exists)
         process.send_signal(number)
         out, _ = process.communicate(timeout=20)
     finally:
@@ -183,8 +187,12 @@ def test_applications_that_run_are_waited_for(
 ) -> None:
     del details["applications"]["broken"]
     details["applications"]["elastic"]["status"] = "DEPLOYING"
-    running = Timer(0.2, details["applications"]["elastic"].update, kwargs={"status": "RUNNING"})
-    running.start()
+
+    def finish() -> None:
+        wait_for(lambda: len(dashboard.requests) > 1)
+        details["applications"]["elastic"]["status"] = "RUNNING"
+
+    Thread(target=finish).start()
     launcher._wait_for_applications(dashboard.address, head, 0.0)
     printed = capsys.readouterr().out
     assert "deploying" in printed
@@ -211,3 +219,41 @@ def test_a_ray_that_ends_stops_the_start(
     log.write_text("first\nport 6379 is taken\n")
     with pytest.raises(LaunchError, match=r"(?s)did not start.*port 6379 is taken"):
         launcher._wait_for_dashboard(dashboard.address, head, log)
+
+
+STUBBORN = """#!/bin/sh
+trap 'echo told to stop' TERM
+echo begun
+for i in $(seq 600); do sleep 0.05; done
+"""
+
+
+def test_a_second_signal_ends_a_ray_that_does_not_stop(tmp_path: Path) -> None:
+    """The first one asks it to; whatever ends the waiting kills it."""
+    command = tmp_path / "ray"
+    command.write_text(STUBBORN)
+    command.chmod(0o755)
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from cluster import launcher
+        launcher._handle_signals()
+        launcher.BIN = Path({str(tmp_path)!r})
+        launcher._wait_for_dashboard = lambda *_: None
+        launcher.tempfile.tempdir = {str(tmp_path)!r}
+        with launcher._ray_head(1, 2, []) as head:
+            Path({str(tmp_path)!r}, "pid").write_text(str(head.pid))
+            head.wait()
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script])
+    log = tmp_path / "dynamic-llm-scheduler-ray-1.log"
+    try:
+        wait_for(lambda: log.exists() and "begun" in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "told to stop" in log.read_text())
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    finally:
+        process.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
