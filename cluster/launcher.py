@@ -239,7 +239,7 @@ def _profile(models: list[str], ray_port: int) -> None:
         "(Ctrl-C skips it, --no-profile never does it)",
         highlight=False,
     )
-    command = [sys.executable, "-m", "profiling", "run", "--quick", "--budget"]
+    command = [sys.executable, "-m", "profiling", "run", "--quick", "--brief", "--budget"]
     job = subprocess.Popen(
         [*command, str(QUICK_PROFILE_S), "--models", ",".join(models)],
         env={**SERVE_FLAGS, **os.environ, "RAY_ADDRESS": f"127.0.0.1:{ray_port}"},

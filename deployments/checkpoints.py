@@ -49,6 +49,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         # GGUF keeps it as float32: 9.999999747378752e-06.
         model.config.rms_norm_eps = 1e-5
         model.generation_config = GenerationConfig.from_model_config(model.config)
+        # What its authors recommend; at vLLM's default of 1.0 a model this small answers noise.
+        model.generation_config.update(do_sample=True, temperature=0.2, top_p=0.9)
         model.save_pretrained(folder)
     convert_tokenizer(gguf, folder)
 

@@ -261,7 +261,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data-dir",
         type=Path,
         default=Path(DEFAULT_DATA_DIR).expanduser(),
-        help="where the files go, and `run` looks for them (%(default)s)",
+        help=f"where the files go, and `run` looks for them ({DEFAULT_DATA_DIR})",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 

@@ -28,7 +28,7 @@ from profiling.accuracy import SCORES_FILE, read_accuracies
 from profiling.errors import InputError, TrialError
 from profiling.fit import FitOptions, FitResult, fit_profiles
 from profiling.publish import connect_ray, publish, router_handle
-from profiling.report import SUMMARY_FILE, print_result, summary_csv
+from profiling.report import SUMMARY_FILE, print_brief, print_result, summary_csv
 from profiling.runner import Replica, TrialRunner, discover
 from profiling.store import TrialLog, read_trials
 from profiling.workload import FULL, QUICK, plan_trials, remaining
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the grid and the prompts")
     parser.add_argument("--fresh", action="store_true", help="do not resume an interrupted run")
     parser.add_argument("--source", help="what the profiles say about where they come from")
+    parser.add_argument("--brief", action="store_true", help="one line a model, not every fit")
     parser.add_argument("--no-publish", action="store_true", help="measure and fit only")
 
 
@@ -126,7 +127,10 @@ async def _run(args: argparse.Namespace) -> int:
     failed = missing.union(*(outcome.failed for outcome in outcomes))
     if not failed:
         _complete(data_dir, run_id)
-    print_result(result, console)
+    if args.brief:
+        print_brief(result.profile_set, console)
+    else:
+        print_result(result, console)
     if not args.no_publish:
         version, in_use = await publish(result.profile_set, store, router)
         console.print(f"published {version}; routers now use {', '.join(in_use)}")

@@ -67,6 +67,15 @@ def print_profiles(profiles: ProfileSet, console: Console) -> None:
     console.print(f"profile set [bold]{profiles.version}[/]", highlight=False)
 
 
+def print_brief(profiles: ProfileSet, console: Console) -> None:
+    """One line for each profile: how many trials, and how far off on trials it did not see."""
+    table = _table("", ("model", "accelerator", "trials", "runtime error", "energy error"))
+    for p in profiles.profiles:
+        errors = (_percent(p.runtime.heldout_mape), _percent(p.energy.heldout_mape))
+        table.add_row(p.model, p.accelerator, str(p.runtime.n), *errors)
+    console.print(table)
+
+
 def summary_csv(result: FitResult) -> str:
     """The linear OLS of every model, one row each, and which regression serves in its place."""
     text = io.StringIO()
@@ -211,7 +220,7 @@ def _coefficients(models: Iterable[LinearModel], target: str) -> Table:
 def _table(title: str, columns: Iterable[str]) -> Table:
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        words = name in ("", "form/estimator", "unit", "term")
+        words = name in ("", "model", "accelerator", "form/estimator", "unit", "term")
         table.add_column(name, justify="left" if words else "right", no_wrap=True)
     return table
 

@@ -142,7 +142,9 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     checkpoints = build_tiny_checkpoints(cache_folder() / "tests")
     prior_file = folder / "prior.json"
     prior_file.write_text(prior().to_json())
-    ports = {name: free_port() for name in ("http", "ray", "dashboard", "metrics", "stats")}
+    ports = {
+        name: free_port() for name in ("http", "ray", "dashboard", "agent", "metrics", "stats")
+    }
     config = {
         "http_options": {"host": "127.0.0.1", "port": ports["http"]},
         "logging_config": {"enable_access_log": False},
@@ -184,10 +186,12 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     }
     command = [sys.executable, "-m", "cluster", "up", str(path), "--no-profile"]
     options = [f"--ray-port={ports['ray']}", f"--dashboard-port={ports['dashboard']}"]
+    # The agent has a fixed port otherwise, and jobs need it: another Ray may run beside this one.
+    ray_options = f"--num-gpus=3 --num-cpus=2 --dashboard-agent-listen-port={ports['agent']}"
     log = folder / "up.log"
     with log.open("w") as output:
         launcher = subprocess.Popen(
-            [*command, *options, "--ray-options=--num-gpus=3 --num-cpus=2"],
+            [*command, *options, f"--ray-options={ray_options}"],
             cwd=ROOT,
             env={k: v for k, v in environment.items() if k != "RAY_ADDRESS"},
             stdout=output,

@@ -220,16 +220,19 @@ def test_unknown_paths_and_methods_are_openai_errors(cluster: Cluster) -> None:
 
 def test_a_client_that_goes_away_frees_its_slot(cluster: Cluster) -> None:
     body = {"model": "tiny-phi3", "prompt": "x", "max_tokens": 480, "stream": True}
-    body["ignore_eos"] = True
-    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=60) as response:
-        lines = response.iter_lines()
-        next(lines)
-        assert cluster.get("/health")["models"]["tiny-phi3"]["ongoing"] == 1
-    cluster.wait_until(
-        "the request is gone",
-        lambda: cluster.get("/health")["models"]["tiny-phi3"]["ongoing"] == 0,
-        2,
-    )
+    # Long enough to be looked at: eight answers side by side, none of which ends early.
+    body |= {"ignore_eos": True, "n": 8, "temperature": 1.0}
+    with httpx.Client(base_url=cluster.url, timeout=60) as client:
+
+        def ongoing() -> int:
+            return int(client.get("/health").json()["models"]["tiny-phi3"]["ongoing"])
+
+        assert ongoing() == 0
+        with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=60) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            assert ongoing() == 1
+        cluster.wait_until("the request is gone", lambda: ongoing() == 0, 2)
 
 
 def test_the_service_is_up_after_all_that(cluster: Cluster) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from profiling.errors import InputError
 from profiling.fit import FitOptions, FitResult, fit_profiles
-from profiling.report import as_json, print_profiles, print_result, run, summary_csv
+from profiling.report import as_json, print_brief, print_profiles, print_result, run, summary_csv
 from scheduler.errors import ProfileError
 
 
@@ -114,3 +114,11 @@ def test_bad_profile_sets_are_errors(tmp_path: Path) -> None:
     (tmp_path / "half.json").write_text('{"schema_version": 1, "prof')
     with pytest.raises(ProfileError, match="not JSON, or cut off"):
         run(argparse.Namespace(input=tmp_path / "half.json", json=False))
+
+
+def test_the_brief_form_has_a_line_a_model(result: FitResult) -> None:
+    text = printed(print_brief, result.profile_set)
+    for profile in result.profile_set.profiles:
+        (line,) = [line for line in text.splitlines() if profile.model in line]
+        assert str(profile.runtime.n) in line
+        assert f"{profile.energy.heldout_mape:.1%}" in line
