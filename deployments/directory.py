@@ -141,7 +141,7 @@ class ModelDirectory:
         if application is None:
             entry.unavailable = "not deployed"
         elif running:
-            entry.unavailable = "scaled to 0 replicas"
+            entry.unavailable = SCALED_TO_ZERO
         else:
             entry.unavailable = f"{application.status.lower()}: {application.message}".rstrip(": ")
 

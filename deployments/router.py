@@ -27,7 +27,7 @@ from deployments.binding import serve_host
 from deployments.closing_stream import ClosingStream
 from deployments.config import RouterArgs, RouterConfig, describe_errors
 from deployments.decision_log import DecisionLog
-from deployments.directory import ModelDirectory
+from deployments.directory import SCALED_TO_ZERO, ModelDirectory
 from deployments.dispatch import Dispatch
 from deployments.error_responses import EXCEPTION_HANDLERS, as_api_error
 from deployments.frames import Flag, Frame, with_member
@@ -313,10 +313,11 @@ class Router:
             }
             for state in states
         }
-        healthy = not faults and all(model["available"] for model in models.values())
+        # Whoever scaled a model to 0 knows that it is away.
+        away = [m for m in models.values() if m["reason"] not in (None, SCALED_TO_ZERO)]
         return _json(
             {
-                "status": "ok" if healthy else "degraded",
+                "status": "degraded" if faults or away else "ok",
                 "models": models,
                 "profile_version": self._profiles.current.version,
                 "faults": faults,

@@ -19,7 +19,7 @@ def pids(cluster: Cluster, model: str) -> set[int | None]:
     return {r.pid for r in application.deployments[model_deployment_name(model)].replicas}
 
 
-def test_a_model_is_added_and_scaled_while_the_others_keep_their_processes(
+def test_a_model_is_added_scaled_and_removed_while_the_others_keep_their_processes(
     cluster: Cluster,
 ) -> None:
     before = {model: pids(cluster, model) for model in FIRST}
@@ -52,6 +52,16 @@ def test_a_model_is_added_and_scaled_while_the_others_keep_their_processes(
     refused = cluster.post("/v1/completions", model="tiny-falcon", prompt="x", max_tokens=2)
     assert refused.status_code == 503
     assert "scaled to 0" in refused.json()["error"]["message"]
+    assert cluster.get("/health")["status"] == "ok"
+
+    applications.pop()
+    models.pop()
+    cluster.deploy()
+    cluster.wait_until(
+        "tiny-falcon is gone", lambda: "tiny-falcon" not in cluster.get("/health")["models"]
+    )
+    unknown = cluster.post("/v1/completions", model="tiny-falcon", prompt="x", max_tokens=2)
+    assert unknown.status_code == 404
     assert {model: pids(cluster, model) for model in FIRST} == before
 
 

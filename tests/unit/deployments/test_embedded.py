@@ -14,6 +14,7 @@ from deployments.embedded import (
     BASE,
     CACHE_VARIABLE,
     EMBEDDED_MODELS,
+    RECIPE,
     cache_folder,
     ensure_embedded,
     main,
@@ -29,7 +30,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache in which every model stands already, empty."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     for name in EMBEDDED_MODELS:
-        (tmp_path / "models" / f"{name}-r1").mkdir(parents=True)
+        (tmp_path / "models" / f"{name}-r{RECIPE}").mkdir(parents=True)
     return tmp_path / "models"
 
 
@@ -39,7 +40,7 @@ def test_other_sources_stay_as_they_are(source: str) -> None:
 
 
 def test_an_embedded_source_becomes_its_folder(cached: Path) -> None:
-    assert resolve_source(f"embedded:{INT8}") == str(cached / f"{INT8}-r1")
+    assert resolve_source(f"embedded:{INT8}") == str(cached / f"{INT8}-r{RECIPE}")
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
@@ -60,7 +61,7 @@ def test_the_command_prints_a_folder_for_each_model(
 ) -> None:
     assert main([]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"{name}\t{cached / f'{name}-r1'}" for name in EMBEDDED_MODELS
+        f"{name}\t{cached / f'{name}-r{RECIPE}'}" for name in EMBEDDED_MODELS
     ]
 
 

@@ -190,7 +190,7 @@ def test_no_model_up(site: Site, serve: ServeDouble, model: str, status: str, re
     assert reason in response.json()["error"]["message"]
     for each in serve.models.values():
         each.replicas, each.status = 1, "RUNNING"
-    site.wait_until(lambda health: health["status"] == "ok")
+    site.wait_until(lambda health: all(m["available"] for m in health["models"].values()))
     assert site.complete(model=model).status_code == 200
 
 

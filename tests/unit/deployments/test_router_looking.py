@@ -142,6 +142,11 @@ def test_serve_that_does_not_answer_changes_nothing(site: Site, serve: ServeDoub
     for _ in range(5):
         assert site.complete().status_code == 200
     serve.fault = None
+    site.wait_until(lambda health: not any(m["available"] for m in health["models"].values()))
+    # Scaled to 0 is what somebody asked for.
+    assert site.get("/health")["status"] == "ok"
+    for model in serve.models.values():
+        model.status = "DEPLOYING"
     site.wait_until(lambda health: health["status"] == "degraded")
 
 
