@@ -181,7 +181,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["stats"]),
         "RAY_ADDRESS": f"127.0.0.1:{ports['ray']}",
         "RAY_API_SERVER_ADDRESS": dashboard,
-        # Jobs and replicas import the project and this folder's helpers alike.
+        # The checkpoints are folders: nothing is to be asked of a hub.
         "HF_HUB_OFFLINE": "1",
     }
     command = [sys.executable, "-m", "cluster", "up", str(path), "--no-profile"]
