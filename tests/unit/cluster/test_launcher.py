@@ -10,12 +10,12 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+from http_double import QuietHandler, serving
 
 from cluster import launcher
 from cluster.launcher import LaunchError
@@ -40,26 +40,16 @@ class Router:
 def router() -> Iterator[Router]:
     state = Router()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name is http.server's
             assert self.path == "/health"
             status, text = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
             self.send_response(status)
             self.end_headers()
             self.wfile.write(text.encode())
 
-        def log_message(self, *_: object) -> None:
-            """Keep the test's output clean."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    state.address = f"http://127.0.0.1:{server.server_port}"
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler) as state.address:
+        yield state
 
 
 @pytest.fixture(autouse=True)
