@@ -50,7 +50,7 @@ def llm_settings(args: ModelArgs) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "model_loading_config": {"model_id": args.model_id, "model_source": args.source},
         "engine_kwargs": {
-            "worker_extension_cls": "deployments.engine.DeviceReport",
+            "worker_extension_cls": "deployments.engine_processes.DeviceReport",
             **args.engine_kwargs,
         },
         "deployment_config": _deployment_config(args),

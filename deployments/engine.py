@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import orjson
 import ray.serve  # noqa: F401 - before ray.llm, or the two import each other in a circle
-import torch
 from pydantic import ValidationError
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -72,17 +71,6 @@ def _close(trail: Trail, output: Any, called: float) -> None:
     if output.metrics and output.metrics.scheduled_ts:
         waited = output.metrics.scheduled_ts - output.metrics.queued_ts
         trail.queue_time_s = max(trail.queue_time_s, called - trail.started + waited)
-
-
-class DeviceReport:
-    """vLLM worker extension: tells which devices a worker holds."""
-
-    def device_uuids(self) -> list[str]:
-        """UUIDs of the GPUs that this worker computes on, as NVML writes them."""
-        if not torch.cuda.is_available():
-            return []
-        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
-        return [f"GPU-{uuid}"]
 
 
 class FrameEngine(VLLMEngine):  # type: ignore[misc]

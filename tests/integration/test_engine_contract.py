@@ -1,4 +1,4 @@
-"""The private names that deployments/engine.py and deployments/binding.py stand on.
+"""The private names that deployments/engine.py, engine_processes.py and binding.py stand on.
 
 Fails when a new version of Ray or vLLM moves one of them: the place to look before anything else.
 """
@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import tomllib
 from collections.abc import AsyncIterator
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +64,19 @@ def test_vllms_openai_layer_turns_exceptions_into_error_objects() -> None:
     assert (error.error.code, error.error.param) == (400, "temperature")
     assert inspect.iscoroutinefunction(OpenAIServingChat.create_chat_completion)
     assert inspect.iscoroutinefunction(OpenAIServingCompletion.create_completion)
+
+
+def test_vllms_processes_load_the_plugin_and_wait_with_what_it_replaces() -> None:
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+
+    from deployments.engine_processes import wait_without_spinning
+
+    plugins = entry_points(group="vllm.general_plugins")
+    assert plugins["dynamic_llm_scheduler"].load() is wait_without_spinning
+    assert list(inspect.signature(SpinCondition.wait).parameters) == ["self", "timeout_ms"]
+    assert SpinCondition.__init__.__defaults__ == (1,)
+    assert "sched_yield()" in inspect.getsource(SpinCondition.wait)
+    assert "self.last_read = " in inspect.getsource(SpinCondition.record_read)
 
 
 def test_serve_tells_its_host() -> None:

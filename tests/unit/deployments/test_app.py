@@ -22,7 +22,7 @@ def test_a_model_of_its_own_name_and_source() -> None:
 def test_what_the_yaml_says_of_the_engine_stands_beside_ours() -> None:
     kwargs = settings(engine_kwargs={"max_model_len": 512})["engine_kwargs"]
     assert kwargs["max_model_len"] == 512
-    assert kwargs["worker_extension_cls"] == "deployments.engine.DeviceReport"
+    assert kwargs["worker_extension_cls"] == "deployments.engine_processes.DeviceReport"
 
 
 def test_devices() -> None:
