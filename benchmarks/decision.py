@@ -1,9 +1,12 @@
-"""How long one decision takes, from a request and a state to a whole `Decision`.
+"""How long one decision takes, and how long it takes to say everything about its candidates.
 
     python benchmarks/decision.py [--json]
 
-One process, one core, three normalized metrics with all their stages and intervals; nothing cached
-between decisions.
+One process, one core. A decision goes from a request and a state to a whole `Decision`, with three
+normalized metrics and all their stages. Predictions are made for the same models one by one with
+their intervals, as they are for whoever reads all candidates. Every model has a regression with
+load terms, requests on it, slots, corrections for drift and observed lengths of answers. Nothing
+is cached between decisions.
 """
 
 from __future__ import annotations
@@ -13,74 +16,134 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Callable
 
+from scheduler.eligibility import eligible_models
 from scheduler.engine import Scheduler
+from scheduler.output_length import LengthByPrompt, PromptEffect
+from scheduler.predictor import predict
 from scheduler.profiles import LinearModel, ModelProfile
-from scheduler.types import ClusterState, ModelState, RoutingRequest, Weights
+from scheduler.types import ClusterState, Correction, ModelState, RoutingRequest, Weights
 
 COUNTS = (3, 10, 100)
 REPEATS = 3000
 WARM_UP = 200
+MAX_TOKENS = 256
+
+# What each path may take, in microseconds by the number of models.
+DECISION_GOALS = {3: 100.0, 100: 300.0}
+PREDICTION_GOALS = {3: 60.0}
 
 
 def build_state(count: int) -> ClusterState:
-    """Models with costs that differ, as fits of real ones do."""
+    """Models with costs that differ, as fits of real ones do, under load and drift."""
     generator = random.Random(count)
     models = []
     for number in range(count):
         speed = generator.uniform(0.01, 0.2)
         watts = generator.uniform(80, 400)
-        runtime = (generator.uniform(0.05, 0.5), speed / 100, speed)
+        # 1, tin, tout, ctx, tin*c, tout*c
+        runtime = (
+            generator.uniform(0.05, 0.5),
+            speed / 100,
+            speed,
+            speed / 1e5,
+            speed / 2000,
+            speed / 20,
+        )
         profile = ModelProfile(
             model=f"model-{number}",
             accelerator="benchmark",
-            runtime=LinearModel("linear", runtime, ratio_low=0.8, ratio_high=1.3),
+            runtime=LinearModel("context+load", runtime, ratio_low=0.8, ratio_high=1.3),
             energy=LinearModel(
-                "linear", tuple(watts * c for c in runtime), ratio_low=0.8, ratio_high=1.3
+                "context+load", tuple(watts * c for c in runtime), ratio_low=0.8, ratio_high=1.3
             ),
             energy_source="nvml",
             input_tokens_range=(1, 4096),
             output_tokens_range=(1, 1024),
+            concurrency_range=(1, 16),
             accuracy=generator.uniform(0.4, 0.9),
         )
-        models.append(ModelState(profile.model, max_model_len=8192, profile=profile))
+        # Half of the quantiles lie above `MAX_TOKENS`, so that the limit has work to do.
+        lengths = sorted(generator.lognormvariate(5.5, 0.6) for _ in range(20))
+        models.append(
+            ModelState(
+                profile.model,
+                max_model_len=8192,
+                profile=profile,
+                ongoing=generator.randint(0, 24),
+                replicas=2,
+                slots=8,
+                slowdown=generator.uniform(1.0, 1.5),
+                runtime_correction=_correction(generator),
+                energy_correction=_correction(generator),
+                lengths={"": LengthByPrompt(tuple(lengths), PromptEffect(0.4, 100, 20, 500))},
+            )
+        )
     return ClusterState(tuple(models), profile_version="benchmark")
 
 
-def measure(count: int) -> dict[str, float]:
-    """Microseconds of a decision over `count` models."""
+def _correction(generator: random.Random) -> Correction:
+    return Correction(generator.uniform(0.7, 1.5), low=0.8, high=1.25, observations=200)
+
+
+def measure(count: int) -> dict[str, float | None]:
+    """Microseconds of a decision over `count` models, and of all that is predicted for them."""
     scheduler = Scheduler()
     state = build_state(count)
     request = RoutingRequest(
         decision_id="benchmark",
         input_tokens={model.model: 200 for model in state.models},
-        max_tokens=256,
+        max_tokens=MAX_TOKENS,
         weights=Weights(0.7, 0.2, 0.1),
     )
-    samples = []
-    for _ in range(WARM_UP + REPEATS):
-        start = time.perf_counter_ns()
-        scheduler.decide(request, state)
-        samples.append((time.perf_counter_ns() - start) / 1000)
-    percentiles = statistics.quantiles(samples[WARM_UP:], n=100)
+    contenders, _ = eligible_models(request, state)
+    decision = _time(lambda: scheduler.decide(request, state))
+    predictions = _time(lambda: [predict(contender) for contender in contenders])
     return {
         "models": count,
-        "median_us": statistics.median(samples[WARM_UP:]),
-        "p99_us": percentiles[98],
+        "decision_median_us": decision[0],
+        "decision_p99_us": decision[1],
+        "decision_goal_us": DECISION_GOALS.get(count),
+        "predictions_median_us": predictions[0],
+        "predictions_p99_us": predictions[1],
+        "predictions_goal_us": PREDICTION_GOALS.get(count),
     }
 
 
+def _time(call: Callable[[], object]) -> tuple[float, float]:
+    """Median and 99 % quantile of one call, in microseconds."""
+    samples = []
+    for _ in range(WARM_UP + REPEATS):
+        start = time.perf_counter_ns()
+        call()
+        samples.append((time.perf_counter_ns() - start) / 1000)
+    percentiles = statistics.quantiles(samples[WARM_UP:], n=100)
+    return statistics.median(samples[WARM_UP:]), percentiles[98]
+
+
+def _row(row: dict[str, float | None]) -> str:
+    cells = [
+        "-" if value is None else f"{value:.0f}" if value == int(value) else f"{value:.1f}"
+        for value in row.values()
+    ]
+    return f"{cells[0]:>8}" + "".join(f"{cell:>10}" for cell in cells[1:])
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Decision latency for 3, 10 and 100 models.")
+    parser = argparse.ArgumentParser(
+        description="Latency of decisions and of predictions for 3, 10 and 100 models."
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     as_json = parser.parse_args().json
     rows = [measure(count) for count in COUNTS]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'models':>8}{'median us':>12}{'p99 us':>10}")
+    print(f"{'':>8}{'whole decision, us':>30}{'all predictions, us':>30}")
+    print(f"{'models':>8}" + f"{'median':>10}{'p99':>10}{'goal':>10}" * 2)
     for row in rows:
-        print(f"{row['models']:>8}{row['median_us']:>12.1f}{row['p99_us']:>10.1f}")
+        print(_row(row))
 
 
 if __name__ == "__main__":

@@ -107,16 +107,30 @@ def vllm_server(model: str, checkpoint: Path, folder: Path) -> Iterator[Server]:
 @contextmanager
 def routed_server(model: str, checkpoint: Path, folder: Path) -> Iterator[Server]:
     """Our router and the model behind it, starting; the arguments are those of `vllm_server`."""
+    with instance(_serve_config(model, checkpoint, folder), folder, free_port()) as server:
+        yield server
+
+
+@contextmanager
+def instance(config: dict[str, Any], folder: Path, ray_port: int) -> Iterator[Server]:
+    """An instance of the project, starting, beside whatever else runs on this machine.
+
+    Args:
+        config: As the YAML has it; its HTTP port is replaced.
+        folder: For the log and everything that Ray writes.
+        ray_port: `RAY_ADDRESS=127.0.0.1:PORT` is where commands find it.
+    """
     port = free_port()
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump(_serve_config(model, checkpoint, folder, port)))
+    path = folder / "serve_config.yaml"
+    config["http_options"] = {"host": "127.0.0.1", "port": port}
+    path.write_text(yaml.safe_dump(config))
     ray = {
         "temp-dir": folder / "ray",
         "dashboard-agent-listen-port": free_port(),
         "ray-client-server-port": free_port(),
     }
-    command = [sys.executable, "-m", "cluster", "up", str(config), "--no-profile"]
-    command += ["--ray-port", str(free_port()), "--dashboard-port", str(free_port())]
+    command = [sys.executable, "-m", "cluster", "up", str(path), "--no-profile"]
+    command += ["--ray-port", str(ray_port), "--dashboard-port", str(free_port())]
     command += ["--ray-options", shlex.join(f"--{name}={value}" for name, value in ray.items())]
     # So that it runs beside another instance on this machine.
     environment = {
@@ -136,7 +150,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _serve_config(model: str, checkpoint: Path, folder: Path, port: int) -> dict[str, Any]:
+def _serve_config(model: str, checkpoint: Path, folder: Path) -> dict[str, Any]:
     profiles = folder / "profiles.json"
     profiles.write_text(_profiles(model).to_json())
     router = {
@@ -165,7 +179,6 @@ def _serve_config(model: str, checkpoint: Path, folder: Path, port: int) -> dict
         },
     }
     return {
-        "http_options": {"host": "127.0.0.1", "port": port},
         "logging_config": {"enable_access_log": False},
         "applications": [router, application],
     }

@@ -1,20 +1,19 @@
-"""The accelerators of this node, and counters of the energy that they use.
+"""The accelerators of this node, and counters of the energy that its GPUs use.
 
-The only importer of pynvml. Counters are cumulative and monotone: what something cost is the
-difference of two readings. Splitting a difference between requests is the business of
-`cluster.energy`; nothing here knows a clock, a request or Ray.
+The only importer of pynvml. Counters are cumulative: what something cost is the difference of two
+readings. Counters of the CPU are in `cluster.counters`; checking a counter and splitting its
+differences between requests is done elsewhere, nothing here knows a request or Ray.
 """
 
 from __future__ import annotations
 
-import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 import pynvml
@@ -27,7 +26,10 @@ The rated power of server processors over their cores lies between 4 and 8 W: 28
 unit, not the order: models compared on one node keep their ratios whatever it is.
 """
 
-RAPL_ROOT = Path("/sys/class/powercap")
+LIMIT_FACTOR = 2.0
+"""How many times a GPU's power limit no mean power can be: it is exceeded for milliseconds only."""
+UNKNOWN_LIMIT_WATTS = 1500.0
+"""The power limit of a GPU that does not tell it; above that of every card there is."""
 
 
 class EnergyError(Exception):
@@ -55,18 +57,11 @@ class GpuLostError(NvmlError):
 
 
 class EnergyNotSupportedError(NvmlError):
-    """The GPU counts no energy: it is older than Volta, or a MIG slice."""
-
-    def __str__(self) -> str:
-        return f"{super().__str__()}; energy is counted by Volta and newer, not by MIG slices"
+    """The GPU tells nothing that energy could be derived from."""
 
 
-class RaplError(EnergyError):
-    """RAPL cannot be used on this node: it is missing, or not readable by this user."""
-
-
-class ProcessNotFoundError(EnergyError):
-    """A process that was to be metered does not run."""
+class MigSliceError(EnergyNotSupportedError):
+    """A MIG slice has no energy and no power of its own; only the whole card has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +85,6 @@ class Accelerator:
     cores: int | None = None
 
 
-class EnergyCounter(Protocol):
-    """Joules used so far by something; only differences mean anything.
-
-    Attributes:
-        source: `nvml`, `rapl` or `cpu_time`, as observations and trials record it.
-    """
-
-    source: str
-
-    def read_joules(self) -> float:
-        """Cumulative joules, never less than the reading before."""
-
-
 def inventory() -> list[Accelerator]:
     """The accelerators of this node: its GPUs in NVML's order, then its CPU as one.
 
@@ -116,172 +98,146 @@ def inventory() -> list[Accelerator]:
     return [*gpus, _cpu()]
 
 
-def open_counter(
-    *,
-    gpu_uuids: Sequence[str] = (),
-    pids: Sequence[int] = (),
-    watts_per_core: float = CPU_WATTS_PER_CORE,
-) -> EnergyCounter:
-    """The best counter for a replica: NVML on GPUs, else RAPL, else the CPU time of its processes.
-
-    Args:
-        gpu_uuids: The GPUs that the replica holds; empty on a CPU.
-        pids: Roots of the replica's process trees, for the CPU-time estimate.
-        watts_per_core: For the CPU-time estimate.
-
-    Raises:
-        EnergyError: The GPUs cannot be read, or a process does not run. A replica that holds a
-            GPU never falls back to its CPU, whose energy would be off by orders of magnitude.
-    """
-    if gpu_uuids:
-        return NvmlCounter(gpu_uuids)
-    try:
-        return RaplCounter(RAPL_ROOT)
-    except RaplError:
-        return CpuTimeCounter(pids, watts_per_core)
-
-
 class NvmlCounter:
-    """Energy of whole GPUs since the driver was loaded, summed; Volta and newer.
+    """Energy of whole GPUs since the driver was loaded; Volta and newer.
 
-    NVML refreshes the counter every 20 to 100 ms, so shorter differences can be 0.
+    Attributes:
+        source: `nvml`.
+        refresh_s: NVML renews the counter every 20 to 100 ms: shorter differences can be 0.
+        limits: Watts that no GPU can draw on average, by UUID.
 
     Raises:
-        NvmlError: A subclass names what is wrong, with the UUID.
+        MigSliceError: A UUID is a MIG slice, or a card that is cut into them.
+        EnergyNotSupportedError: A GPU has no energy counter.
+        NvmlError: Another subclass names what is wrong, with the UUID.
     """
 
     source = "nvml"
+    refresh_s = 0.1
 
     def __init__(self, uuids: Sequence[str]) -> None:
-        if not uuids:
-            raise ValueError("uuids: at least one GPU is needed")
-        with _nvml_errors("NVML"):
-            pynvml.nvmlInit()
-        self._handles: dict[str, Any] = {}
-        for uuid in uuids:
-            with _nvml_errors(f"GPU {uuid}"):
-                self._handles[uuid] = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        self.read_joules()
+        self._handles = _whole_gpus(uuids)
+        self.limits = {uuid: _impossible_watts(h) for uuid, h in self._handles.items()}
+        self.read()
 
-    def read_joules(self) -> float:
-        """Cumulative joules of all the GPUs."""
-        millijoules = 0
+    def read(self) -> dict[str, float]:
+        """Cumulative joules by UUID."""
+        joules = {}
         for uuid, handle in self._handles.items():
             with _nvml_errors(f"energy of GPU {uuid}"):
-                millijoules += pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-        return millijoules / 1e3
+                joules[uuid] = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
+        return joules
 
 
-class RaplCounter:
-    """Energy of all CPU packages of this node since construction; other processes included.
+class NvmlPowerCounter:
+    """Energy of whole GPUs that only tell their power: the integral over the readings.
 
-    The kernel's counters wrap around at some 65 to 262 kJ, minutes to an hour under load. A wrap
-    between two readings is corrected, a second one cannot be seen.
-
-    Args:
-        root: The powercap folder of sysfs.
-
-    Raises:
-        RaplError: No package domain, or the counter is not readable (root only by default since
-            Linux 5.10).
-    """
-
-    source = "rapl"
-
-    def __init__(self, root: Path) -> None:
-        # One colon: `intel-rapl:0:0` are parts of a package. `intel-rapl-mmio` repeats packages.
-        domains = [
-            domain
-            for domain in sorted(root.glob("intel-rapl:*"))
-            if domain.name.count(":") == 1 and _read(domain / "name").startswith("package")
-        ]
-        if not domains:
-            raise RaplError(f"{root}: no RAPL package domain on this node")
-        self._ranges = {d: int(_read(d / "max_energy_range_uj")) for d in domains}
-        self._last = {d: int(_read(d / "energy_uj")) for d in domains}
-        self._microjoules = 0
-
-    def read_joules(self) -> float:
-        """Cumulative joules of all packages since construction."""
-        for domain, last in self._last.items():
-            now = int(_read(domain / "energy_uj"))
-            delta = now - last
-            self._microjoules += delta if delta >= 0 else delta + self._ranges[domain]
-            self._last[domain] = now
-        return self._microjoules / 1e6
-
-
-class CpuTimeCounter:
-    """An estimate: CPU time of process trees x watts of a busy core.
-
-    Reads Linux's CPU clock of each process, whose id is MAKE_PROCESS_CPUCLOCK(pid,
-    CPUCLOCK_SCHED) of include/linux/posix-timers.h: user and system time of all threads in
-    nanoseconds at about 1 us a reading, where /proc has ticks of 10 ms.
-
-    A process that ended keeps its last reading, so the counter never falls. Children are looked
-    up at construction and by `refresh`; one that comes and goes in between is missed, and a new
-    one enters with all the CPU time it has used, so construct it after the engine has started.
+    By the trapezoidal rule, so it is as good as the readings are frequent, and NVML's power of the
+    cards before Volta is itself a mean over some tens of milliseconds.
 
     Args:
-        pids: Roots of the trees.
-        watts_per_core: What a busy logical core draws.
+        uuids: The GPUs.
+        clock: Monotonic seconds.
+
+    Attributes:
+        source: `nvml_power`.
+        refresh_s: 0: every reading adds to it.
+        limits: As in `NvmlCounter`.
 
     Raises:
-        ProcessNotFoundError: A root does not run.
-        ValueError: No root, or watts that are not a finite number above 0.
+        EnergyNotSupportedError: A GPU tells no power either; a vGPU is named so.
+        NvmlError: As in `NvmlCounter`.
     """
 
-    source = "cpu_time"
+    source = "nvml_power"
+    refresh_s = 0.0
 
-    def __init__(self, pids: Sequence[int], watts_per_core: float = CPU_WATTS_PER_CORE) -> None:
-        if not pids:
-            raise ValueError("pids: at least one process is needed")
-        if not (math.isfinite(watts_per_core) and watts_per_core > 0):
-            raise ValueError(f"watts_per_core: must be a finite number > 0, got {watts_per_core!r}")
-        self._watts = watts_per_core
-        self._living: dict[int, int] = {}
-        self._ended_ns = 0
-        try:
-            self._roots = [psutil.Process(pid) for pid in pids]
-        except psutil.NoSuchProcess as error:
-            raise ProcessNotFoundError(f"pids: process {error.pid} does not run") from error
-        self.refresh()
+    def __init__(
+        self, uuids: Sequence[str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._handles = _whole_gpus(uuids)
+        self.limits = {uuid: _impossible_watts(h) for uuid, h in self._handles.items()}
+        self._clock = clock
+        self._joules = dict.fromkeys(self._handles, 0.0)
+        self._read_at = clock()
+        self._watts = self._power()
 
-    def refresh(self) -> None:
-        """Look for children that were started since."""
-        for root in self._roots:
-            try:
-                pids = [root.pid, *(child.pid for child in root.children(recursive=True))]
-            except psutil.NoSuchProcess:
-                continue
-            for pid in pids:
-                self._living.setdefault(pid, 0)
-        self.read_joules()
+    def _power(self) -> dict[str, float]:
+        watts = {}
+        for uuid, handle in self._handles.items():
+            with _nvml_errors(f"GPU {uuid}{_kind(handle)} counts no energy; its power"):
+                watts[uuid] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3
+        return watts
 
-    def read_joules(self) -> float:
-        """Cumulative joules of all the processes seen so far."""
-        for pid, last in list(self._living.items()):
-            now = _cpu_time_ns(pid)
-            if now is None:
-                self._ended_ns += self._living.pop(pid)
-            else:
-                self._living[pid] = max(last, now)
-        return (self._ended_ns + sum(self._living.values())) / 1e9 * self._watts
+    def read(self) -> dict[str, float]:
+        """Joules since construction by UUID."""
+        watts, now = self._power(), self._clock()
+        elapsed_s = now - self._read_at
+        for uuid, before in self._watts.items():
+            self._joules[uuid] += (before + watts[uuid]) / 2 * elapsed_s
+        self._watts, self._read_at = watts, now
+        return dict(self._joules)
 
 
-def _cpu_time_ns(pid: int) -> int | None:
-    """CPU nanoseconds of a process, `None` once it has ended."""
+def _whole_gpus(uuids: Sequence[str]) -> dict[str, Any]:
+    """NVML's handles by UUID; each GPU once."""
+    if not uuids:
+        raise ValueError("uuids: at least one GPU is needed")
+    with _nvml_errors("NVML"):
+        pynvml.nvmlInit()
+    return {uuid: _whole_gpu(uuid) for uuid in uuids}
+
+
+def _whole_gpu(uuid: str) -> Any:
     try:
-        return time.clock_gettime_ns((~pid) << 3 | 2)
-    except OSError:
-        return None
+        with _nvml_errors(f"GPU {uuid}"):
+            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except GpuNotFoundError:
+        # CUDA gives a slice its own UUID without saying what it is of.
+        if not uuid.startswith("GPU-") or not _is_known(f"MIG-{uuid.removeprefix('GPU-')}"):
+            raise
+        raise _slice_error(uuid) from None
+    if uuid.startswith("MIG-") or _is_cut(handle):
+        raise _slice_error(uuid)
+    return handle
 
 
-def _read(path: Path) -> str:
+def _is_known(uuid: str) -> bool:
     try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise RaplError(f"{path}: not readable ({error.strerror})") from error
+        pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except pynvml.NVMLError:
+        return False
+    return True
+
+
+def _is_cut(handle: Any) -> bool:
+    try:
+        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
+    except pynvml.NVMLError:
+        # What cannot be cut does not know the question.
+        return False
+
+
+def _slice_error(uuid: str) -> MigSliceError:
+    return MigSliceError(
+        f"GPU {uuid}: a MIG slice; NVML tells energy and power of whole cards only"
+    )
+
+
+def _impossible_watts(handle: Any) -> float:
+    try:
+        limit_watts = float(pynvml.nvmlDeviceGetEnforcedPowerLimit(handle)) / 1e3
+    except pynvml.NVMLError:
+        limit_watts = UNKNOWN_LIMIT_WATTS
+    return LIMIT_FACTOR * limit_watts
+
+
+def _kind(handle: Any) -> str:
+    try:
+        virtual = pynvml.nvmlDeviceGetVirtualizationMode(handle)
+    except pynvml.NVMLError:
+        return ""
+    return " (a vGPU)" if virtual == pynvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU else ""
 
 
 def _cpu() -> Accelerator:

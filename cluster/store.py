@@ -1,4 +1,6 @@
-"""The one named actor that keeps what all routers share: profiles, running trials, decisions.
+"""The one named actor that keeps what all routers share.
+
+Profiles, running trials, decisions, the load of the replicas, and what finished requests taught.
 
 It holds text and plain values only, writes to one folder of its own node, and is never on the path
 of a request: routers poll it and go on with what they have while it is away.
@@ -17,8 +19,11 @@ from typing import Any, NamedTuple
 
 import ray
 
+from cluster.energy import token_weights
 from cluster.files import write_atomic
+from cluster.telemetry import LoadBoard, LoadSnapshot, ReplicaLoad, TokenWeights
 from scheduler.errors import ProfileError
+from scheduler.learning import Learning, Lesson
 from scheduler.profiles import ProfileSet
 
 STORE_NAME = "dynamic-llm-scheduler-store"
@@ -27,6 +32,9 @@ STORE_TIMEOUT_S = 10.0
 """How long its users wait for an answer: an actor that cannot be placed never gives one."""
 TRIAL_LEASE_S = 600.0
 """How long a trial lasts that nobody renews: a job that was killed cannot end its own."""
+
+LEARNED_WRITE_PERIOD_S = 5.0
+"""What was learnt since the last writing is lost when the actor's node goes down."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +78,19 @@ class Store:
         self._fault: str | None = None
         self._trials: dict[str, _Trial] = {}
         self._decisions: deque[dict[str, Any]] = deque(maxlen=keep_decisions)
+        self._loads = LoadBoard()
+        self._learning = Learning()
+        self._learned_at = self._written_at = time.monotonic()
         self._load()
+        self._load_learned()
 
     @property
     def _profile_file(self) -> Path:
         return self._folder / "profiles.json"
+
+    @property
+    def _learned_file(self) -> Path:
+        return self._folder / "learned.json"
 
     @property
     def _decision_file(self) -> Path:
@@ -88,6 +104,16 @@ class Store:
         except (ProfileError, OSError, UnicodeDecodeError) as error:
             self._fault = f"{self._profile_file}: {error}"
             logger.error("profiles not read, the ones of before stay in use: %s", self._fault)
+
+    def _load_learned(self) -> None:
+        if not self._learned_file.exists():
+            return
+        try:
+            self._learning = Learning.from_json(self._learned_file.read_text())
+        except (ProfileError, OSError, UnicodeDecodeError) as error:
+            # It is learnt again within minutes; the file is kept for whoever wants to look.
+            self._learned_file.replace(self._learned_file.with_suffix(".broken"))
+            logger.error("what was learnt is not read: %s: %s", self._learned_file, error)
 
     def data_dir(self) -> str:
         """Where this store persists; profiling puts its records beside."""
@@ -135,6 +161,51 @@ class Store:
     def _running_trials(self) -> dict[str, tuple[str, ...]]:
         now = time.monotonic()
         return {m: trial.replica_ids for m, trial in self._trials.items() if now < trial.until}
+
+    def report_load(self, load: ReplicaLoad) -> TokenWeights | None:
+        """Take in what a replica runs at this moment.
+
+        Returns:
+            How its tokens share the energy of a moment, `None` where no profile was published.
+        """
+        self._loads.report(load)
+        profile = self._profiles and self._profiles.find(load.model, load.accelerator)
+        return token_weights(profile.energy) if profile else None
+
+    def loads(self, router_id: str) -> LoadSnapshot:
+        """What all replicas run; counts the router that asks."""
+        return self._loads.snapshot(router_id)
+
+    def learn(self, lessons: Sequence[Lesson]) -> int:
+        """Take in finished requests.
+
+        Returns:
+            How many there were in all; a router that comes to another number has to fetch
+            `learned`.
+        """
+        now = time.monotonic()
+        self._learning.corrections.elapse(now - self._learned_at)
+        self._learned_at = now
+        for lesson in lessons:
+            self._learning.learn(lesson)
+        if lessons and now - self._written_at >= LEARNED_WRITE_PERIOD_S:
+            write_atomic(self._learned_file, self._learning.to_json())
+            self._written_at = now
+        return self._learning.lessons
+
+    def learned(self) -> str:
+        """What was learnt, as JSON."""
+        return self._learning.to_json()
+
+    def restore(self, learned: str) -> None:
+        """Take back from a router what was lost; ignored where this store knows more.
+
+        Raises:
+            ProfileError: It is broken.
+        """
+        known = Learning.from_json(learned)
+        if known.lessons > self._learning.lessons:
+            self._learning = known
 
     def log_decisions(self, records: Sequence[dict[str, Any]]) -> None:
         """Append finished decisions, in memory and to `decisions.jsonl`."""

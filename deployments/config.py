@@ -157,6 +157,11 @@ class RouterConfig(Strict):
     default_weights: DefaultWeights = Field(default_factory=DefaultWeights)
     default_policy: str = "weighted"
     static_model: str | None = Field(default=None, description="Model of the policy `static`.")
+    probe_interval_s: PositiveFloat | None = Field(
+        default=300.0,
+        description="A model that has answered nothing for so long gets a short request of the "
+        "router's own, while there is traffic; null for never.",
+    )
 
     @field_validator("models")
     @classmethod

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,9 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from cluster.naming import model_deployment_name
+from deployments.shared_state import SharedState
 from scheduler.profiles import ProfileSet
-from scheduler.types import ClusterState, ModelState
+from scheduler.types import NO_CORRECTION, ClusterState, ModelState
 
 logger = logging.getLogger("ray.serve")
 
@@ -68,17 +69,37 @@ class ModelEntry:
         """Kind of device of the replicas, `None` while unknown."""
         return self.description["accelerator"] if self.description else None
 
-    def state(self, profiles: ProfileSet) -> ModelState:
-        """This model for a decision."""
+    def state(
+        self, profiles: ProfileSet, shared: SharedState, own: Mapping[str, int]
+    ) -> ModelState:
+        """This model for a decision.
+
+        Args:
+            profiles: Those in use.
+            shared: The load, and what was learnt.
+            own: This router's ongoing requests by model.
+        """
         unavailable = self.unavailable
         if unavailable is None and len(self.under_trial) >= self.replicas:
             unavailable = "being profiled"
+        description = self.description or {}
+        profile = profiles.find(self.model, self.accelerator) or profiles.find(self.model)
+        runtime_correction = energy_correction = NO_CORRECTION
+        if profile is not None:
+            key = (self.model, profile.accelerator, profile.fit_id)
+            runtime_correction = shared.learning.corrections.runtime(*key)
+            energy_correction = shared.learning.corrections.energy(*key)
         return ModelState(
             model=self.model,
-            max_model_len=self.description["max_model_len"] if self.description else None,
-            profile=profiles.find(self.model, self.accelerator) or profiles.find(self.model),
-            ongoing=self.ongoing,
+            max_model_len=description.get("max_model_len"),
+            profile=profile,
+            ongoing=shared.loads.ongoing(self.model, self.ongoing),
             replicas=self.replicas,
+            slots=description.get("max_num_seqs"),
+            slowdown=shared.loads.slowdown(self.model, own),
+            runtime_correction=runtime_correction,
+            energy_correction=energy_correction,
+            lengths=shared.learning.lengths.lengths(self.model),
             unavailable=unavailable,
         )
 
@@ -108,10 +129,17 @@ class ModelDirectory:
         for entry in self._entries.values():
             entry.under_trial = trials.get(entry.model, ())
 
-    def cluster_state(self, profiles: ProfileSet, static_model: str | None) -> ClusterState:
+    def ongoing(self) -> dict[str, int]:
+        """Requests that this router has, by model; models without one are left out."""
+        return {entry.model: entry.ongoing for entry in self._entries.values() if entry.ongoing}
+
+    def cluster_state(
+        self, profiles: ProfileSet, shared: SharedState, static_model: str | None
+    ) -> ClusterState:
         """The models for a decision."""
+        own = self.ongoing()
         return ClusterState(
-            models=tuple(entry.state(profiles) for entry in self._entries.values()),
+            models=tuple(entry.state(profiles, shared, own) for entry in self._entries.values()),
             profile_version=profiles.version,
             reference=profiles.reference,
             static_model=static_model,

@@ -21,6 +21,7 @@ class Dispatch:
     """One request on its way to one model.
 
     Attributes:
+        origin: Which router sends it.
         observation: What it took, `None` until the model said so.
     """
 
@@ -29,6 +30,7 @@ class Dispatch:
     body: bytes
     request_id: str
     timeout_s: float
+    origin: str = ""
     observation: Observation | None = field(default=None, init=False)
     _deadline: float = field(default=0.0, init=False)
 
@@ -43,7 +45,11 @@ class Dispatch:
         answered = False
         try:
             response = self.entry.handle(stream=False).remote(
-                self.endpoint, self.body, self.request_id, avoid=self.entry.under_trial
+                self.endpoint,
+                self.body,
+                self.request_id,
+                avoid=self.entry.under_trial,
+                origin=self.origin,
             )
             async with asyncio.timeout(self.timeout_s):
                 reply: Reply = await response
@@ -79,7 +85,11 @@ class Dispatch:
         finished = ended = False
         try:
             stream = self.entry.handle(stream=True).remote(
-                self.endpoint, self.body, self.request_id, avoid=self.entry.under_trial
+                self.endpoint,
+                self.body,
+                self.request_id,
+                avoid=self.entry.under_trial,
+                origin=self.origin,
             )
             while (frame := await self._next(stream)) is not None:
                 data, _, flags = frame

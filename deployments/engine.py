@@ -1,9 +1,10 @@
 """The one place that touches private names of Ray and vLLM, for the versions pinned in pyproject.
 
 The seam is two things: a subclass of Ray's `VLLMEngine`, injected through
-`build_llm_deployment(bind_kwargs={"engine_cls": ...})`, and one wrapper around the `generate` of
-vLLM's engine client, which sees token ids and timestamps that the OpenAI layer hides. Requests and
-responses use vLLM's own OpenAI types. tests/integration/test_engine_contract.py holds the names.
+`build_llm_deployment(bind_kwargs={"engine_cls": ...})`, and wrappers around two functions of vLLM's
+engine client: its `generate`, which sees token ids and timestamps that the OpenAI layer hides, and
+its output processor, which sees every step of the engine. Requests and responses use vLLM's own
+OpenAI types. tests/integration/test_engine_contract.py holds the names.
 """
 
 from __future__ import annotations
@@ -24,41 +25,64 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from deployments.embedded import resolve_source
 from deployments.frames import Flag, Frame
-from deployments.trail import Trail
+from deployments.trail import StepFeed, Trail
 
 Endpoint = Literal["chat", "completions"]
 
 _trail: ContextVar[Trail | None] = ContextVar("trail", default=None)
 
 
-def _followed(generate: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-    """Wrap an engine client's `generate` so that it keeps the current request's trail."""
+def _followed(
+    generate: Callable[..., AsyncIterator[Any]], feed: StepFeed | None = None
+) -> Callable[..., AsyncIterator[Any]]:
+    """Wrap an engine client's `generate` so that it keeps the current request's trail.
 
-    async def follow(outputs: AsyncIterator[Any], trail: Trail) -> AsyncIterator[Any]:
+    Args:
+        generate: The client's own; its arguments begin with the prompt, the sampling parameters
+            and the request id.
+        feed: Brings the engine's steps to the trail.
+    """
+
+    async def follow(
+        outputs: AsyncIterator[Any], trail: Trail, request_id: str
+    ) -> AsyncIterator[Any]:
         called = time.monotonic()
-        async for output in outputs:
-            if output.finished:
-                _close(trail, output, called)
-            for choice in output.outputs:
-                ids = choice.token_ids
-                trail.output_tokens += len(ids)
-                trail.new_token_ids.extend(ids)
-            if trail.ttft_s is None and trail.output_tokens:
-                latency = output.metrics.first_token_latency if output.metrics else 0.0
-                trail.ttft_s = (
-                    called - trail.started + latency
-                    if latency
-                    else time.monotonic() - trail.started
-                )
-            yield output
+        if feed is not None:
+            feed.open(request_id, trail)
+        try:
+            async for output in outputs:
+                if output.finished:
+                    _close(trail, output, called)
+                for choice in output.outputs:
+                    ids = choice.token_ids
+                    trail.output_tokens += len(ids)
+                    trail.new_token_ids.extend(ids)
+                    if choice.finish_reason is not None:
+                        trail.ended_choices += 1
+                        trail.cut_choices += choice.finish_reason == "length"
+                if trail.ttft_s is None and trail.output_tokens:
+                    latency = output.metrics.first_token_latency if output.metrics else 0.0
+                    trail.ttft_s = (
+                        called - trail.started + latency
+                        if latency
+                        else time.monotonic() - trail.started
+                    )
+                yield output
+        finally:
+            if feed is not None:
+                feed.close(request_id, trail)
 
     def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         outputs = generate(*args, **kwargs)
         trail = _trail.get()
         if trail is None:
             return outputs
+        prompt = kwargs.get("prompt", args[0] if args else None)
+        request_id = kwargs.get("request_id", args[2] if len(args) > 2 else "")
         trail.running += 1
-        return follow(outputs, trail)
+        if isinstance(prompt, Mapping):
+            trail.prompt_tokens += len(prompt.get("prompt_token_ids") or ())
+        return follow(outputs, trail, request_id)
 
     return wrapper
 
@@ -84,13 +108,21 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
 
     def _start_async_llm_engine(self, *args: Any) -> Any:
         client = super()._start_async_llm_engine(*args)
-        client.generate = _followed(client.generate)
+        feed = StepFeed()
+        processor = client.output_processor
+        processor.process_outputs = feed.wrap(processor.process_outputs, processor.request_states)
+        client.generate = _followed(client.generate, feed)
         return client
 
     @property
     def max_model_len(self) -> int:
         """Context length in tokens that the engine settled on."""
         return int(self._engine_client.model_config.max_model_len)
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Requests that the engine runs side by side; more wait."""
+        return int(self._engine_client.vllm_config.scheduler_config.max_num_seqs)
 
     @property
     def vocab_size(self) -> int:

@@ -5,6 +5,7 @@ It validates nothing itself (vLLM does) and routes nothing; it measures what eac
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -15,10 +16,14 @@ from ray import get_runtime_context, serve
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
-from cluster.accelerators import CPU_WATTS_PER_CORE, inventory, open_counter
+from cluster.accelerators import CPU_WATTS_PER_CORE, inventory
+from cluster.counters import open_counter
+from cluster.device_meter import EnergyMeter, LocalMeter, SharedMeter, connect_device_meter
 from deployments.engine import Endpoint, FrameEngine
 from deployments.frames import Flag, Frame, Reply, encode_observation
-from deployments.metering import ReplicaIdentity, RequestMeter
+from deployments.load_reports import LoadReporter
+from deployments.metering import ReplicaIdentity, RequestMeter, shares_devices
+from deployments.sampling import Sampling
 from deployments.trail import Trail
 
 
@@ -43,20 +48,31 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     ) -> None:
         await super().__init__(llm_config, engine_cls=engine_cls)
         gpu_uuids = await self.engine.device_uuids()
-        on_device = [
-            a for a in inventory() if (a.uuid in gpu_uuids if gpu_uuids else a.name == "cpu")
-        ]
         identity = ReplicaIdentity(
             model=llm_config.model_id,
             replica_id=serve.get_replica_context().replica_id.unique_id,
             node_id=get_runtime_context().get_node_id(),
-            accelerator=on_device[0].name,
+            accelerator=_kind_of_device(gpu_uuids),
             device=",".join(gpu_uuids) or "cpu",
         )
-        counter = open_counter(
-            gpu_uuids=gpu_uuids, pids=[os.getpid()], watts_per_core=watts_per_core
-        )
-        self._meter = RequestMeter(identity, counter)
+        energy: EnergyMeter
+        if gpu_uuids and shares_devices(
+            llm_config.placement_group_config, llm_config.deployment_config
+        ):
+            meters = [
+                await asyncio.to_thread(connect_device_meter, uuid, identity.node_id)
+                for uuid in gpu_uuids
+            ]
+            energy = await SharedMeter.open(identity.replica_id, meters)
+        else:
+            counter = open_counter(
+                gpu_uuids=gpu_uuids, pids=[os.getpid()], watts_per_core=watts_per_core
+            )
+            energy = await LocalMeter.open(counter, self.engine.max_num_seqs)
+        self._meter = RequestMeter(identity, energy)
+        self._sampling = asyncio.create_task(Sampling(self._meter).run())
+        reporter = LoadReporter(self._meter.load, self._meter.set_weights)
+        self._reporting = asyncio.create_task(reporter.run())
 
     async def describe(self, target: str | None = None) -> dict[str, Any]:
         """What routers and the profiling job need to know of this replica.
@@ -66,11 +82,10 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """
         return {
             **asdict(self._meter.identity),
-            "energy_source": self._meter.energy_source,
+            **self._meter.describe(),
             "max_model_len": self.engine.max_model_len,
+            "max_num_seqs": self.engine.max_num_seqs,
             "vocab_size": self.engine.vocab_size,
-            "started_requests": self._meter.started_requests,
-            "ongoing_requests": self._meter.ongoing_requests,
         }
 
     async def answer(
@@ -78,8 +93,9 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         endpoint: Endpoint,
         body: bytes,
         request_id: str,
-        target: str | None = None,
-        avoid: tuple[str, ...] = (),
+        *,
+        origin: str = "",
+        **placement: object,
     ) -> Reply:
         """A whole answer.
 
@@ -87,32 +103,34 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             endpoint: Which of OpenAI's APIs the body belongs to.
             body: JSON as the client sent it.
             request_id: Ends up in the answer's `id`.
-            target: Read by the request router, see `deployments.request_router`.
-            avoid: Likewise.
+            origin: Which router sent it, as `ReplicaLoad.ongoing_by_origin` names it.
+            placement: `target` and `avoid`, read by the request router, see
+                `deployments.request_router`.
         """
         trail = Trail()
-        with self._meter.measure() as measurement:
+        with self._meter.measure(trail, origin) as measurement:
             payload = self._payload(body, request_id)
             status, data = await self.engine.answer(endpoint, payload, trail)
             if status != 200:
                 return status, data, b""
-            return status, data, encode_observation(measurement.finish(trail))
+            return status, data, encode_observation(await measurement.finish())
 
     async def stream(
         self,
         endpoint: Endpoint,
         body: bytes,
         request_id: str,
-        target: str | None = None,
-        avoid: tuple[str, ...] = (),
+        *,
+        origin: str = "",
+        **placement: object,
     ) -> AsyncIterator[Frame]:
         """A streamed answer as frames; the arguments are those of `answer`."""
         trail = Trail()
-        with self._meter.measure() as measurement:
+        with self._meter.measure(trail, origin) as measurement:
             payload = self._payload(body, request_id)
             async for frame in self.engine.frames(endpoint, payload, trail):
                 if frame[2] & Flag.FINISH:
-                    observation = encode_observation(measurement.finish(trail))
+                    observation = encode_observation(await measurement.finish())
                     yield observation, (), int(Flag.OBSERVATION)
                 yield frame
 
@@ -122,3 +140,10 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         payload["model"] = self._meter.identity.model
         payload["request_id"] = request_id
         return payload
+
+
+def _kind_of_device(gpu_uuids: list[str]) -> str:
+    """What profiles call the devices of a replica."""
+    kinds = [a.name for a in inventory() if (a.uuid in gpu_uuids if gpu_uuids else a.uuid is None)]
+    # A MIG slice is none of the node's cards; its meter says what is wrong with it.
+    return kinds[0] if kinds else "unknown"

@@ -21,6 +21,7 @@ Endpoint = Literal["chat", "completions"]
 
 # What a chat template adds to each message: role markers and line ends.
 TOKENS_PER_MESSAGE = 5
+DEFAULT_MAX_TOKENS = 16
 
 
 class ApiError(Exception):
@@ -79,6 +80,7 @@ class RoutingFields(BaseModel):
     policy: str | None = None
     models: list[str] | None = Field(default=None, min_length=1)
     constraints: ConstraintFields | None = None
+    task: str | None = Field(default=None, max_length=64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,9 @@ class ParsedRequest:
         model: As asked for: `auto` or a model's id.
         input_tokens: Estimated prompt tokens, template included.
         max_tokens: The client's bound of generated tokens.
+        output_tokens: Generated tokens where the request leaves no choice, else `None`.
+        choices: Answers that it asks for: prompts times `n`.
+        task: Task class that the client named, empty where it named none.
         weights: `None` for the configured ones.
         policy: `None` for the configured one.
     """
@@ -98,6 +103,9 @@ class ParsedRequest:
     include_usage: bool
     input_tokens: int
     max_tokens: int | None
+    output_tokens: int | None
+    choices: int
+    task: str
     weights: Weights | None
     policy: str | None
     models: tuple[str, ...] | None
@@ -121,12 +129,16 @@ def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
     routing = _routing(data.get("routing"))
     stream_options = _optional(data, "stream_options", dict) or {}
     include_usage = _optional(stream_options, "include_usage", bool, "stream_options.")
+    max_tokens = _max_tokens(data, endpoint)
     return ParsedRequest(
         model=_model(data),
         stream=bool(_optional(data, "stream", bool)),
         include_usage=bool(include_usage),
         input_tokens=_chat_tokens(data) if endpoint == "chat" else _prompt_tokens(data),
-        max_tokens=_max_tokens(data, endpoint),
+        max_tokens=max_tokens,
+        output_tokens=_fixed_tokens(data, max_tokens),
+        choices=_choices(data, endpoint),
+        task=routing.task or "",
         weights=Weights(**routing.weights.model_dump()) if routing.weights else None,
         policy=routing.policy,
         models=tuple(routing.models) if routing.models else None,
@@ -210,7 +222,26 @@ def _max_tokens(data: dict[str, Any], endpoint: Endpoint) -> int | None:
             if value < least:
                 raise _invalid(name, f"must be at least {least}", value)
             return int(value)
+    # OpenAI's default, and vLLM's; `null` means no bound.
+    return DEFAULT_MAX_TOKENS if endpoint == "completions" and "max_tokens" not in data else None
+
+
+def _fixed_tokens(data: dict[str, Any], max_tokens: int | None) -> int | None:
+    """How many tokens will be generated, where vLLM's own fields leave no choice."""
+    if max_tokens is not None and (
+        data.get("ignore_eos") is True or data.get("min_tokens") == max_tokens
+    ):
+        return max_tokens
     return None
+
+
+def _choices(data: dict[str, Any], endpoint: Endpoint) -> int:
+    # vLLM checks `n`; only whether it is 1 matters here.
+    n = data.get("n")
+    n = n if type(n) is int and n > 0 else 1
+    prompt = data.get("prompt")
+    several = endpoint == "completions" and isinstance(prompt, list) and not _is_token_ids(prompt)
+    return n * len(prompt) if several and prompt is not None else n
 
 
 def _chat_tokens(data: dict[str, Any]) -> int:

@@ -22,27 +22,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cluster.telemetry import REPORT_PERIOD_S
 from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback, parse_keys
 from deployments.binding import serve_host
 from deployments.closing_stream import ClosingStream
 from deployments.config import RouterArgs, RouterConfig, describe_errors
+from deployments.deciding import AUTO, Decider
 from deployments.decision_log import DecisionLog
 from deployments.directory import SCALED_TO_ZERO, ModelDirectory
 from deployments.dispatch import Dispatch
 from deployments.error_responses import EXCEPTION_HANDLERS, as_api_error
 from deployments.frames import Flag, Frame, with_member
 from deployments.openai_api import ApiError, Endpoint, ParsedRequest, parse_request
+from deployments.probing import Prober
 from deployments.profile_source import ProfileSource
 from deployments.routing_report import decision_record, routing_object
-from scheduler.engine import Scheduler
+from deployments.shared_state import SharedState
 from scheduler.serialization import decision_to_dict
-from scheduler.types import Decision, Observation, RoutingRequest, Weights
+from scheduler.types import Decision, Observation
 
 logger = logging.getLogger("ray.serve")
 
-AUTO = "auto"
 DIRECTORY_PERIOD_S = 1.0
 STORE_PERIOD_S = 5.0
+LESSON_PERIOD_S = 1.0
+PROBE_PERIOD_S = 5.0
 
 
 class Router:
@@ -55,18 +59,21 @@ class Router:
     # Serve awaits it; the background tasks need the running loop.
     async def __init__(self, args: RouterArgs) -> None:  # type: ignore[misc]
         self._args = args
-        self._config = RouterConfig()
         self._config_fault: str | None = None
-        self._scheduler = Scheduler()
         self._directory = ModelDirectory()
         self._profiles = ProfileSource(args.data_dir)
         self._log = DecisionLog()
-        self._sequence = 0
+        self._shared = SharedState(uuid.uuid4().hex[:12])
+        self._decider = Decider(self._directory, self._profiles, self._shared)
+        self._prober = Prober(self._decider, self._directory, self._shared)
         self._started = int(time.time())
         self._tasks = [
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._directory.refresh)),
             asyncio.create_task(self._repeat(STORE_PERIOD_S, self.refresh)),
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._flush_log)),
+            asyncio.create_task(self._repeat(REPORT_PERIOD_S, self._refresh_loads)),
+            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_lessons)),
+            asyncio.create_task(self._repeat(PROBE_PERIOD_S, self._probe)),
         ]
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -82,7 +89,7 @@ class Router:
         except ValueError as error:
             self._config_fault = f"user_config: {error}"
         else:
-            self._config, self._config_fault = config, None
+            self._decider.config, self._config_fault = config, None
             self._directory.configure([model.id for model in config.models])
         if self._config_fault:
             logger.error("the configuration of before stays in use: %s", self._config_fault)
@@ -146,16 +153,17 @@ class Router:
     async def _complete(self, request: Request, endpoint: Endpoint) -> Response:
         body = await self._body(request)
         parsed = parse_request(body, endpoint)
-        decision = self._decide(parsed)
+        decision = self._decider.decide(parsed)
         dispatch = Dispatch(
             entry=self._directory[decision.model],
             endpoint=endpoint,
             body=body,
             request_id=decision.decision_id,
             timeout_s=self._args.request_timeout_s,
+            origin=self._shared.loads.router_id,
         )
         headers = {"x-routed-model": decision.model, "x-decision-id": decision.decision_id}
-        self._sequence += 1
+        self._decider.decisions += 1
         if parsed.stream:
             frames = dispatch.frames()
             # The status line waits for the first frame, so that a refusal keeps its status.
@@ -171,7 +179,7 @@ class Router:
         except BaseException as error:
             self._log_failure(decision, error)
             raise
-        self._log.add(decision_record(decision, dispatch.observation))
+        self._finish(decision, dispatch.observation, parsed)
         report = routing_object(decision, dispatch.observation)
         data = with_member(data, b"routing", orjson.dumps(report))
         return Response(data, headers=headers, media_type="application/json")
@@ -201,7 +209,7 @@ class Router:
                 yield data
                 data, _, flags = await anext(frames)
         except StopAsyncIteration:
-            self._log.add(decision_record(decision, dispatch.observation))
+            self._finish(decision, dispatch.observation, parsed)
         except Exception as error:
             # The answer is cut: an error event and no end marker, so that it cannot look whole.
             self._log_failure(decision, error, dispatch.observation)
@@ -209,10 +217,16 @@ class Router:
         except BaseException as error:
             if flags & Flag.DONE:
                 # Many clients hang up on the end marker.
-                self._log.add(decision_record(decision, dispatch.observation))
+                self._finish(decision, dispatch.observation, parsed)
             else:
                 self._log_failure(decision, error, dispatch.observation)
             raise
+
+    def _finish(
+        self, decision: Decision, observation: Observation | None, parsed: ParsedRequest
+    ) -> None:
+        self._log.add(decision_record(decision, observation))
+        self._decider.learn(parsed, decision, observation)
 
     def _log_failure(
         self, decision: Decision, error: BaseException, observation: Observation | None = None
@@ -225,24 +239,6 @@ class Router:
         else:
             text = "the client went away"
         self._log.add(decision_record(decision, observation, error=text))
-
-    def _decide(self, parsed: ParsedRequest) -> Decision:
-        state = self._directory.cluster_state(self._profiles.current, self._config.static_model)
-        request = RoutingRequest(
-            decision_id=uuid.uuid4().hex,
-            input_tokens={m.model: parsed.input_tokens for m in state.models},
-            max_tokens=parsed.max_tokens,
-            weights=parsed.weights or Weights(**self._config.default_weights.model_dump()),
-            policy=parsed.policy or self._config.default_policy,
-            models=parsed.models,
-            constraints=parsed.constraints,
-            sequence=self._sequence,
-        )
-        if parsed.model == AUTO:
-            return self._scheduler.decide(request, state)
-        if parsed.model not in self._directory:
-            raise self._unknown_model(parsed.model)
-        return self._scheduler.pin(request, state, parsed.model)
 
     async def _body(self, request: Request) -> bytes:
         limit = self._args.max_body_bytes
@@ -259,7 +255,7 @@ class Router:
 
     async def _dry_run(self, request: Request) -> Response:
         parsed = parse_request(await self._body(request), None)
-        return _json(decision_to_dict(self._decide(parsed)))
+        return _json(decision_to_dict(self._decider.decide(parsed)))
 
     async def _list_models(self, _: Request) -> Response:
         names = [AUTO, *(entry.model for entry in self._directory.entries())]
@@ -268,7 +264,7 @@ class Router:
     async def _get_model(self, request: Request) -> Response:
         name = request.path_params["model"]
         if name != AUTO and name not in self._directory:
-            raise self._unknown_model(name)
+            raise self._decider.unknown_model(name)
         return _json(self._model_card(name))
 
     def _model_card(self, name: str) -> dict[str, Any]:
@@ -302,7 +298,7 @@ class Router:
 
     async def _health(self, _: Request) -> Response:
         faults = [fault for fault in (self._config_fault, *self._profiles.faults()) if fault]
-        states = self._directory.cluster_state(self._profiles.current, None).models
+        states = self._decider.state().models
         models = {
             state.model: {
                 "available": state.unavailable is None,
@@ -324,19 +320,19 @@ class Router:
             }
         )
 
-    def _unknown_model(self, name: str) -> ApiError:
-        known = ", ".join([AUTO, *(entry.model for entry in self._directory.entries())])
-        return ApiError(
-            404,
-            f"model: unknown {name!r}, known: {known}",
-            param="model",
-            code="model_not_found",
-        )
-
     # Background
 
     async def _flush_log(self) -> None:
         await self._log.flush(self._profiles.store)
+
+    async def _refresh_loads(self) -> None:
+        await self._shared.refresh_loads(self._profiles.store, self._directory.ongoing)
+
+    async def _probe(self) -> None:
+        await self._prober.probe(PROBE_PERIOD_S)
+
+    async def _exchange_lessons(self) -> None:
+        await self._shared.exchange_lessons(self._profiles.store)
 
     async def _repeat(self, period_s: float, action: Callable[[], Awaitable[object]]) -> None:
         failing = False

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from scheduler.serialization import decision_to_dict
+from scheduler.serialization import decision_to_dict, interval_list
 from scheduler.types import Decision, Observation
 
 
@@ -19,6 +19,7 @@ def routing_object(decision: Decision, observation: Observation | None) -> dict[
         "score": None,
         "predicted": None,
         "actual": None,
+        "energy_joules": None,
         "energy_source": None,
     }
     if decision.candidates:
@@ -27,8 +28,11 @@ def routing_object(decision: Decision, observation: Observation | None) -> dict[
         report["predicted"] = {
             "output_tokens": prediction.output_tokens,
             "runtime_s": prediction.runtime_s,
+            "runtime_interval_s": interval_list(prediction.runtime_interval_s),
             "energy_joules": prediction.energy_joules,
+            "energy_interval_joules": interval_list(prediction.energy_interval_joules),
             "accuracy": decision.chosen.accuracy,
+            "concurrency": prediction.concurrency,
         }
     if observation is not None:
         report["actual"] = {
@@ -36,6 +40,7 @@ def routing_object(decision: Decision, observation: Observation | None) -> dict[
             "runtime_s": observation.runtime_s,
             "energy_joules": observation.energy_joules,
         }
+        report["energy_joules"] = observation.energy_joules
         report["energy_source"] = observation.energy_source
     return report
 

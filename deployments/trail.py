@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -13,11 +15,21 @@ class Trail:
     Attributes:
         started: `time.monotonic()` at arrival.
         new_token_ids: Generated since the last look; the reader takes them out.
+        prompt_tokens: Handed to the engine so far, whether it has begun with them or not.
+        decoded: Generated so far. An answer that is not streamed has its other figures only at
+            the end, this one always.
+        on_step: Told of each step of the engine that did something for this request: prompt
+            tokens computed, cached ones not included, and tokens generated.
         running: Generations (prompts of the request) that have not finished.
+        ended_choices: Choices of them that have ended.
+        cut_choices: Those that a limit on their tokens ended, not the model.
     """
 
     started: float = field(default_factory=time.monotonic)
     new_token_ids: list[int] = field(default_factory=list)
+    prompt_tokens: int = 0
+    decoded: int = 0
+    on_step: Callable[[int, int], None] | None = None
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0
@@ -25,9 +37,67 @@ class Trail:
     ttft_s: float | None = None
     running: int = 0
     finished: bool = False
+    ended_choices: int = 0
+    cut_choices: int = 0
+
+    @property
+    def cut(self) -> bool:
+        """All choices were ended by a limit on their tokens."""
+        return 0 < self.cut_choices == self.ended_choices
 
     def take_token_ids(self) -> tuple[int, ...]:
         """The new token ids, once."""
         taken = tuple(self.new_token_ids)
         self.new_token_ids.clear()
         return taken
+
+    def step(self, prefill: int, decode: int) -> None:
+        """One step of the engine: prompt tokens that it computed, and tokens that it generated."""
+        self.decoded += decode
+        if self.on_step is not None:
+            self.on_step(prefill, decode)
+
+
+class StepFeed:
+    """Brings the engine's steps to the trails of their requests, by the requests' ids.
+
+    vLLM hands on the outputs of an answer that is not streamed only when it is whole; what its
+    engine reports after each step has the tokens of all requests.
+    """
+
+    def __init__(self) -> None:
+        self._trails: dict[str, Trail] = {}
+
+    def open(self, request_id: str, trail: Trail) -> None:
+        """Steps of this request concern this trail from now on."""
+        self._trails[request_id] = trail
+
+    def close(self, request_id: str, trail: Trail) -> None:
+        """The request is over."""
+        # A client's id can be in use twice.
+        if self._trails.get(request_id) is trail:
+            del self._trails[request_id]
+
+    def wrap(
+        self, process_outputs: Callable[..., Any], states: Mapping[str, Any]
+    ) -> Callable[..., Any]:
+        """The `process_outputs` of vLLM's `OutputProcessor`, reading along.
+
+        Args:
+            process_outputs: The processor's own.
+            states: Its `request_states`, by the engine's id of a request.
+        """
+
+        def reading_along(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+            # Before the processor's own turn, which forgets requests that are done.
+            for output in outputs:
+                state = states.get(output.request_id)
+                trail = state and self._trails.get(state.external_req_id)
+                if trail:
+                    prefill = output.prefill_stats
+                    trail.step(
+                        prefill.num_computed_tokens if prefill else 0, len(output.new_token_ids)
+                    )
+            return process_outputs(outputs, *args, **kwargs)
+
+        return reading_along

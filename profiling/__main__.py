@@ -1,4 +1,4 @@
-"""`python -m profiling run | fit | publish | accuracy | plot | report`."""
+"""`python -m profiling run | fit | publish | accuracy | plot | report | lengths | drift`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ COMMANDS = {
     "accuracy": _Command("profiling.accuracy", "measure the share of right answers of each model"),
     "plot": _Command("profiling.plots", "draw trade-offs, score changes, dominance and residuals"),
     "report": _Command("profiling.report", "print what a profile set or raw profiles say"),
+    "lengths": _Command("profiling.lengths", "replay how well lengths of answers are foreseen"),
+    "drift": _Command("profiling.drift", "replay how far correction makes up for drift"),
 }
 
 

@@ -15,9 +15,8 @@ from profiling.regression import Regression, Sample, choose, regress_all
 from scheduler.profiles import ModelProfile, Moments, ProfileSet, Reference
 
 TARGETS: Mapping[str, str] = {"runtime": "runtime_s", "energy": "energy_joules"}
+CONFIGURATION = ("input_tokens", "output_tokens", "concurrency")
 DEFAULT_MEAN_OUTPUT_TOKENS = 128.0
-# Below this the rows without company are too few, and rows under load are better than none.
-ENOUGH_ALONE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class TargetReport:
         tried: Every form by every estimator; `linear` by `ols` is always the first.
         chosen: The one of them that serves.
         why: In words, where it is not simply the first one.
-        notes: What the data could not tell.
+        notes: What the data could not tell, and forms that were not tried.
     """
 
     model: str
@@ -77,33 +76,35 @@ def fit_profiles(frame: pd.DataFrame, options: FitOptions) -> FitResult:
         frame: Cleaned trials, as `profiling.store.read_trials` returns them; at least one row.
         options: What the data does not say.
     """
-    groups = [_unloaded(group) for _, group in frame.groupby(["model", "accelerator"])]
     profiles: list[ModelProfile] = []
     reports: list[TargetReport] = []
-    for group in groups:
+    for _, group in frame.groupby(["model", "accelerator"]):
         runtime, energy = (_report(group, target, options) for target in TARGETS)
         profiles.append(_profile(group, runtime, energy, options))
         reports += [runtime, energy]
-    reference = _reference(pd.concat(groups), profiles)
+    reference = _reference(frame, profiles)
     return FitResult(ProfileSet(tuple(profiles), reference, options.source), tuple(reports))
 
 
-def _unloaded(group: pd.DataFrame) -> pd.DataFrame:
-    alone = group[group["concurrency"] == 1]
-    return alone if len(alone) >= ENOUGH_ALONE else group
+def sample_of(trials: pd.DataFrame, target: str) -> Sample:
+    """The measurements of one cost, repeats of a configuration in one group.
+
+    Args:
+        trials: Of one model on one kind of accelerator.
+        target: Key of `TARGETS`.
+    """
+    tin, tout, concurrency = (trials[name].to_numpy(np.float64) for name in CONFIGURATION)
+    return Sample(
+        input_tokens=tin,
+        output_tokens=tout,
+        concurrency=concurrency,
+        cost=trials[TARGETS[target]].to_numpy(np.float64),
+        groups=np.asarray(trials.groupby(list(CONFIGURATION)).ngroup(), dtype=np.int64),
+    )
 
 
 def _report(group: pd.DataFrame, target: str, options: FitOptions) -> TargetReport:
-    configuration = group.groupby(["input_tokens", "output_tokens", "concurrency"]).ngroup()
-    sample = Sample(
-        input_tokens=group["input_tokens"].to_numpy(np.float64),
-        output_tokens=group["output_tokens"].to_numpy(np.float64),
-        cost=group[TARGETS[target]].to_numpy(np.float64),
-        groups=np.asarray(configuration, dtype=np.int64),
-    )
-    tried, notes = regress_all(sample, options.seed)
-    if (group["concurrency"] != 1).any():
-        notes.append(f"fewer than {ENOUGH_ALONE} trials at concurrency 1: fitted on all trials")
+    tried, notes = regress_all(sample_of(group, target), options.seed)
     chosen, why = choose(tried, options.form, options.estimator)
     return TargetReport(
         model=str(group["model"].iloc[0]),
@@ -128,6 +129,7 @@ def _profile(
         energy_source="+".join(sorted(set(group["energy_source"]))),
         input_tokens_range=_range(group["input_tokens"]),
         output_tokens_range=_range(group["output_tokens"]),
+        concurrency_range=_range(group["concurrency"]),
         mean_output_tokens=options.mean_output_tokens.get(
             runtime.model, DEFAULT_MEAN_OUTPUT_TOKENS
         ),
@@ -137,8 +139,8 @@ def _profile(
     )
 
 
-def _range(tokens: pd.Series[int]) -> tuple[int, int]:
-    return int(tokens.min()), int(tokens.max())
+def _range(values: pd.Series[int]) -> tuple[int, int]:
+    return int(values.min()), int(values.max())
 
 
 def _reference(trials: pd.DataFrame, profiles: list[ModelProfile]) -> Reference:

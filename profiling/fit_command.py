@@ -8,16 +8,18 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from cluster.files import write_atomic
 from profiling.accuracy import read_accuracies
 from profiling.errors import InputError
 from profiling.fit import FitOptions, fit_profiles
+from profiling.plots import plot_predictions
 from profiling.regression import ESTIMATORS
 from profiling.report import SUMMARY_FILE, as_json, print_result, summary_csv
 from profiling.store import read_trials
-from scheduler.profiles import FORMS
+from scheduler.profiles import FORMS, ProfileSet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help=f"write {SUMMARY_FILE} there",
     )
+    add(
+        "--plots",
+        type=Path,
+        metavar="FOLDER",
+        help="draw predicted against actual costs there, as PNG and SVG",
+    )
     add("--json", action="store_true", help="print JSON instead of tables")
 
 
@@ -121,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
         ),
     )
+    if args.plots is not None:
+        _plot(result.profile_set, frame, args)
     _write("--output", args.output, result.profile_set.to_json())
     if args.export_dir is not None:
         _write("--export-dir", args.export_dir / SUMMARY_FILE, summary_csv(result))
@@ -167,6 +177,13 @@ def _number(option: str, model: str, text: str, high: float) -> float:
     if not (math.isfinite(value) and 0 <= value <= high):
         raise InputError(f"{option}: {model}: must be in 0..{high:g}, got {text!r}")
     return value
+
+
+def _plot(profiles: ProfileSet, trials: pd.DataFrame, args: argparse.Namespace) -> None:
+    try:
+        plot_predictions(profiles, trials, args.plots, args.input.name)
+    except OSError as error:
+        raise InputError(f"--plots: {args.plots} cannot be written: {error.strerror}") from error
 
 
 def _write(option: str, path: Path, text: str) -> None:

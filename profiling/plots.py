@@ -26,7 +26,8 @@ from profiling.figures.predictions import Comparison, draw_predictions
 from profiling.figures.scores import ScoredDecision, draw_scores
 from profiling.figures.style import ModelStyle, house_style, model_styles, save_figure
 from profiling.figures.tradeoffs import draw_tradeoffs
-from profiling.fit import TARGETS
+from profiling.fit import sample_of
+from profiling.regression import regress
 from profiling.store import read_trials
 from scheduler.engine import Scheduler
 from scheduler.errors import NoCandidateError, SchedulerError
@@ -146,7 +147,26 @@ def _predictions(inputs: _Inputs, styles: dict[str, ModelStyle]) -> Figure:
     comparisons = list(_compare(inputs.profiles, inputs.trials))
     if not comparisons:
         raise _SkippedError(f"no model of {inputs.trials_source} has a profile")
-    return draw_predictions(comparisons, styles, inputs.trials_source)
+    return draw_predictions(comparisons, inputs.trials_source)
+
+
+def plot_predictions(
+    profiles: ProfileSet, trials: pd.DataFrame, folder: Path, source: str
+) -> list[Path]:
+    """Write the figure `predictions` of profiles that were fitted on these very trials.
+
+    Args:
+        profiles: At least one.
+        trials: As `profiling.store.read_trials` returns them.
+        folder: Made if it does not exist.
+        source: Name of the trials.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    with house_style():
+        figure = draw_predictions(list(_compare(profiles, trials)), source)
+        return save_figure(figure, folder, "predictions")
 
 
 _FIGURES: dict[str, Callable[[_Inputs, dict[str, ModelStyle]], Figure]] = {
@@ -183,16 +203,19 @@ def _compare(profiles: ProfileSet, trials: pd.DataFrame) -> Iterator[Comparison]
         own = of_model[of_model["accelerator"].isin([profile.accelerator, UNKNOWN])]
         if own.empty:
             continue
-        tokens = list(zip(own["input_tokens"], own["output_tokens"], strict=True))
-        for target, regression in (("runtime", profile.runtime), ("energy", profile.energy)):
-            yield Comparison(
-                model=name,
-                target=target,
-                regression=regression,
-                predicted=np.array([regression.predict(*counts) for counts in tokens]),
-                actual=own[TARGETS[target]].to_numpy(np.float64),
-                loaded=(own["concurrency"] > 1).to_numpy(np.bool_),
-            )
+        for target, serving in (("runtime", profile.runtime), ("energy", profile.energy)):
+            sample = sample_of(own, target)
+            linear = regress(sample, "linear", "ols").model
+            for role, regression in (("for comparison:", linear), ("serves:", serving)):
+                yield Comparison(
+                    model=name,
+                    target=target,
+                    role=role,
+                    regression=regression,
+                    predicted=sample.design(regression.form) @ np.array(regression.coefficients),
+                    actual=sample.cost,
+                    concurrency=sample.concurrency,
+                )
 
 
 def _named(profiles: ProfileSet) -> dict[str, ModelProfile]:

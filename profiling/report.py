@@ -23,21 +23,27 @@ from scheduler.profiles import FORMS, LinearModel, ProfileSet
 SUMMARY_FILE = "model_regression_summary.csv"
 
 _UNITS = {"runtime": "s", "energy": "J"}
-_PER = {"1": "", "tin": "/token", "tout": "/token", "tin*tout": "/token²", "ctx": "/token²"}
+_PER = {
+    **dict.fromkeys(("1", "1/c"), ""),
+    **dict.fromkeys(("tin", "tout", "tin*c", "tout*c", "tin/c", "tout/c"), "/token"),
+    **dict.fromkeys(("tin*tout", "ctx"), "/token²"),
+}
+_WORDS = ("", "model", "accelerator", "form/estimator", "unit", "term")
 _SUMMARY_TERMS = {"const": 0, "in_tokens": 1, "out_tokens": 2}
 
 
 def print_result(result: FitResult, console: Console) -> None:
     """Every regression that was tried, the chosen one marked, and the coefficients that matter.
 
-    The linear OLS is always among those with coefficients.
+    The chosen one comes first, then the others that may serve, by their error, then those that may
+    not. The linear OLS is always among those with coefficients.
     """
     for report in result.reports:
         console.print(_tried(report))
+        for line in _notes(report):
+            console.print(line, highlight=False, markup=False)
         models = {_name(r.model): r.model for r in (report.chosen, report.tried[0])}
         console.print(_coefficients(models.values(), report.target))
-        for line in _notes(report):
-            console.print(f"  [yellow]{line}[/]", highlight=False)
         console.print()
     console.print(f"profile set [bold]{result.profile_set.version}[/]", highlight=False)
 
@@ -51,7 +57,8 @@ def print_profiles(profiles: ProfileSet, console: Console) -> None:
             f"  accuracy {accuracy}"
             + (f" ({profile.accuracy_source})" if profile.accuracy_source else "")
             + f"; input {_span(profile.input_tokens_range)},"
-            + f" output {_span(profile.output_tokens_range)} tokens;"
+            + f" output {_span(profile.output_tokens_range)} tokens,"
+            + f" concurrency {_span(profile.concurrency_range)};"
             + f" energy from {profile.energy_source}; source: {profile.source or 'not named'}",
             highlight=False,
         )
@@ -113,6 +120,7 @@ def as_json(result: FitResult) -> list[dict[str, Any]]:
                     "median_ape": r.median_ape,
                     "negative_share": r.negative_share,
                     "objection": r.objection,
+                    "heldout_by_concurrency": dict(r.heldout_by_concurrency),
                 }
                 for r in report.tried
             ],
@@ -176,9 +184,12 @@ def _tried(report: TargetReport) -> Table:
     table = _table(
         f"{report.model} on {report.accelerator}: {TARGETS[report.target]},"
         f" {report.chosen.model.n:,} trials",
-        ("", "form/estimator", "R²", "MAPE", "held-out", "median", "negative"),
+        ("", "form/estimator", "R²", "MAPE", "held-out", "median", "below 0"),
     )
-    for regression in report.tried:
+    ranked = sorted(
+        report.tried, key=lambda r: (r is not report.chosen, r.objection is not None, r.error)
+    )
+    for regression in ranked:
         chosen = regression is report.chosen
         table.add_row(
             "→" if chosen else "✗" if regression.objection else "",
@@ -191,15 +202,20 @@ def _tried(report: TargetReport) -> Table:
 
 
 def _notes(report: TargetReport) -> list[str]:
+    chosen = report.chosen
+    lines = [f"→ {_name(chosen.model)} serves" + (f": {report.why}" if report.why else "")]
+    if chosen.heldout_by_concurrency:
+        errors = chosen.heldout_by_concurrency.items()
+        lines.append(
+            "held-out by concurrency: "
+            + ", ".join(f"{concurrency}: {_percent(error)}" for concurrency, error in errors)
+        )
     rejected: dict[str, list[str]] = {}
     for regression in report.tried:
         if regression.objection:
             rejected.setdefault(regression.objection, []).append(_name(regression.model))
-    return [
-        f"→ {_name(report.chosen.model)} serves" + (f": {report.why}" if report.why else ""),
-        *(f"✗ {objection}: {', '.join(names)}" for objection, names in rejected.items()),
-        *report.notes,
-    ]
+    lines += [f"✗ {objection}: {', '.join(names)}" for objection, names in rejected.items()]
+    return [*lines, *report.notes]
 
 
 def _coefficients(models: Iterable[LinearModel], target: str) -> Table:
@@ -218,10 +234,15 @@ def _coefficients(models: Iterable[LinearModel], target: str) -> Table:
 
 
 def _table(title: str, columns: Iterable[str]) -> Table:
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for name in columns:
-        words = name in ("", "model", "accelerator", "form/estimator", "unit", "term")
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in _WORDS else "right", no_wrap=True)
     return table
 
 

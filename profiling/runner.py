@@ -188,6 +188,7 @@ class TrialRunner:
         self, plan: TrialPlan, observations: Sequence[Observation], started_at: float
     ) -> Trial:
         first_tokens = [o.ttft_s for o in observations if o.ttft_s is not None]
+        joules = [o.energy_joules for o in observations if o.energy_joules is not None]
         return Trial(
             run_id=self._run_id,
             model=self._replica.model,
@@ -202,7 +203,7 @@ class TrialRunner:
             queue_time_s=fmean(o.queue_time_s for o in observations),
             ttft_s=fmean(first_tokens) if first_tokens else None,
             runtime_s=fmean(o.runtime_s for o in observations),
-            energy_joules=fmean(o.energy_joules for o in observations),
+            energy_joules=fmean(joules) if len(joules) == len(observations) else None,
             energy_source=observations[0].energy_source,
             started_at=started_at,
         )

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -43,8 +43,9 @@ class Trial:
         cached_input_tokens: Prompt tokens that came from the prefix cache.
         ttft_s: To the first token, `None` where the replica did not stream.
         runtime_s: End to end, in the replica.
-        energy_joules: Of one request, its share of what ran beside it.
-        energy_source: `nvml`, `rapl` or `cpu_time`.
+        energy_joules: Of one request, its share of what ran beside it; `None` where the counter
+            failed during the trial.
+        energy_source: `nvml`, `nvml_power`, `rapl` or `cpu_time`.
         started_at: Unix time in seconds.
     """
 
@@ -60,7 +61,7 @@ class Trial:
     queue_time_s: float
     ttft_s: float | None
     runtime_s: float
-    energy_joules: float
+    energy_joules: float | None
     energy_source: str
     started_at: float
 
@@ -72,6 +73,10 @@ class Trial:
 
 COLUMNS = tuple(field.name for field in fields(Trial))
 REQUIRED = ("model", "input_tokens", "output_tokens", "runtime_s", "energy_joules")
+WORDS = ("run_id", "model", "accelerator")
+# No request has more tokens or neighbours than this, nor seconds or joules outside of these.
+MOST_TOKENS = 10**9
+LEAST_COST, MOST_COST = 1e-9, 1e9
 
 # Only names whose unit is beyond doubt: a bare `runtime` may be milliseconds.
 SYNONYMS: Mapping[str, str] = {
@@ -248,21 +253,32 @@ def _files(path: Path) -> list[Path]:
 
 def _read_file(path: Path) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(("run_id", "model", "accelerator"), str))
+        # Apart, because pandas gives the second of two equal names another name.
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+        names = [_column(title) for title in header]
+        words = {title: str for title, name in zip(header, names, strict=True) if name in WORDS}
+        frame = pd.read_csv(path, dtype=words)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{path}: not a readable CSV: {str(error).splitlines()[0]}") from error
-    there = ", ".join(map(str, frame.columns))
-    names: dict[str, str] = {}
-    for column in frame.columns:
-        plain = str(column).strip().lower()
-        name = SYNONYMS.get(plain, plain)
-        if name in names.values():
-            raise InputError(f"{path}: two columns mean {name!r}; there are: {there}")
-        names[column] = name
+    there = ", ".join(header)
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise InputError(f"{path}: the rows have more fields than the header; there are: {there}")
+    columns: dict[str, pd.Series[Any]] = {}
+    for position, name in enumerate(names):
+        values = frame.iloc[:, position]
+        # An exact copy does no harm; of two that differ nobody knows which one is right.
+        if name in COLUMNS and not columns.setdefault(name, values).equals(values):
+            raise InputError(f"{path}: two columns mean {name!r} and differ; there are: {there}")
+        columns[name] = values
     for name in REQUIRED:
-        if name not in names.values():
+        if name not in columns:
             raise InputError(f"{path}: column {name!r} is missing; there are: {there}")
-    return frame.rename(columns=names)
+    return pd.DataFrame(columns)
+
+
+def _column(title: str) -> str:
+    plain = title.strip().lower()
+    return SYNONYMS.get(plain, plain)
 
 
 def _clean(frame: pd.DataFrame) -> tuple[pd.DataFrame, Cleaning]:
@@ -283,8 +299,11 @@ def _clean(frame: pd.DataFrame) -> tuple[pd.DataFrame, Cleaning]:
         faults[f"with {name} that is not a whole number above 0"] = (frame[name] < 1) | (
             frame[name] % 1 != 0
         )
+        faults[f"with {name} above {MOST_TOKENS:,}"] = frame[name] > MOST_TOKENS
     for name in costs:
         faults[f"with {name} not above 0"] = frame[name] <= 0
+        possible = frame[name].between(LEAST_COST, MOST_COST)
+        faults[f"with {name} outside {LEAST_COST:g}..{MOST_COST:g}"] = ~possible
     for name in ("ttft_s", "queue_time_s"):
         value = frame.get(name, absent)
         faults[f"with {name} outside 0..runtime_s"] = (value < 0) | (value > frame["runtime_s"])

@@ -12,9 +12,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from profiling.errors import InputError
 from profiling.store import TrialKey
+
+# Of so many random grids the one that leaves the least room between its configurations empty is
+# taken: with a handful of configurations under load, chance would often make all of them short.
+DRAWS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +66,20 @@ class Grid:
     repeats: int
 
 
+# Half of the trials run alone, as most requests do.
 FULL = Grid(
-    input_tokens=Span(16, 2048),
+    input_tokens=Span(16, 1500),
     output_tokens=Span(4, 256),
-    concurrencies=(1, 1, 4, 16),
+    concurrencies=(1, 1, 1, 2, 4, 8),
     configurations=40,
     repeats=2,
 )
-# Three models in a minute on a slow CPU: about 10 s each at 40 ms a generated token.
+# Three models in a minute on a slow CPU. Both ends of the load and nothing between: three trials
+# at the far end tell more about a straight line than one at each of three places.
 QUICK = Grid(
     input_tokens=Span(16, 512),
-    output_tokens=Span(4, 48),
-    concurrencies=(1, 1, 1, 4),
+    output_tokens=Span(4, 64),
+    concurrencies=(1, 1, 1, 8),
     configurations=12,
     repeats=1,
 )
@@ -97,8 +104,9 @@ class TrialPlan:
 def plan_trials(grid: Grid, *, seed: int, max_model_len: int | None = None) -> list[TrialPlan]:
     """Draw the trials of a grid, in the order to run them.
 
-    Repeats come after all configurations had their turn, in another order, so that a drift of the
-    machine spreads over all lengths.
+    The configurations fill the space of lengths and concurrency evenly, and so do those at the
+    beginning of the plan. Repeats come after all configurations had their turn, in another order,
+    so that a drift of the machine spreads over all lengths.
 
     Args:
         grid: What to cover.
@@ -111,18 +119,17 @@ def plan_trials(grid: Grid, *, seed: int, max_model_len: int | None = None) -> l
     if max_model_len is not None and max_model_len < 2:
         raise InputError(f"max_model_len: must be at least 2, got {max_model_len}")
     rng = np.random.default_rng(seed)
-    n = grid.configurations
-    drawn = zip(
-        _lengths(grid.input_tokens, n, rng),
-        _lengths(grid.output_tokens, n, rng),
-        _in_turn(grid.concurrencies, n, rng),
-        strict=True,
-    )
-    configurations = [(*_fit(tin, tout, max_model_len), side) for tin, tout, side in drawn]
+    grids = [_draw(grid, max_model_len, rng) for _ in range(DRAWS)]
+    # A maximin design (Johnson, Moore and Ylvisaker, "Minimax and maximin distance designs", 1990).
+    configurations = max(grids, key=lambda drawn: _closest(_distances(drawn)))
+    distances = _distances(configurations)
+    # However short the plan is cut, requests without company are in it.
+    sides = np.array([side for *_, side in configurations])
+    alone = np.flatnonzero(sides == sides.min())
     order = [
         (repeat, configurations[index])
         for repeat in range(grid.repeats)
-        for index in rng.permutation(n)
+        for index in _far_first(distances, int(rng.choice(alone)))
     ]
     # One sequence for all, because two trials with one prompt would share the prefix cache.
     seeds = rng.choice(2**31, size=len(order), replace=False)
@@ -177,6 +184,43 @@ def prompt_token_ids(
         raise InputError(f"vocab_size: no token of {vocab_size} is left to draw from")
     drawn: list[int] = np.random.default_rng(seed).choice(allowed, size=n).tolist()
     return drawn
+
+
+def _draw(
+    grid: Grid, max_model_len: int | None, rng: np.random.Generator
+) -> list[tuple[int, int, int]]:
+    drawn = zip(
+        _lengths(grid.input_tokens, grid.configurations, rng),
+        _lengths(grid.output_tokens, grid.configurations, rng),
+        _in_turn(grid.concurrencies, grid.configurations, rng),
+        strict=True,
+    )
+    return [(*_fit(tin, tout, max_model_len), side) for tin, tout, side in drawn]
+
+
+def _distances(configurations: Sequence[tuple[int, int, int]]) -> npt.NDArray[np.float64]:
+    """Between each two, in a cube whose sides are the logarithmic ranges of the three values."""
+    points = np.log(np.array(configurations, dtype=np.float64))
+    ranges = np.ptp(points, axis=0)
+    points /= np.where(ranges > 0, ranges, 1)
+    distances: npt.NDArray[np.float64] = np.sqrt(((points[:, None] - points) ** 2).sum(axis=2))
+    return distances
+
+
+def _closest(distances: npt.NDArray[np.float64]) -> float:
+    others = ~np.eye(len(distances), dtype=np.bool_)
+    return float(distances[others].min(initial=np.inf))
+
+
+def _far_first(distances: npt.NDArray[np.float64], first: int) -> list[int]:
+    """All indices, the next one always the farthest from those before it."""
+    order = [first]
+    to_nearest = distances[first]
+    while len(order) < len(distances):
+        to_nearest = np.minimum(to_nearest, distances[order[-1]])
+        to_nearest[order] = -1
+        order.append(int(to_nearest.argmax()))
+    return order
 
 
 def _lengths(wanted: Span | tuple[int, ...], n: int, rng: np.random.Generator) -> list[int]:

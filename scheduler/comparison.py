@@ -5,24 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import overload
 
 from scheduler.normalization import DEFAULT_TEMPERATURE, StageColumns, normalize_metric
-from scheduler.predictor import PredictedCosts, predict
-from scheduler.profiles import ModelProfile
-from scheduler.types import Candidate, Metric, ModelState
+from scheduler.predictor import Contender, PredictedCosts, predict
+from scheduler.types import Candidate, Metric
 
 UNKNOWN_ACCURACY = 0.5
 """Stands in where no candidate has an accuracy: all get the same, so that it decides nothing."""
-
-
-class Contender(NamedTuple):
-    """A model that can take the request, with what predicting its costs takes."""
-
-    model: ModelState
-    profile: ModelProfile
-    input_tokens: int
-    output_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +33,13 @@ class Comparison:
 
     def candidate(self, index: int, score: float) -> Candidate:
         """One candidate with everything that is known of it."""
-        model, profile, input_tokens, output_tokens = self.contenders[index]
+        contender = self.contenders[index]
         return Candidate(
-            model=model.model,
+            model=contender.model.model,
             score=score,
-            prediction=predict(profile, input_tokens, output_tokens),
+            prediction=predict(contender),
             accuracy=self.accuracies[index],
-            accuracy_imputed=profile.accuracy is None,
+            accuracy_imputed=contender.profile.accuracy is None,
             stages={metric: columns.row(index) for metric, columns in self.stages.items()},
         )
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scheduler.comparison import Contender
 from scheduler.errors import InvalidRequestError
 from scheduler.output_length import expected_output_tokens
-from scheduler.predictor import PredictedCosts
+from scheduler.predictor import Contender, PredictedCosts
 from scheduler.profiles import ModelProfile
 from scheduler.types import (
     ClusterState,
@@ -72,8 +71,8 @@ def contend(request: RoutingRequest, model: ModelState, profile: ModelProfile) -
         raise InvalidRequestError(
             "input_tokens", f"no token count for model {model.model!r}"
         ) from None
-    output_tokens = expected_output_tokens(request, profile, input_tokens, model.max_model_len)
-    return Contender(model, profile, input_tokens, output_tokens)
+    output_tokens = expected_output_tokens(request, model, profile, input_tokens)
+    return Contender(request, model, profile, input_tokens, output_tokens)
 
 
 def broken_constraints(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.comparison import Contender, RankedCandidates, compare
+from scheduler.comparison import RankedCandidates, compare
 from scheduler.eligibility import broken_constraints, contend, eligible_models, unknown_models
 from scheduler.errors import InvalidPredictionError, InvalidRequestError, NoCandidateError
 from scheduler.normalization import DEFAULT_TEMPERATURE
 from scheduler.policies import get_policy
-from scheduler.predictor import PredictedCosts, predict_costs
+from scheduler.predictor import Contender, PredictedCosts, predict_costs
 from scheduler.scoring import rank
 from scheduler.types import (
     Candidate,
@@ -52,9 +52,9 @@ class Scheduler:
         contenders: list[Contender] = []
         predicted: list[PredictedCosts] = []
         for contender in eligible:
-            model, profile, input_tokens, output_tokens = contender
+            model, profile = contender.model, contender.profile
             try:
-                costs = predict_costs(profile, input_tokens, output_tokens)
+                costs = predict_costs(contender)
             except InvalidPredictionError as error:
                 kind = ExclusionKind.INVALID_PREDICTION
                 excluded.append(Exclusion(model.model, kind, str(error)))
@@ -105,9 +105,7 @@ class Scheduler:
         if pinned.profile is not None:
             contender = contend(request, pinned, pinned.profile)
             try:
-                costs = predict_costs(
-                    pinned.profile, contender.input_tokens, contender.output_tokens
-                )
+                costs = predict_costs(contender)
             except InvalidPredictionError as error:
                 excluded = (Exclusion(model, ExclusionKind.INVALID_PREDICTION, str(error)),)
             else:

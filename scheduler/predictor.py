@@ -1,4 +1,7 @@
-"""Token counts and a profile in, predicted costs out. Corrections for drift are not made here."""
+"""A model, a request and the load of this moment in, predicted costs with intervals out.
+
+Corrections for drift are applied here and learnt in `scheduler.correction`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,23 @@ import math
 from typing import NamedTuple
 
 from scheduler.errors import InvalidPredictionError
-from scheduler.profiles import ModelProfile
-from scheduler.types import Prediction
+from scheduler.load import meet
+from scheduler.output_length import output_tokens_interval
+from scheduler.profiles import LinearModel, ModelProfile
+from scheduler.types import Correction, Interval, ModelState, Prediction, RoutingRequest
+
+# Of the half-width of an interval in log space, where a fit is used outside of what it has seen.
+LEAST_SPREAD_OUTSIDE = 0.1
+
+
+class Contender(NamedTuple):
+    """A model that can take the request, with what predicting its costs takes."""
+
+    request: RoutingRequest
+    model: ModelState
+    profile: ModelProfile
+    input_tokens: int
+    output_tokens: int
 
 
 class PredictedCosts(NamedTuple):
@@ -17,40 +35,93 @@ class PredictedCosts(NamedTuple):
     energy_joules: float
 
 
-def predict_costs(profile: ModelProfile, input_tokens: int, output_tokens: int) -> PredictedCosts:
-    """What a request would cost on the model of a profile.
+def predict_costs(contender: Contender) -> PredictedCosts:
+    """What the request would cost on the contender's model at this moment.
+
+    Seconds are those of the wait and of the service at the concurrency that the request meets. A
+    request that has to wait is taken to wait for requests like itself.
 
     Raises:
         InvalidPredictionError: A predicted cost is negative, NaN or infinite, as a regression can
             give outside the range that it was fitted on. It is never bent into a usable number.
     """
-    runtime_s = profile.runtime.predict(input_tokens, output_tokens)
-    energy_joules = profile.energy.predict(input_tokens, output_tokens)
+    _, state, profile, tin, tout = contender
+    concurrency, queued = meet(state)
+    runtime_s = profile.runtime.predict(tin, tout, concurrency)
+    runtime_s *= state.runtime_correction.factor * state.slowdown
+    if queued:
+        runtime_s *= 1 + queued / concurrency
+    energy_joules = profile.energy.predict(tin, tout, concurrency) * state.energy_correction.factor
     if 0 <= runtime_s < math.inf and 0 <= energy_joules < math.inf:
         return PredictedCosts(runtime_s, energy_joules)
     raise InvalidPredictionError(
         f"predicted runtime_s {runtime_s:.6g} and energy_joules {energy_joules:.6g} for "
-        f"{input_tokens} input and {output_tokens} output tokens, both must be finite and >= 0"
+        f"{tin} input and {tout} output tokens, both must be finite and >= 0"
     )
 
 
-def predict(profile: ModelProfile, input_tokens: int, output_tokens: int) -> Prediction:
-    """The costs, with intervals, and whether the token counts lie outside the profiled ranges.
+def predict(contender: Contender) -> Prediction:
+    """The costs with everything that is said about them.
 
     Raises:
         InvalidPredictionError: As `predict_costs`.
     """
-    runtime_s, energy_joules = predict_costs(profile, input_tokens, output_tokens)
-    least_in, most_in = profile.input_tokens_range
-    least_out, most_out = profile.output_tokens_range
-    profiled = least_in <= input_tokens <= most_in and least_out <= output_tokens <= most_out
+    request, state, profile, tin, tout = contender
+    runtime_s, energy_joules = predict_costs(contender)
+    concurrency, queued = meet(state)
+    lengths = output_tokens_interval(request, state, tin, tout)
+    distance = _distance(profile, tin, tout, concurrency)
+
+    def interval(cost: float, model: LinearModel, correction: Correction) -> Interval:
+        expected = model.predict(tin, tout, concurrency)
+        if expected <= 0:
+            return Interval(cost, cost)
+        shorter = model.predict(tin, lengths.low, concurrency) / expected
+        longer = model.predict(tin, lengths.high, concurrency) / expected
+        return _around(cost, _ratios(model, correction), Interval(shorter, longer), distance)
+
     return Prediction(
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
+        input_tokens=tin,
+        output_tokens=tout,
+        output_tokens_interval=lengths,
         runtime_s=runtime_s,
         energy_joules=energy_joules,
         accuracy=profile.accuracy,
-        runtime_interval_s=profile.runtime.interval(runtime_s),
-        energy_interval_joules=profile.energy.interval(energy_joules),
-        extrapolates=not profiled,
+        runtime_interval_s=interval(runtime_s, profile.runtime, state.runtime_correction),
+        energy_interval_joules=interval(energy_joules, profile.energy, state.energy_correction),
+        concurrency=concurrency,
+        wait_s=runtime_s * queued / (queued + concurrency),
+        runtime_factor=state.runtime_correction.factor,
+        energy_factor=state.energy_correction.factor,
+        extrapolates=distance > 1,
+    )
+
+
+def _ratios(model: LinearModel, correction: Correction) -> Interval:
+    """The 90 % interval of actual over predicted: the latest requests', else the fit's."""
+    if correction.low is None or correction.high is None:
+        return Interval(model.ratio_low, model.ratio_high)
+    return Interval(correction.low, correction.high)
+
+
+def _distance(profile: ModelProfile, tin: int, tout: int, concurrency: float) -> float:
+    """How many times beyond what was profiled the request lies, 1 where it is within."""
+    profiled = (profile.input_tokens_range, profile.output_tokens_range, profile.concurrency_range)
+    # An estimate of the tokens of an empty prompt is 0, which is no distance to divide by.
+    return max(
+        max(value / most, least / value, 1.0)
+        for value, (least, most) in zip((max(tin, 1), tout, concurrency), profiled, strict=True)
+    )
+
+
+def _around(cost: float, ratios: Interval, lengths: Interval, distance: float) -> Interval:
+    """Put independent relative errors together: in log space their half-widths add as squares."""
+    low, high = (math.log(max(ratio, 1e-6)) for ratio in (ratios.low, ratios.high))
+    middle, spread = (low + high) / 2, (high - low) / 2
+    if distance > 1:
+        spread = max(spread, LEAST_SPREAD_OUTSIDE) * (1 + math.log(distance))
+    shorter, longer = (math.log(max(ratio, 1e-6)) for ratio in (lengths.low, lengths.high))
+    return Interval(
+        cost * math.exp(middle - math.hypot(spread, shorter)),
+        cost * math.exp(middle + math.hypot(spread, longer)),
     )

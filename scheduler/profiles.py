@@ -14,36 +14,66 @@ from functools import cached_property
 from typing import Any
 
 from scheduler.errors import ProfileError
-from scheduler.types import Interval, Metric
+from scheduler.types import Metric
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-TERMS: Mapping[str, Callable[[float, float], float]] = {
-    "1": lambda tin, tout: 1.0,
-    "tin": lambda tin, tout: tin,
-    "tout": lambda tin, tout: tout,
-    "tin*tout": lambda tin, tout: tin * tout,
+TERMS: Mapping[str, Callable[[float, float, float], float]] = {
+    "1": lambda tin, tout, c: 1.0,
+    "tin": lambda tin, tout, c: tin,
+    "tout": lambda tin, tout, c: tout,
+    "tin*tout": lambda tin, tout, c: tin * tout,
     # Tokens attended to while decoding: the sum over the generated tokens of the context so far.
-    "ctx": lambda tin, tout: tout * (tin + tout / 2),
+    "ctx": lambda tin, tout, c: tout * (tin + tout / 2),
+    # c requests side by side: each waits for the others' tokens ...
+    "tin*c": lambda tin, tout, c: tin * c,
+    "tout*c": lambda tin, tout, c: tout * c,
+    # ... and pays its share of what a step costs however many are in it.
+    "1/c": lambda tin, tout, c: 1 / c,
+    "tin/c": lambda tin, tout, c: tin / c,
+    "tout/c": lambda tin, tout, c: tout / c,
 }
 
-# Every form begins with "1", "tin", "tout"; see `LinearModel.predict`.
-FORMS: Mapping[str, tuple[str, ...]] = {
+_BASES: Mapping[str, tuple[str, ...]] = {
     "linear": ("1", "tin", "tout"),
     "interaction": ("1", "tin", "tout", "tin*tout"),
     "context": ("1", "tin", "tout", "ctx"),
+}
+FORMS: Mapping[str, tuple[str, ...]] = {
+    **_BASES,
+    **{f"{name}+load": (*terms, "tin*c", "tout*c") for name, terms in _BASES.items()},
+    **{f"{name}+shared": (*terms, "1/c", "tin/c", "tout/c") for name, terms in _BASES.items()},
+}
+
+# What `FORMS` says of the terms after "1", "tin", "tout", with which every form begins, written
+# out: looking each term up would take a decision over many models twice as long.
+_LATER_TERMS: Mapping[str, Callable[[Sequence[float], float, float, float], float]] = {
+    "interaction": lambda k, tin, tout, c: k[3] * tin * tout,
+    "context": lambda k, tin, tout, c: k[3] * tout * (tin + tout / 2),
+    "linear+load": lambda k, tin, tout, c: (k[3] * tin + k[4] * tout) * c,
+    "interaction+load": lambda k, tin, tout, c: k[3] * tin * tout + (k[4] * tin + k[5] * tout) * c,
+    "context+load": lambda k, tin, tout, c: (
+        k[3] * tout * (tin + tout / 2) + (k[4] * tin + k[5] * tout) * c
+    ),
+    "linear+shared": lambda k, tin, tout, c: (k[3] + k[4] * tin + k[5] * tout) / c,
+    "interaction+shared": lambda k, tin, tout, c: (
+        k[3] * tin * tout + (k[4] + k[5] * tin + k[6] * tout) / c
+    ),
+    "context+shared": lambda k, tin, tout, c: (
+        k[3] * tout * (tin + tout / 2) + (k[4] + k[5] * tin + k[6] * tout) / c
+    ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """A regression of one cost on token counts.
+    """A regression of one cost on token counts and on the requests that run side by side.
 
     Attributes:
         form: Key of `FORMS`.
         coefficients: One per term of the form; seconds or joules per unit of the term.
         standard_errors: Same order; empty where the estimator gives none.
-        estimator: How the coefficients were found (`ols`, `nnls`, `nnls_relative`).
+        estimator: How the coefficients were found (`ols`, `nnls`, `nnls_relative`, `huber`).
         n: Rows of the fit.
         r2: On the rows of the fit.
         mape: Mean absolute percentage error on the rows of the fit, as a fraction.
@@ -79,22 +109,22 @@ class LinearModel:
                 f"got {self.ratio_low!r} and {self.ratio_high!r}"
             )
 
-    def predict(self, input_tokens: float, output_tokens: float) -> float:
-        """The cost of a request, in the unit of the coefficients. May be negative: see caller."""
+    def predict(self, input_tokens: float, output_tokens: float, concurrency: float = 1.0) -> float:
+        """The cost of a request, in the unit of the coefficients. May be negative: see caller.
+
+        Args:
+            input_tokens: Prompt tokens.
+            output_tokens: Generated tokens.
+            concurrency: Requests side by side on the replica, this one included; 1 or more.
+        """
         coefficients = self.coefficients
-        # How every form begins, written out: this line is where a decision spends its time.
         cost = coefficients[0] + coefficients[1] * input_tokens + coefficients[2] * output_tokens
         if len(coefficients) > 3:
-            for c, term in zip(coefficients[3:], FORMS[self.form][3:], strict=True):
-                cost += c * TERMS[term](input_tokens, output_tokens)
+            cost += _LATER_TERMS[self.form](coefficients, input_tokens, output_tokens, concurrency)
         return cost
 
-    def interval(self, predicted: float) -> Interval:
-        """The central 90 % interval around a prediction."""
-        return Interval(predicted * self.ratio_low, predicted * self.ratio_high)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelProfile:
     """What one model costs on one kind of accelerator.
 
@@ -102,9 +132,10 @@ class ModelProfile:
         accelerator: Kind of device (`NVIDIA A100-SXM4-80GB`, `cpu`), as the replicas report it.
         runtime: Seconds from token counts.
         energy: Joules from token counts.
-        energy_source: `nvml`, `rapl` or `cpu_time`.
+        energy_source: `nvml`, `nvml_power`, `rapl` or `cpu_time`.
         input_tokens_range: Smallest and largest prompt that was profiled.
         output_tokens_range: Smallest and largest generation that was profiled.
+        concurrency_range: Fewest and most requests side by side that were profiled.
         mean_output_tokens: Generated tokens of a usual answer, the guess where nobody says more.
         accuracy: Share of right answers, `None` where it was never measured.
         accuracy_source: What measured the accuracy.
@@ -118,6 +149,7 @@ class ModelProfile:
     energy_source: str
     input_tokens_range: tuple[int, int]
     output_tokens_range: tuple[int, int]
+    concurrency_range: tuple[int, int] = (1, 1)
     mean_output_tokens: float = 128.0
     accuracy: float | None = None
     accuracy_source: str = ""
@@ -130,6 +162,11 @@ class ModelProfile:
             )
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
             raise ProfileError(f"accuracy: must be in 0..1, got {self.accuracy!r}")
+
+    @cached_property
+    def fit_id(self) -> str:
+        """Names the two regressions: what was learnt about others says nothing about these."""
+        return _digest([asdict(self.runtime), asdict(self.energy)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +219,7 @@ class ProfileSet:
     @cached_property
     def version(self) -> str:
         """First 16 hex digits of the SHA-256 of the canonical JSON."""
-        canonical = json.dumps(self._content(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return _digest(self._content())
 
     def find(self, model: str, accelerator: str | None = None) -> ModelProfile | None:
         """The profile of a model on an accelerator; on any one if none is named."""
@@ -242,11 +278,16 @@ class ProfileSet:
             raise ProfileError(f"{error.args[0]}: missing") from error
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise ProfileError(f"malformed: {error}") from error
-        if data.get("version") not in (None, result.version):
-            raise ProfileError(
-                f"version: says {data['version']}, the content hashes to {result.version}"
-            )
+        # Over what is there, not over what was understood: older files have fewer fields.
+        stated = data.pop("version", None)
+        if stated not in (None, actual := _digest(data)):
+            raise ProfileError(f"version: says {stated}, the content hashes to {actual}")
         return result
+
+
+def _digest(content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def _pair(values: Sequence[Any]) -> tuple[int, int]:
@@ -272,6 +313,7 @@ def _profile(data: Mapping[str, Any]) -> ModelProfile:
             "energy": _linear(data["energy"]),
             "input_tokens_range": _pair(data["input_tokens_range"]),
             "output_tokens_range": _pair(data["output_tokens_range"]),
+            "concurrency_range": _pair(data.get("concurrency_range", (1, 1))),
         }
     )
 

@@ -99,7 +99,7 @@ def _notes(decision: Decision) -> Iterator[str]:
         yield "* has no measured accuracy and gets the mean of the others"
     outside = [c.model for c in decision.candidates if c.prediction.extrapolates]
     if outside:
-        yield f"Outside the token counts that were profiled: {', '.join(outside)}"
+        yield f"Outside what was profiled: {', '.join(outside)}"
 
 
 def _exclusion(exclusion: Exclusion) -> Text:

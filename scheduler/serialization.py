@@ -30,18 +30,24 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "score": candidate.score,
         "input_tokens": prediction.input_tokens,
         "output_tokens": prediction.output_tokens,
+        "output_tokens_interval": interval_list(prediction.output_tokens_interval),
         "runtime_s": prediction.runtime_s,
-        "runtime_interval_s": _interval(prediction.runtime_interval_s),
+        "runtime_interval_s": interval_list(prediction.runtime_interval_s),
         "energy_joules": prediction.energy_joules,
-        "energy_interval_joules": _interval(prediction.energy_interval_joules),
+        "energy_interval_joules": interval_list(prediction.energy_interval_joules),
         "accuracy": candidate.accuracy,
         "accuracy_imputed": candidate.accuracy_imputed,
+        "concurrency": prediction.concurrency,
+        "wait_s": prediction.wait_s,
+        "runtime_factor": prediction.runtime_factor,
+        "energy_factor": prediction.energy_factor,
         "extrapolates": prediction.extrapolates,
         "stages": {name: _stages(candidate.stages[metric]) for metric, name in STAGE_NAMES.items()},
     }
 
 
-def _interval(interval: Interval) -> list[float]:
+def interval_list(interval: Interval) -> list[float]:
+    """Both ends."""
     return [interval.low, interval.high]
 
 

@@ -98,6 +98,7 @@ class RoutingRequest:
         max_tokens: Upper bound of generated tokens, `None` where the user gave none.
         output_tokens: Generated tokens where they are known beforehand, else `None`.
         models: The only models to consider, `None` for all.
+        task: Task class of the prompt, empty where none is known.
         sequence: How many requests this router took before; drives `round_robin`.
     """
 
@@ -109,7 +110,53 @@ class RoutingRequest:
     policy: str = "weighted"
     models: tuple[str, ...] | None = None
     constraints: Constraints = field(default_factory=Constraints)
+    task: str = ""
     sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What the latest requests say about one predicted cost of one model.
+
+    Attributes:
+        factor: Actual over predicted, at this moment.
+        low: 5 % quantile of actual over corrected prediction, `None` until enough is known.
+        high: 95 % quantile of the same.
+        observations: Requests that it was learnt from.
+    """
+
+    factor: float = 1.0
+    low: float | None = None
+    high: float | None = None
+    observations: int = 0
+
+
+NO_CORRECTION = Correction()
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLength:
+    """How many tokens a model usually generates.
+
+    Attributes:
+        quantiles: Equally likely lengths in ascending order, at least one: with n of them the
+            i-th, counted from 0, is the quantile (i + 1/2)/n.
+    """
+
+    quantiles: tuple[float, ...]
+
+    def expected(self, limit: float = math.inf) -> float:
+        """Mean length where generation stops at `limit` tokens."""
+        return sum([q if q < limit else limit for q in self.quantiles]) / len(self.quantiles)
+
+    def quantile(self, share: float, limit: float = math.inf) -> float:
+        """The length that a `share` of 0..1 of the answers does not exceed, linear in between."""
+        values = self.quantiles
+        position = min(max(share * len(values) - 0.5, 0.0), len(values) - 1.0)
+        below = int(position)
+        above = min(below + 1, len(values) - 1)
+        length = values[below] + (position - below) * (values[above] - values[below])
+        return min(length, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +167,26 @@ class ModelState:
         model: Model id.
         max_model_len: Context length in tokens, `None` where it is not known yet.
         profile: Fitted costs, `None` until the model is profiled.
-        ongoing: Requests that are running or waiting on it.
+        ongoing: Requests that are running or waiting on it, on all replicas and from all routers.
         replicas: Running replicas.
+        slots: Requests that one replica runs side by side; more wait. `None`: no limit is known.
+        slowdown: How many times longer everything takes because the device computes for others.
+        runtime_correction: Of the predicted seconds.
+        energy_correction: Of the predicted joules.
+        lengths: Generated tokens by task class; under the empty name for all together.
         unavailable: Why it cannot take requests now (`None`: it can).
     """
 
     model: str
     max_model_len: int | None = None
     profile: ModelProfile | None = None
-    ongoing: int = 0
+    ongoing: float = 0
     replicas: int = 1
+    slots: int | None = None
+    slowdown: float = 1.0
+    runtime_correction: Correction = NO_CORRECTION
+    energy_correction: Correction = NO_CORRECTION
+    lengths: Mapping[str, OutputLength] = field(default_factory=dict)
     unavailable: str | None = None
 
 
@@ -164,19 +221,29 @@ class Prediction:
 
     Attributes:
         output_tokens: Expected number of generated tokens.
-        runtime_s: End-to-end seconds.
+        output_tokens_interval: Their interval; both ends equal where the number is known.
+        runtime_s: End-to-end seconds, `wait_s` included.
         energy_joules: Joules drawn for the request.
         accuracy: Probability of a right answer, `None` where unknown.
-        extrapolates: The token counts lie outside the range that was profiled.
+        concurrency: Requests that will share a replica with it, itself included.
+        wait_s: Seconds until the engine begins with it.
+        runtime_factor: Correction that is in `runtime_s`.
+        energy_factor: Correction that is in `energy_joules`.
+        extrapolates: Tokens or concurrency lie outside what was profiled; the intervals are wider.
     """
 
     input_tokens: int
     output_tokens: int
+    output_tokens_interval: Interval
     runtime_s: float
     energy_joules: float
     accuracy: float | None
     runtime_interval_s: Interval
     energy_interval_joules: Interval
+    concurrency: float = 1.0
+    wait_s: float = 0.0
+    runtime_factor: float = 1.0
+    energy_factor: float = 1.0
     extrapolates: bool = False
 
 
@@ -271,8 +338,12 @@ class Observation:
         queue_time_s: From arrival in the replica to the first step of the engine.
         ttft_s: To the first token.
         runtime_s: End to end, in the replica.
-        energy_joules: Joules attributed to the request.
-        energy_source: `nvml`, `rapl` or `cpu_time`.
+        energy_joules: Joules attributed to the request, idle power not included; `None` where the
+            counter failed meanwhile.
+        energy_source: `nvml`, `nvml_power`, `rapl` or `cpu_time`.
+        concurrency: Requests in the replica while this one ran, itself included, averaged over
+            its time.
+        cut: The generation was stopped by a limit on its tokens, not by the model.
     """
 
     model: str
@@ -284,8 +355,10 @@ class Observation:
     queue_time_s: float
     ttft_s: float | None
     runtime_s: float
-    energy_joules: float
+    energy_joules: float | None
     energy_source: str
+    concurrency: float = 1.0
+    cut: bool = False
 
     @property
     def tpot_s(self) -> float | None:
@@ -293,3 +366,30 @@ class Observation:
         if self.ttft_s is None or self.output_tokens < 2:
             return None
         return (self.runtime_s - self.ttft_s) / (self.output_tokens - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished request beside what was predicted of it, each with its actual token counts.
+
+    Attributes:
+        fit_id: `ModelProfile.fit_id` of the profile that predicted.
+        predicted_runtime_s: The profile's, at the concurrency that it really ran with.
+        told_runtime_s: What a decision was told: at the load seen then, corrected as then known.
+        runtime_factor: The correction of then, `None` where it is not known.
+        predicted_energy_joules: As `predicted_runtime_s`.
+        told_energy_joules: As `told_runtime_s`.
+        energy_factor: As `runtime_factor`.
+    """
+
+    model: str
+    accelerator: str
+    fit_id: str
+    predicted_runtime_s: float
+    told_runtime_s: float
+    runtime_s: float
+    predicted_energy_joules: float
+    told_energy_joules: float
+    energy_joules: float | None
+    runtime_factor: float | None = None
+    energy_factor: float | None = None

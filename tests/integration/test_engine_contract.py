@@ -56,6 +56,23 @@ def test_vllms_client_generates_asynchronously_and_reports_what_is_read() -> Non
     assert {"queued_ts", "scheduled_ts", "first_token_latency"} <= fields
 
 
+def test_the_steps_of_the_engine_can_be_read_along() -> None:
+    from vllm.config import SchedulerConfig, VllmConfig
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.output_processor import OutputProcessor, RequestState
+    from vllm.v1.metrics.stats import PrefillStats
+
+    parameters = list(inspect.signature(AsyncLLM.generate).parameters)
+    assert parameters[:4] == ["self", "prompt", "sampling_params", "request_id"]
+    parameters = list(inspect.signature(OutputProcessor.process_outputs).parameters)
+    assert parameters[:2] == ["self", "engine_core_outputs"]
+    assert "output_processor.process_outputs(" in inspect.getsource(AsyncLLM)
+    assert "external_req_id" in inspect.signature(RequestState.__init__).parameters
+    assert "num_computed_tokens" in PrefillStats.__dataclass_fields__
+    assert "scheduler_config" in VllmConfig.__dataclass_fields__
+    assert "max_num_seqs" in SchedulerConfig.__dataclass_fields__
+
+
 def test_vllms_openai_layer_turns_exceptions_into_error_objects() -> None:
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
     from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from cluster.store import TRIAL_LEASE_S, Snapshot, Store
+from cluster.telemetry import LoadSnapshot, ReplicaLoad
 from scheduler.errors import ProfileError
+from scheduler.learning import Learning, Lesson
 from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
+from scheduler.types import Outcome
 
 
 def profiles(*models: str, runtime_s: float = 1.0) -> ProfileSet:
@@ -76,7 +79,7 @@ def test_profiles_that_cannot_be_written_are_not_used(store: Store) -> None:
     [
         b"",
         profiles("a").to_json()[:200].encode(),
-        profiles("a").to_json().replace('"schema_version": 1', '"schema_version": 2').encode(),
+        profiles("a").to_json().replace('"schema_version": 2', '"schema_version": 99').encode(),
         profiles("a").to_json().replace("1.0", "7.0").encode(),
         b"\xff\xfe",
     ],
@@ -145,3 +148,52 @@ def test_decisions_that_cannot_be_written_may_come_again(store: Store) -> None:
     file.rmdir()
     store.log_decisions([record(1)])
     assert store.decisions(9) == [record(1)]
+
+
+def learned(n: int) -> list[Lesson]:
+    outcome = Outcome("a", "cpu", "fit", 1.0, 1.0, 2.0, 1.0, 1.0, 2.0)
+    return [Lesson(outcome, "a", "", 5, 7, cut=False)] * n
+
+
+def test_what_was_learnt_survives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.store.LEARNED_WRITE_PERIOD_S", 0.0)
+    assert store.learn(learned(20)) == 20
+    again = Store(store.data_dir())
+    assert again.learned() == store.learned()
+    assert Learning.from_json(again.learned()).corrections.runtime("a", "cpu", "fit").factor > 1.5
+
+
+def test_a_broken_file_of_what_was_learnt_is_set_aside(store: Store) -> None:
+    path = Path(store.data_dir()) / "learned.json"
+    path.write_text('{"lessons": 3')
+    again = Store(store.data_dir())
+    assert again.learn([]) == 0
+    assert path.with_suffix(".broken").read_text() == '{"lessons": 3'
+
+
+def test_only_who_knows_more_is_believed(store: Store) -> None:
+    store.learn(learned(2))
+    more, less = Learning(), Learning()
+    for lesson in learned(3):
+        more.learn(lesson)
+    store.restore(less.to_json())
+    assert store.learn([]) == 2
+    store.restore(more.to_json())
+    assert store.learn([]) == 3
+    with pytest.raises(ProfileError, match="malformed"):
+        store.restore("{}")
+
+
+def test_replicas_report_what_they_run(store: Store) -> None:
+    load = ReplicaLoad("a", "r1", "node", "cpu", "cpu", 2)
+    assert store.report_load(load) is None
+    assert store.loads("router") == LoadSnapshot((load,), routers=1)
+
+
+def test_replicas_are_told_how_their_tokens_weigh(store: Store) -> None:
+    runtime, energy = (LinearModel("linear", c) for c in ((1.0, 0.0, 0.0), (5.0, 0.25, 4.0)))
+    profile = ModelProfile("a", "cpu", runtime, energy, "rapl", (1, 9), (1, 9))
+    store.publish(ProfileSet((profile,)).to_json())
+    assert store.report_load(ReplicaLoad("a", "r", "n", "cpu", "cpu", 0)) == (0.25, 4.0)
+    assert store.report_load(ReplicaLoad("a", "r", "n", "gpu", "GPU-0", 0)) is None
+    assert store.report_load(ReplicaLoad("b", "r", "n", "cpu", "cpu", 0)) is None

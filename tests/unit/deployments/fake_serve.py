@@ -125,6 +125,7 @@ class Model:
 
     name: str
     max_model_len: int = 1000
+    max_num_seqs: int = 16
     replicas: int = 1
     status: str = "RUNNING"
     reply: Any = None
@@ -138,7 +139,11 @@ class Model:
         self.frames = whole_stream(self.name)
 
     def description(self) -> dict[str, Any]:
-        return {"accelerator": "test", "max_model_len": self.max_model_len}
+        return {
+            "accelerator": "test",
+            "max_model_len": self.max_model_len,
+            "max_num_seqs": self.max_num_seqs,
+        }
 
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         if method == "describe":

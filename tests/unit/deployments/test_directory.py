@@ -10,6 +10,7 @@ from fake_serve import ACCURATE, FRUGAL, HANG, PROFILES, Model, ServeDouble, pro
 from ray.exceptions import ActorDiedError
 
 from deployments.directory import ModelDirectory
+from deployments.shared_state import SharedState
 from scheduler.profiles import ProfileSet
 from scheduler.types import ModelState
 
@@ -21,13 +22,20 @@ def directory(serve: ServeDouble) -> ModelDirectory:
     return directory
 
 
+def shared() -> SharedState:
+    """Nothing is known of other routers, and nothing was learnt."""
+    return SharedState("this router")
+
+
 def refreshed(directory: ModelDirectory, profiles: ProfileSet = PROFILES) -> dict[str, ModelState]:
     asyncio.run(directory.refresh())
-    return {state.model: state for state in directory.cluster_state(profiles, None).models}
+    return {
+        state.model: state for state in directory.cluster_state(profiles, shared(), None).models
+    }
 
 
 def test_before_the_first_look_nothing_is_up(directory: ModelDirectory) -> None:
-    states = directory.cluster_state(PROFILES, "static").models
+    states = directory.cluster_state(PROFILES, shared(), "static").models
     assert [s.unavailable for s in states] == ["not deployed"] * 2
 
 
@@ -37,12 +45,12 @@ def test_models_that_run_say_who_they_are(directory: ModelDirectory, serve: Serv
     states = refreshed(directory)
     assert list(states) == [ACCURATE, FRUGAL]
     assert states[FRUGAL] == ModelState(
-        FRUGAL, max_model_len=77, profile=PROFILES.find(FRUGAL), ongoing=0, replicas=3
+        FRUGAL, max_model_len=77, profile=PROFILES.find(FRUGAL), ongoing=0, replicas=3, slots=16
     )
 
 
 def test_the_state_of_the_cluster(directory: ModelDirectory) -> None:
-    state = directory.cluster_state(PROFILES, FRUGAL)
+    state = directory.cluster_state(PROFILES, shared(), FRUGAL)
     assert (state.profile_version, state.static_model) == (PROFILES.version, FRUGAL)
     assert state.reference is None
 
@@ -90,7 +98,7 @@ def test_a_status_call_that_fails_changes_nothing(
     serve.fault = RuntimeError("controller is away")
     with pytest.raises(RuntimeError):
         asyncio.run(directory.refresh())
-    assert {s.model: s for s in directory.cluster_state(PROFILES, None).models} == before
+    assert {s.model: s for s in directory.cluster_state(PROFILES, shared(), None).models} == before
 
 
 @pytest.mark.parametrize("answer", [ActorDiedError(), HANG])
@@ -174,10 +182,10 @@ def test_a_model_whose_replicas_are_all_under_trial(
     serve.models[FRUGAL].replicas = replicas
     asyncio.run(directory.refresh())
     directory.set_trials({FRUGAL: under_trial, "unknown": ("r9",)})
-    assert directory[FRUGAL].state(PROFILES).unavailable == unavailable
+    assert directory[FRUGAL].state(PROFILES, shared(), {}).unavailable == unavailable
     assert directory[FRUGAL].under_trial == under_trial
     directory.set_trials({})
-    assert directory[FRUGAL].state(PROFILES).unavailable is None
+    assert directory[FRUGAL].state(PROFILES, shared(), {}).unavailable is None
 
 
 def test_a_new_configuration_keeps_what_is_known(
@@ -187,7 +195,7 @@ def test_a_new_configuration_keeps_what_is_known(
     directory[FRUGAL].ongoing = 4
     serve.models["new"] = Model("new")
     directory.configure(["new", FRUGAL])
-    states = directory.cluster_state(PROFILES, None).models
+    states = directory.cluster_state(PROFILES, shared(), None).models
     assert [(s.model, s.ongoing, s.unavailable) for s in states] == [
         ("new", 0, "not deployed"),
         (FRUGAL, 4, None),

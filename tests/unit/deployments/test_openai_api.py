@@ -27,7 +27,10 @@ def test_a_plain_request_leaves_everything_to_the_configuration() -> None:
         stream=False,
         include_usage=False,
         input_tokens=3,
-        max_tokens=None,
+        max_tokens=16,
+        output_tokens=None,
+        choices=1,
+        task="",
         weights=None,
         policy=None,
         models=None,
@@ -41,11 +44,13 @@ def test_everything_that_routing_can_say() -> None:
         "policy": "utility",
         "models": ["a", "b"],
         "constraints": {"max_latency_s": 5, "max_energy_joules": 200, "min_accuracy": 0.6},
+        "task": "code",
     }
     request = parsed(prompt="x", routing=routing)
     assert request.weights == Weights(1, 0, 0.5)
     assert (request.policy, request.models) == ("utility", ("a", "b"))
     assert request.constraints == Constraints(5, 200, 0.6)
+    assert request.task == "code"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,50 @@ def test_the_newer_name_of_max_tokens_wins() -> None:
     assert parsed("chat", messages=messages, max_tokens=7).max_tokens == 7
     both = parsed("chat", messages=messages, max_tokens=7, max_completion_tokens=5)
     assert both.max_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "max_tokens"),
+    [
+        ("completions", {"prompt": "x"}, 16),
+        ("completions", {"prompt": "x", "max_tokens": None}, None),
+        ("chat", {"messages": [{"content": "x"}]}, None),
+    ],
+)
+def test_the_bound_of_who_names_none_is_that_of_openai(
+    endpoint: Endpoint, body: dict[str, Any], max_tokens: int | None
+) -> None:
+    assert parsed(endpoint, **body).max_tokens == max_tokens
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({"max_tokens": 9}, None),
+        ({"max_tokens": 9, "ignore_eos": True}, 9),
+        ({"max_tokens": 9, "ignore_eos": 1}, None),
+        ({"max_tokens": 9, "min_tokens": 9}, 9),
+        ({"max_tokens": 9, "min_tokens": 8}, None),
+        ({"max_tokens": None, "ignore_eos": True}, None),
+    ],
+)
+def test_a_request_may_leave_no_choice_of_length(fields: Any, tokens: int | None) -> None:
+    assert parsed(prompt="x", **fields).output_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("fields", "choices"),
+    [
+        ({"prompt": "x"}, 1),
+        ({"prompt": "x", "n": 3}, 3),
+        ({"prompt": "x", "n": "many"}, 1),
+        ({"prompt": [1, 2]}, 1),
+        ({"prompt": ["x", "y"], "n": 2}, 4),
+        ({"prompt": [[1], [2, 3]]}, 2),
+    ],
+)
+def test_several_prompts_and_several_answers_are_counted(fields: Any, choices: int) -> None:
+    assert parsed(**fields).choices == choices
 
 
 def test_an_echo_without_generation() -> None:

@@ -68,7 +68,7 @@ def test_a_wrong_prior_changes_nothing(source: ProfileSource, tmp_path: Path) ->
     whole = PROFILES.to_json()
     contents = {
         "partial.json": whole[: len(whole) // 2].encode(),
-        "future.json": whole.replace('"schema_version": 1', '"schema_version": 2').encode(),
+        "future.json": whole.replace('"schema_version": 2', '"schema_version": 99').encode(),
         "binary.json": b"\xff\xfe",
     }
     for name, content in contents.items():

@@ -84,13 +84,14 @@ def test_an_answer_carries_the_routing_object_and_headers(site: Site) -> None:
     assert response.headers["content-type"] == "application/json"
     assert routing["policy"] == "weighted"
     assert routing["score"] == pytest.approx(-1)
-    # 5 bytes are 2 tokens; 128 is what a profile expects where nobody says more.
-    assert routing["predicted"] == {
-        "output_tokens": 128,
-        "runtime_s": pytest.approx(1.0 + 0.002 + 1.28),
-        "energy_joules": pytest.approx(20.0 + 0.02 + 12.8),
-        "accuracy": 0.6,
-    }
+    # 5 bytes are 2 tokens; a plain completion that names no bound gets 16.
+    told = routing["predicted"]
+    assert (told["output_tokens"], told["accuracy"], told["concurrency"]) == (16, 0.6, 1)
+    assert told["runtime_s"] == pytest.approx(1.0 + 0.002 + 0.16)
+    assert told["energy_joules"] == pytest.approx(20.0 + 0.02 + 1.6)
+    for name in ("runtime_interval_s", "energy_interval_joules"):
+        low, high = told[name]
+        assert low <= told[name.replace("interval_", "")] <= high
     assert routing["actual"] == {"output_tokens": 2, "runtime_s": 0.25, "energy_joules": 1.5}
     assert routing["energy_source"] == "nvml"
 

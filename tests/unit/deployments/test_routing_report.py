@@ -27,18 +27,22 @@ def test_prediction_and_measurement_stand_side_by_side() -> None:
         "predicted": {
             "output_tokens": 20,
             "runtime_s": pytest.approx(1.0 + 0.01 + 0.2),
+            "runtime_interval_s": [pytest.approx(1.21)] * 2,
             "energy_joules": pytest.approx(20.0 + 0.1 + 2.0),
+            "energy_interval_joules": [pytest.approx(22.1)] * 2,
             "accuracy": 0.6,
+            "concurrency": 1.0,
         },
         "actual": {"output_tokens": 2, "runtime_s": 0.25, "energy_joules": 1.5},
+        "energy_joules": 1.5,
         "energy_source": "nvml",
     }
 
 
 def test_what_is_not_known_is_null() -> None:
     report = routing_object(decision(profiled=False), None)
-    unknown = ("score", "predicted", "actual", "energy_source")
-    assert [report[name] for name in unknown] == [None] * 4
+    unknown = ("score", "predicted", "actual", "energy_joules", "energy_source")
+    assert [report[name] for name in unknown] == [None] * 5
 
 
 def test_a_record_is_the_decision_with_its_outcome() -> None:

@@ -8,7 +8,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from profiling.figures.dominance import cells, winners
-from profiling.figures.predictions import Comparison
+from profiling.figures.predictions import Comparison, draw_predictions
 from profiling.figures.style import COLORS, house_style, label_points, model_styles, new_figure
 from profiling.figures.tradeoffs import pareto_front
 from scheduler.profiles import LinearModel, ModelProfile
@@ -76,17 +76,44 @@ def test_winners_are_the_schedulers() -> None:
     assert all(model == ("good" if center[0] > 0.5 else "cheap") for center, model in won.items())
 
 
-def test_mape_and_coverage_leave_out_trials_with_company() -> None:
-    comparison = Comparison(
+def compared(role: str, predicted: list[float], ratio_high: float = 1.5) -> Comparison:
+    return Comparison(
         model="m",
         target="runtime",
-        regression=LinearModel("linear", (0.0, 0.0, 1.0), ratio_low=0.5, ratio_high=1.5),
-        predicted=np.array([10.0, 10.0, 10.0]),
-        actual=np.array([8.0, 20.0, 1000.0]),
-        loaded=np.array([False, False, True]),
+        role=role,
+        regression=LinearModel("linear", (0.0, 0.0, 1.0), ratio_low=0.5, ratio_high=ratio_high),
+        predicted=np.array(predicted),
+        actual=np.array([8.0, 20.0, 40.0, 5.0]),
+        concurrency=np.array([1.0, 1.0, 8.0, 8.0]),
     )
-    assert comparison.mape == pytest.approx((0.25 + 0.5) / 2)
-    assert comparison.coverage == pytest.approx(0.5)
+
+
+def test_errors_and_coverage_by_hand() -> None:
+    comparison = compared("serves:", [10.0, 10.0, 40.0, -5.0])
+    assert comparison.errors == pytest.approx([0.25, 0.5, 0, 2])
+    assert comparison.coverage == pytest.approx(2 / 4)
+
+
+def test_the_regressions_of_one_cost_share_their_axes_and_tell_their_errors() -> None:
+    with house_style():
+        figure = draw_predictions(
+            [compared("for comparison:", [10, 10, 40, -5]), compared("serves:", [8, 20, 40, 5])],
+            "trials.csv",
+        )
+    other, serving = figure.axes
+    assert other.get_xlim() == other.get_ylim() == serving.get_xlim() == serving.get_ylim()
+    assert other.get_title(loc="left").splitlines() == [
+        "m, runtime",
+        "for comparison: linear/ols",
+        "MAPE 68.8% (alone 37.5%, loaded 100.0%)",
+        "50% of 4 in the band; 1 predicted 0 or less",
+    ]
+    assert serving.get_title(loc="left").splitlines()[2:] == [
+        "MAPE 0.0% (alone 0.0%, loaded 0.0%)",
+        "100% of 4 in the band",
+    ]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["1", "8"]
 
 
 def test_a_model_looks_the_same_in_every_order_and_no_two_look_alike() -> None:

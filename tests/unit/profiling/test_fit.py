@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from profiling.fit import FitOptions, fit_profiles
-from profiling.store import read_trials
+from profiling.store import LEAST_COST, MOST_COST, read_trials
 from scheduler.profiles import LinearModel, Moments, ProfileSet
 
 ROOT = Path(__file__).parents[3]
@@ -23,20 +25,22 @@ def trials(
     lengths: Sequence[tuple[int, int]] = tuple(
         (tin, tout) for tin in (16, 90, 500) for tout in (4, 14, 48)
     ),
+    *,
     noise: float = 0.0,
+    concurrency: int = 1,
     **columns: object,
 ) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(concurrency)
     rows = [
         {
             "model": model,
             "accelerator": "cpu",
             "energy_source": "cpu_time",
-            "concurrency": 1,
+            "concurrency": concurrency,
             "input_tokens": tin,
             "output_tokens": tout,
-            "runtime_s": runtime.predict(tin, tout) * rng.lognormal(0, noise),
-            "energy_joules": energy.predict(tin, tout) * rng.lognormal(0, noise),
+            "runtime_s": runtime.predict(tin, tout, concurrency) * rng.lognormal(0, noise),
+            "energy_joules": energy.predict(tin, tout, concurrency) * rng.lognormal(0, noise),
         }
         for tin, tout in lengths
     ]
@@ -67,6 +71,7 @@ def test_recovers_both_costs_and_tells_what_was_seen() -> None:
     assert (profile.runtime.form, profile.runtime.estimator) == ("linear", "ols")
     assert profile.input_tokens_range == (16, 500)
     assert profile.output_tokens_range == (4, 48)
+    assert profile.concurrency_range == (1, 1)
     assert profile.energy_source == "cpu_time+rapl"
     assert (profile.accuracy, profile.accuracy_source) == (0.7, "exam")
     assert profile.mean_output_tokens == 42
@@ -94,24 +99,80 @@ def test_takes_another_form_where_the_costs_have_it() -> None:
     assert "linear/ols may not serve" in runtime.why
 
 
-def test_fits_on_unloaded_trials_where_there_are_enough() -> None:
-    loaded = trials(runtime=LinearModel("linear", (50.0, 0.0, 0.0)), concurrency=4)
-    alone = trials()
-    enough = fit_profiles(pd.concat([alone, loaded]), FitOptions())
-    assert enough.reports[0].chosen.model.n == 9
-    assert enough.reports[0].notes == ()
-    too_few = fit_profiles(pd.concat([alone[:7], loaded]), FitOptions())
-    assert too_few.reports[0].chosen.model.n == 16
-    assert too_few.reports[0].notes == (
-        "fewer than 8 trials at concurrency 1: fitted on all trials",
+def under_load(noise: float = 0.04) -> pd.DataFrame:
+    """Each request waits for the others' tokens; the energy of a step is shared by all in it."""
+    runtime = LinearModel("linear+load", (0.03, 0.0002, 0.018, 0.0006, 0.002))
+    energy = LinearModel("linear+shared", (0.4, 0.006, 0.05, 1.5, 0.004, 0.2))
+    return pd.concat(
+        [trials("a", runtime, energy, noise=noise, concurrency=c) for c in (1, 2, 4, 8)]
     )
 
 
+def test_load_is_part_of_the_fit() -> None:
+    result = fit_profiles(under_load(), FitOptions())
+    (profile,) = result.profile_set.profiles
+    assert profile.concurrency_range == (1, 8)
+    assert (profile.runtime.form, profile.energy.form) == ("linear+load", "linear+shared")
+    assert profile.runtime.n == 36
+    for report in result.reports:
+        assert set(report.chosen.heldout_by_concurrency) == {"1", "2", "4", "8"}
+        assert max(report.chosen.heldout_by_concurrency.values()) < 0.1
+        # Without load terms, one line for all loads.
+        assert report.tried[0].error > 3 * report.chosen.error
+    assert profile.runtime.predict(90, 48, 8) > 1.5 * profile.runtime.predict(90, 48, 1)
+    assert profile.energy.predict(90, 48, 8) < 0.5 * profile.energy.predict(90, 48, 1)
+
+
+def test_the_order_and_the_times_of_the_trials_do_not_matter() -> None:
+    frame = under_load().reset_index(drop=True)
+    clock_went_back = frame.iloc[::-1].assign(started_at=np.arange(len(frame)) * -3600.0)
+    one, other = (
+        fit_profiles(f, FitOptions()).profile_set.profiles[0] for f in (frame, clock_went_back)
+    )
+    for target in ("runtime", "energy"):
+        before: LinearModel = getattr(one, target)
+        after: LinearModel = getattr(other, target)
+        assert (before.form, before.estimator) == (after.form, after.estimator)
+        assert after.coefficients == pytest.approx(before.coefficients, rel=1e-6)
+        assert after.heldout_mape == pytest.approx(before.heldout_mape, rel=1e-6)
+
+
 def test_falls_back_to_a_simpler_form_and_says_so() -> None:
-    result = fit_profiles(trials(lengths=[(16, 4), (90, 14), (500, 48)]), FitOptions())
-    report = result.reports[0]
+    frame = trials(lengths=[(16, 4), (90, 14), (500, 48)])
+    report = fit_profiles(frame, FitOptions()).reports[0]
     assert report.chosen.model.form == "linear"
-    assert report.notes[0].startswith("form interaction left out: 3 configurations")
+    assert report.notes == (
+        "all trials have concurrency 1: no form with +load or +shared was tried",
+        "left out, too few configurations (3): interaction, context",
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(1, 10**9),
+            st.integers(1, 10**9),
+            st.integers(1, 64),
+            st.floats(LEAST_COST, MOST_COST),
+            st.floats(LEAST_COST, MOST_COST),
+        ),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_whatever_passes_the_cleaning_gives_costs_that_rise_with_the_tokens(
+    rows: list[tuple[int, int, int, float, float]],
+) -> None:
+    names = ["input_tokens", "output_tokens", "concurrency", "runtime_s", "energy_joules"]
+    frame = pd.DataFrame(rows, columns=names).assign(
+        model="a", accelerator="cpu", energy_source="nvml"
+    )
+    (profile,) = fit_profiles(frame, FitOptions()).profile_set.profiles
+    for model in (profile.runtime, profile.energy):
+        assert min(model.coefficients) >= 0
+        assert 0 < model.predict(1, 1) <= model.predict(2, 1) <= model.predict(2, 50)
+        assert 0 < model.ratio_low <= model.ratio_high
 
 
 def test_reference_is_over_all_trials_and_models() -> None:

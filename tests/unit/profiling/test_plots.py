@@ -145,8 +145,9 @@ def test_one_model_on_two_accelerators_and_one_without_accuracy(tmp_path: Path) 
     assert run(tmp_path, "--profiles", path, "--raw", raw) == 0
     assert drawn(tmp_path) == {"tradeoffs", "dominance", "predictions"}
     labels = (tmp_path / "predictions.svg").read_text()
-    assert "<!-- m (NVIDIA A100) -->" in labels
-    assert "<!-- m (cpu) -->" in labels
+    assert "m (NVIDIA A100), runtime" in labels
+    assert "m (cpu), runtime" in labels
+    assert labels.count("for comparison: linear/ols") == 4
 
 
 def test_the_same_input_gives_the_same_files(tmp_path: Path, profiles: Path) -> None:

@@ -52,7 +52,39 @@ def test_fit_writes_profiles_exports_and_tables(
     assert (output.parent / "model_regression_summary.csv").read_text().startswith("model,accel")
     text = " ".join(capsys.readouterr().out.split())
     assert "a on L4: runtime_s, 9 trials" in text
+    assert "all trials have concurrency 1: no form with +load or +shared was tried" in text
     assert "written to" in text
+
+
+def test_fit_draws_predicted_against_actual(raw: Path, output: Path, tmp_path: Path) -> None:
+    assert fit(raw, output, "--plots", str(tmp_path / "plots")) == 0
+    assert (tmp_path / "plots" / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    svg = (tmp_path / "plots" / "predictions.svg").read_text()
+    assert "serves: linear/ols" in svg
+    assert "for comparison: linear/ols" in svg
+
+
+def test_fit_counts_what_it_leaves_out(
+    raw: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw.write_text(raw.read_text() + "a,10,10,,5\na,10,10,-1,5\na,10,10,2,inf\n")
+    assert fit(raw, output) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("9 of 12 rows; left out: 1 without a number in runtime_s, 1 with an inf")
+
+
+def test_fit_with_load_prints_the_comparison(
+    raw: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header, *rows = raw.read_text().splitlines()
+    loaded = [f"{row},{c}" for row in rows for c in (1, 2, 8)]
+    raw.write_text("\n".join([f"{header},concurrency", *loaded]) + "\n")
+    assert fit(raw, output) == 0
+    out = capsys.readouterr().out
+    assert "interaction+shared/huber" in out
+    assert "held-out by concurrency: 1: 0.0%, 2: 0.0%, 8: 0.0%" in out
+    (profile,) = ProfileSet.from_json(output.read_text()).profiles
+    assert profile.concurrency_range == (1, 8)
 
 
 def test_fit_takes_accuracies_from_a_file(raw: Path, output: Path, tmp_path: Path) -> None:
@@ -84,6 +116,7 @@ def test_fit_for_scripts(raw: Path, output: Path, capsys: pytest.CaptureFixture[
         (["--mean-output-tokens", "a=-1"], "--mean-output-tokens: a: must be in 0..inf, got '-1'"),
         (["--accuracies", "none.csv"], "none.csv: cannot be read"),
         (["--output", "/dev/null/p.json"], "--output: /dev/null/p.json cannot be written"),
+        (["--estimator", "ols", "--plots", "/dev/null/p"], "--plots: /dev/null/p cannot be wri"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -127,6 +127,14 @@ def test_reads_a_folder_of_plain_and_compressed_files(tmp_path: Path) -> None:
         ("a,1,1,1,0", "with energy_joules not above 0"),
         ("a,0,1,1,1", "with input_tokens that is not a whole number above 0"),
         ("a,1,1.5,1,1", "with output_tokens that is not a whole number above 0"),
+        ("a,1,0,1,1", "with output_tokens that is not a whole number above 0"),
+        ("a,1,-3,1,1", "with output_tokens that is not a whole number above 0"),
+        ("a,1e300,1,1,1", "with input_tokens above 1,000,000,000"),
+        ("a,1,1,nan,1", "without a number in runtime_s"),
+        ("a,1,1,1,-inf", "with an infinite energy_joules"),
+        ("a,1,1,1e-300,1", "with runtime_s outside 1e-09..1e+09"),
+        ("a,1,1,1,1e10", "with energy_joules outside 1e-09..1e+09"),
+        ("a,1", "without a number in output_tokens"),
     ],
 )
 def test_counts_unusable_rows_by_reason(tmp_path: Path, row: str, reason: str) -> None:
@@ -141,6 +149,9 @@ def test_counts_unusable_rows_by_reason(tmp_path: Path, row: str, reason: str) -
     ("change", "reason"),
     [
         ({"ttft_s": 0.6}, "with ttft_s outside 0..runtime_s"),
+        ({"ttft_s": -0.1}, "with ttft_s outside 0..runtime_s"),
+        ({"queue_time_s": 0.6}, "with queue_time_s outside 0..runtime_s"),
+        ({"concurrency": 0}, "with concurrency that is not a whole number above 0"),
         ({"queue_time_s": -0.1}, "with queue_time_s outside 0..runtime_s"),
         ({"cached_input_tokens": 11}, "with cached_input_tokens outside 0..input_tokens"),
     ],
@@ -149,6 +160,44 @@ def test_leaves_out_contradictions(tmp_path: Path, change: dict[str, float], rea
     with TrialLog(tmp_path / "r.csv") as log:
         log.append(TRIAL, replace(TRIAL, **change))
     assert read_trials(log.path)[1].reasons == {reason: 1}
+
+
+def test_a_trial_whose_counter_failed_is_kept_in_the_file_and_left_out_of_the_fit(
+    tmp_path: Path,
+) -> None:
+    with TrialLog(tmp_path / "r.csv") as log:
+        log.append(TRIAL, replace(TRIAL, energy_joules=None))
+    assert log.path.read_text().splitlines()[2].split(",")[-3:] == ["", "cpu_time", "1700000000.5"]
+    frame, cleaning = read_trials(log.path)
+    assert cleaning.reasons == {"without a number in energy_joules": 1}
+    assert frame["energy_joules"].tolist() == [7.25]
+
+
+def test_a_row_counts_once_and_every_row_counts(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", HEADER + "a,1,1,1,1\n,,,,\na,-1,1.5,0,inf\na,1,1,0,0\n")
+    frame, cleaning = read_trials(path)
+    assert (cleaning.total, cleaning.kept, len(frame)) == (4, 1, 1)
+    assert sum(cleaning.reasons.values()) == 3
+
+
+def test_times_that_go_backwards_are_no_fault(tmp_path: Path) -> None:
+    with TrialLog(tmp_path / "r.csv") as log:
+        log.append(TRIAL, replace(TRIAL, started_at=3.5), replace(TRIAL, started_at=-2.0))
+    assert read_trials(log.path)[1] == Cleaning(3, {})
+
+
+def test_a_column_that_stands_there_twice_with_the_same_values_does_no_harm(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "p.csv", f"joules,{HEADER}".replace("model", "model,model") + "2,a,a,1,1,1,2\n"
+    )
+    frame, _ = read_trials(path)
+    assert frame["model"].tolist() == ["a"]
+    assert frame["energy_joules"].tolist() == [2]
+
+
+def test_models_with_numbers_for_names_stay_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", HEADER.replace("model", "LLM") + "007,1,1,1,1\n,1,1,1,1\n")
+    assert read_trials(path)[0]["model"].tolist() == ["007"]
 
 
 def test_a_row_that_is_still_being_written_is_not_believed(tmp_path: Path) -> None:
@@ -166,7 +215,13 @@ def test_a_row_that_is_still_being_written_is_not_believed(tmp_path: Path) -> No
             "model,input_tokens,runtime_s,joules\n",
             "column 'output_tokens' is missing; there are: model, input_tokens, runtime_s, joules",
         ),
-        ("energy_j," + HEADER, "two columns mean 'energy_joules'"),
+        ("energy_j," + HEADER + "2,a,1,1,1,1\n", "two columns mean 'energy_joules' and differ"),
+        (
+            HEADER[:-1] + ",runtime_s\na,1,1,1,1,2\n",
+            "two columns mean 'runtime_s' and differ; there are: model, .*, runtime_s",
+        ),
+        (HEADER + "a,1,1,1,1,9\n", "the rows have more fields than the header"),
+        (HEADER + "a,1,1,1,1\na,1,1,1,1,9\n", "not a readable CSV: .* Expected 5 fields"),
         ("", "not a readable CSV: No columns to parse from file"),
         (HEADER, r"no usable row \(0 rows\)"),
         (HEADER + "a,1,1,1,-1\n", r"no usable row \(0 of 1 rows; left out: 1 with energy_joules"),

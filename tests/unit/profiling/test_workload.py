@@ -1,3 +1,6 @@
+from collections import Counter
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,8 +49,41 @@ def test_repeats_come_after_all_configurations_had_their_turn() -> None:
 
 
 def test_concurrencies_have_their_shares() -> None:
-    alone = [t.concurrency for t in plan_trials(QUICK, seed=5)]
-    assert (alone.count(1), alone.count(4)) == (9, 3)
+    assert Counter(t.concurrency for t in plan_trials(QUICK, seed=5)) == {1: 9, 8: 3}
+    assert Counter(t.concurrency for t in plan_trials(FULL, seed=5)) == {1: 42, 2: 14, 4: 12, 8: 12}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("grid", "enough"), [(QUICK, 6), (FULL, 10)])
+def test_the_first_trials_cover_the_whole_range(grid: Grid, enough: int, seed: int) -> None:
+    plan = plan_trials(grid, seed=seed)
+    for values, log_range in (
+        ([t.input_tokens for t in plan], np.log(grid.input_tokens.high / grid.input_tokens.low)),
+        ([t.output_tokens for t in plan], np.log(grid.output_tokens.high / grid.output_tokens.low)),
+    ):
+        covered = np.log(max(values[:enough]) / min(values[:enough]))
+        assert covered > 0.6 * log_range
+    loads = {t.concurrency for t in plan[:enough]}
+    assert {1, 8} <= loads
+    assert plan[0].concurrency == 1
+
+
+def test_configurations_keep_their_distance() -> None:
+    def closest(plan: list[TrialPlan]) -> float:
+        points = np.log([(t.input_tokens, t.output_tokens, t.concurrency) for t in plan])
+        points /= np.ptp(points, axis=0)
+        gaps = np.linalg.norm(points[:, None] - points, axis=2)
+        return float(gaps[np.triu_indices(len(plan), k=1)].min())
+
+    # The first grid that comes has 0.13 on average.
+    assert np.mean([closest(plan_trials(QUICK, seed=seed)) for seed in range(10)]) > 0.2
+
+
+def test_equal_lengths_everywhere_are_a_plan_too() -> None:
+    plan = plan_trials(Grid((8,), (4,), (1,), configurations=3, repeats=2), seed=0)
+    assert [(t.input_tokens, t.output_tokens, t.repeat) for t in plan] == [
+        (8, 4, repeat) for repeat in (0, 0, 0, 1, 1, 1)
+    ]
 
 
 def test_given_lengths_are_used_in_turn() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scheduler.predictor import Contender
 from scheduler.profiles import LinearModel, ModelProfile, Moments, Reference
 from scheduler.types import ClusterState, ModelState, RoutingRequest
 
@@ -15,17 +16,19 @@ def profile(
     *,
     runtime: tuple[float, ...] = (1.0, 0.0, 0.0),
     energy: tuple[float, ...] = (10.0, 0.0, 0.0),
+    form: str = "linear",
     accuracy: float | None = 0.7,
     mean_output_tokens: float = 100.0,
 ) -> ModelProfile:
     return ModelProfile(
         model=model,
         accelerator="test",
-        runtime=LinearModel("linear", runtime, ratio_low=0.5, ratio_high=2.0),
-        energy=LinearModel("linear", energy, ratio_low=0.8, ratio_high=1.25),
+        runtime=LinearModel(form, runtime, ratio_low=0.5, ratio_high=2.0),
+        energy=LinearModel(form, energy, ratio_low=0.8, ratio_high=1.25),
         energy_source="nvml",
         input_tokens_range=(10, 1000),
         output_tokens_range=(5, 500),
+        concurrency_range=(1, 8),
         mean_output_tokens=mean_output_tokens,
         accuracy=accuracy,
     )
@@ -42,6 +45,21 @@ def constant(
         accuracy=accuracy,
     )
     return ModelState(model, profile=fitted, **state)  # type: ignore[arg-type]
+
+
+def contender(
+    state: ModelState, input_tokens: int = 100, output_tokens: int = 100, *, known: bool = True
+) -> Contender:
+    """A model in the decision about a request.
+
+    Args:
+        known: The request names the number of tokens to generate; else it is a guess.
+    """
+    assert state.profile
+    asked = RoutingRequest(
+        "d1", {state.model: input_tokens}, output_tokens=output_tokens if known else None
+    )
+    return Contender(asked, state, state.profile, input_tokens, output_tokens)
 
 
 def cluster(*models: ModelState, **settings: object) -> ClusterState:

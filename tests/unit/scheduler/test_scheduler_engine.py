@@ -16,6 +16,7 @@ from scheduler.types import (
     ExclusionKind,
     Metric,
     ModelState,
+    OutputLength,
     Weights,
 )
 
@@ -71,6 +72,28 @@ def test_the_candidates_are_a_sequence() -> None:
     assert candidates == decide().candidates
     with pytest.raises(IndexError):
         candidates[3]
+
+
+def test_a_model_that_is_busy_gives_way() -> None:
+    idle = cluster(constant("first", 1.0, 9.0, 0.9, slots=1), constant("second", 1.5, 9.0, 0.9))
+    busy = replace(idle, models=(replace(idle.models[0], ongoing=1), idle.models[1]))
+    assert decide(idle, weights=Weights(0, 0, 1)).model == "first"
+    decision = decide(busy, weights=Weights(0, 0, 1))
+    assert decision.model == "second"
+    assert decision.candidates[1].prediction.runtime_s == 2.0
+    late = decide(busy, constraints=Constraints(max_latency_s=1.6)).excluded
+    assert [(e.model, e.kind) for e in late] == [("first", ExclusionKind.CONSTRAINT)]
+
+
+def test_a_model_that_answers_at_length_costs_more() -> None:
+    fitted = profile("m", runtime=(0.0, 0.0, 0.01))
+    lengthy, brief = (
+        ModelState(name, profile=replace(fitted, model=name), lengths={"": OutputLength((tokens,))})
+        for name, tokens in (("lengthy", 400.0), ("brief", 150.0))
+    )
+    decision = decide(cluster(lengthy, brief), weights=Weights(0, 0, 1))
+    assert [c.prediction.output_tokens for c in decision.candidates] == [150, 400]
+    assert [c.prediction.runtime_s for c in decision.candidates] == pytest.approx([1.5, 4.0])
 
 
 def test_temperature_reaches_the_softmax() -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scheduler_examples import constant
+from scheduler_examples import constant, contender
 
-from scheduler.comparison import Comparison, Contender, compare
+from scheduler.comparison import Comparison, compare
 from scheduler.normalization import within_tolerance
 from scheduler.predictor import PredictedCosts
 from scheduler.scoring import rank, weighted_scores
@@ -24,9 +24,7 @@ def comparison_of(values: list[Row], names: list[str] | None = None) -> Comparis
     for name, (runtime_s, energy_joules, accuracy) in zip(
         names or [f"m{i}" for i in range(len(values))], values, strict=True
     ):
-        model = constant(name, runtime_s, energy_joules, accuracy)
-        assert model.profile
-        contenders.append(Contender(model, model.profile, 100, 100))
+        contenders.append(contender(constant(name, runtime_s, energy_joules, accuracy)))
         predicted.append(PredictedCosts(runtime_s, energy_joules))
     return compare(contenders, predicted)
 

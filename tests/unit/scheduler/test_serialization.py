@@ -1,17 +1,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from scheduler_examples import THREE, cluster, constant, request
 
 from scheduler.engine import Scheduler
 from scheduler.serialization import decision_to_dict
-from scheduler.types import Metric, ModelState, Weights
+from scheduler.types import Correction, Metric, ModelState, Weights
 
 
 def test_the_keys_of_the_contract() -> None:
-    state = cluster(*THREE.models, ModelState("new"))
+    # Two requests beside this one on `fast`, one of them beyond its slots, and a history of drift.
+    fast = replace(
+        THREE.models[2],
+        ongoing=2,
+        slots=2,
+        runtime_correction=Correction(1.5),
+        energy_correction=Correction(0.5),
+    )
+    state = cluster(*THREE.models[:2], fast, ModelState("new"))
     decision = Scheduler().decide(request(state, weights=Weights(0.7, 0.2, 0.1)), state)
     data = json.loads(json.dumps(decision_to_dict(decision), allow_nan=False))
 
@@ -29,14 +38,21 @@ def test_the_keys_of_the_contract() -> None:
             "score": candidate.score,
             "input_tokens": 100,
             "output_tokens": 100,
+            "output_tokens_interval": [1, 300],
             "runtime_s": prediction.runtime_s,
-            "runtime_interval_s": [0.5 * prediction.runtime_s, 2 * prediction.runtime_s],
+            "runtime_interval_s": pytest.approx(
+                [0.5 * prediction.runtime_s, 2 * prediction.runtime_s]
+            ),
             "energy_joules": prediction.energy_joules,
             "energy_interval_joules": pytest.approx(
                 [0.8 * prediction.energy_joules, 1.25 * prediction.energy_joules]
             ),
             "accuracy": candidate.accuracy,
             "accuracy_imputed": False,
+            "concurrency": prediction.concurrency,
+            "wait_s": prediction.wait_s,
+            "runtime_factor": prediction.runtime_factor,
+            "energy_factor": prediction.energy_factor,
             "extrapolates": False,
         }
         assert list(stages) == ["runtime", "energy", "accuracy"]
@@ -47,6 +63,10 @@ def test_the_keys_of_the_contract() -> None:
         }  # fmt: skip
         assert stages["energy"]["z"] == candidate.stages[Metric.ENERGY].z
         assert stages["accuracy"]["z"] == candidate.stages[Metric.ACCURACY].z
+    (row,) = (row for row in data["candidates"] if row["model"] == "fast")
+    # 1.5 s for each of two rounds; the second half of a round is over when its turn comes.
+    assert (row["concurrency"], row["runtime_s"], row["wait_s"]) == (2, 1.5 * 1.5, 0.75)
+    assert (row["runtime_factor"], row["energy_factor"]) == (1.5, 0.5)
 
 
 def test_a_pinned_model_without_a_profile() -> None:

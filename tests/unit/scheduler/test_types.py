@@ -62,4 +62,5 @@ def test_time_per_output_token(
     observation = Observation(
         "m", "cpu", "r", 10, output_tokens, 0, 0.0, ttft_s, 2.0, 5.0, "cpu_time"
     )
+    assert (observation.concurrency, observation.cut) == (1, False)
     assert observation.tpot_s == (tpot_s if tpot_s is None else pytest.approx(tpot_s))

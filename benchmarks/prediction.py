@@ -1,0 +1,227 @@
+"""How well runtime and energy are predicted: the router's predictions against plain OLS, live.
+
+    python benchmarks/prediction.py [--trace FILE] [--requests N] [--budget S] [--output FILE]
+
+Brings up the embedded models, profiles them, and sends requests that the fit did not see, with
+lengths of a production chat service. Every request is answered by a model drawn at random and
+compared with what the router said before, and with the regression that the project began with:
+OLS on the two token counts, fitted on the same trials. In three conditions: `quiet`, one request
+after the other; `disturbed`, the same while another process takes a core, 60 s on and 60 s off;
+`loaded`, four clients at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import aiohttp
+import yaml
+from figures import METRICS, Answer, as_json, as_table
+from lengths import draw_lengths
+from loadgen import LoadError
+from rich.console import Console
+from rich.progress import Progress
+from servers import ROOT, ServerError, free_port, instance
+
+from profiling.fit import FitOptions, fit_profiles
+from profiling.store import read_trials
+from scheduler.profiles import LinearModel
+
+CONDITIONS = ("quiet", "disturbed", "loaded")
+LOADED_CLIENTS = 4
+REQUEST_TIMEOUT_S = 300.0
+SETTLE_S = 5.0
+# Takes a core for a minute, leaves it for a minute, and so on until it is ended.
+DISTURBANCE = """
+import time
+while True:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        pass
+    time.sleep(60)
+"""
+
+console = Console()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request to come."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    seed: int
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--trace", type=Path, help="CSV with input_tokens and output_tokens")
+    parser.add_argument("--requests", type=int, default=510, help="in each condition")
+    parser.add_argument("--budget", type=float, default=240.0, help="seconds of profiling")
+    parser.add_argument("--conditions", default=",".join(CONDITIONS), help="comma separated")
+    parser.add_argument(
+        "--output", type=Path, help="write every answer to this file, as JSON lines"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    args = parser.parse_args()
+    conditions = args.conditions.split(",")
+    if unknown := set(conditions) - set(CONDITIONS):
+        parser.error(f"--conditions: unknown {', '.join(unknown)}, known: {', '.join(CONDITIONS)}")
+    # So that the servers are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        answers = _measure(args, conditions)
+    except (LoadError, ServerError) as error:
+        console.print(f"[red]{error}[/]")
+        return 1
+    if args.output:
+        _write(args.output, answers)
+    if args.json:
+        print(json.dumps(as_json(answers), indent=2))
+    else:
+        for metric in METRICS:
+            console.print(as_table(answers, metric))
+    return 0
+
+
+def _measure(args: argparse.Namespace, conditions: Sequence[str]) -> list[Answer]:
+    config = yaml.safe_load((ROOT / "serve_config.cpu.yaml").read_text())
+    router = config["applications"][0]
+    with tempfile.TemporaryDirectory(prefix="bench") as name:
+        folder = Path(name)
+        router["args"]["data_dir"] = str(folder / "data")
+        models = [model["id"] for model in router["deployments"][0]["user_config"]["models"]]
+        ray_port = free_port()
+        with instance(config, folder, ray_port) as server:
+            with console.status("starting the embedded models"):
+                server.wait_until_ready()
+            _profile(ray_port, args.budget, args.seed)
+            plain = _plain_ols(folder / "data" / "raw_profiles")
+            rng = random.Random(args.seed)
+            answers: list[Answer] = []
+            for condition in conditions:
+                lengths = draw_lengths(args.trace, args.requests, rng)
+                asked = [Asked(rng.choice(models), *pair, rng.randrange(2**31)) for pair in lengths]
+                answers += asyncio.run(_ask_all(server.url, condition, asked, plain))
+            return answers
+
+
+def _profile(ray_port: int, budget_s: float, seed: int) -> None:
+    command = [sys.executable, "-m", "profiling", "run", "--brief"]
+    command += ["--budget", str(budget_s), "--seed", str(seed)]
+    environment = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{ray_port}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+    if done.returncode:
+        raise LoadError(f"profiling ended with status {done.returncode}")
+
+
+def _plain_ols(raw_profiles: Path) -> dict[str, dict[str, LinearModel]]:
+    """By model and metric. The seed had trials at concurrency 1 only."""
+    trials, _ = read_trials(raw_profiles)
+    alone = trials[trials["concurrency"] == 1]
+    plain: dict[str, dict[str, LinearModel]] = {}
+    for report in fit_profiles(alone, FitOptions()).reports:
+        plain.setdefault(report.model, {})[report.target] = report.tried[0].model
+    return plain
+
+
+async def _ask_all(
+    url: str,
+    condition: str,
+    asked: Sequence[Asked],
+    plain: dict[str, dict[str, LinearModel]],
+) -> list[Answer]:
+    answers: list[Answer] = []
+    waiting = iter(asked)
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(condition, total=len(asked))
+        async with aiohttp.ClientSession(url, timeout=timeout) as session, _disturbed(condition):
+
+            async def client() -> None:
+                for request in waiting:
+                    answers.append(await _ask(session, condition, request, plain[request.model]))
+                    progress.advance(task)
+
+            clients = LOADED_CLIENTS if condition == "loaded" else 1
+            await asyncio.gather(*(client() for _ in range(clients)))
+    await asyncio.sleep(SETTLE_S)
+    return answers
+
+
+@asynccontextmanager
+async def _disturbed(condition: str) -> AsyncIterator[None]:
+    if condition != "disturbed":
+        yield
+        return
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DISTURBANCE)
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _ask(
+    session: aiohttp.ClientSession, condition: str, asked: Asked, plain: dict[str, LinearModel]
+) -> Answer:
+    rng = random.Random(asked.seed)
+    body = {
+        "model": asked.model,
+        # Token ids, so that the router counts exactly; below 1,000 there are no special ones
+        # beyond the first 17.
+        "prompt": [rng.randrange(17, 1000) for _ in range(asked.input_tokens)],
+        "max_tokens": asked.output_tokens,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
+    started = time.time()
+    async with session.post("/v1/completions", json=body) as response:
+        if response.status != 200:
+            raise LoadError(f"status {response.status}: {await response.text()}")
+        routing = (await response.json())["routing"]
+    actual = {
+        "runtime": routing["actual"]["runtime_s"],
+        "energy": routing["actual"]["energy_joules"],
+    }
+    if actual["energy"] is None:
+        raise LoadError(f"no energy was measured: {routing}")
+    predicted = routing["predicted"]
+    return Answer(
+        condition=condition,
+        model=asked.model,
+        started_at=started,
+        input_tokens=asked.input_tokens,
+        output_tokens=asked.output_tokens,
+        actual=actual,
+        predicted={"runtime": predicted["runtime_s"], "energy": predicted["energy_joules"]},
+        interval={
+            "runtime": predicted["runtime_interval_s"],
+            "energy": predicted["energy_interval_joules"],
+        },
+        plain={m: plain[m].predict(asked.input_tokens, asked.output_tokens) for m in METRICS},
+        plain_ratios={m: (plain[m].ratio_low, plain[m].ratio_high) for m in METRICS},
+    )
+
+
+def _write(path: Path, answers: Sequence[Answer]) -> None:
+    path.write_text("".join(json.dumps(asdict(answer)) + "\n" for answer in answers))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""From a parsed request to a decision, and from its answer to what is learnt of it. No I/O."""
+
+from __future__ import annotations
+
+import uuid
+
+from deployments.config import RouterConfig
+from deployments.directory import ModelDirectory
+from deployments.lessons import lesson_of
+from deployments.openai_api import ApiError, ParsedRequest
+from deployments.profile_source import ProfileSource
+from deployments.shared_state import SharedState
+from scheduler.engine import Scheduler
+from scheduler.types import ClusterState, Decision, Observation, RoutingRequest, Weights
+
+AUTO = "auto"
+
+
+class Decider:
+    """Everything that a decision needs, read at the moment of the decision.
+
+    Attributes:
+        config: The router's, replaced as a whole when it changes.
+        decisions: How many requests were dispatched.
+    """
+
+    def __init__(
+        self, directory: ModelDirectory, profiles: ProfileSource, shared: SharedState
+    ) -> None:
+        self.config = RouterConfig()
+        self.decisions = 0
+        self._directory = directory
+        self._profiles = profiles
+        self._shared = shared
+        self._scheduler = Scheduler()
+
+    def state(self) -> ClusterState:
+        """All models at this moment."""
+        return self._directory.cluster_state(
+            self._profiles.current, self._shared, self.config.static_model
+        )
+
+    def decide(self, parsed: ParsedRequest) -> Decision:
+        """Who answers.
+
+        Raises:
+            ApiError: 404, the request names a model that is not configured.
+            InvalidRequestError: The request asks for something that there is not.
+            NoCandidateError: No model can take it.
+        """
+        state = self.state()
+        request = RoutingRequest(
+            decision_id=uuid.uuid4().hex,
+            input_tokens={m.model: parsed.input_tokens for m in state.models},
+            max_tokens=parsed.max_tokens,
+            output_tokens=parsed.output_tokens,
+            weights=parsed.weights or Weights(**self.config.default_weights.model_dump()),
+            policy=parsed.policy or self.config.default_policy,
+            models=parsed.models,
+            constraints=parsed.constraints,
+            task=parsed.task,
+            sequence=self.decisions,
+        )
+        if parsed.model == AUTO:
+            return self._scheduler.decide(request, state)
+        if parsed.model not in self._directory:
+            raise self.unknown_model(parsed.model)
+        return self._scheduler.pin(request, state, parsed.model)
+
+    def learn(
+        self, parsed: ParsedRequest, decision: Decision, observation: Observation | None
+    ) -> None:
+        """Take in what a whole answer took.
+
+        Several answers to one request teach nothing: they have no one length, and share the costs
+        of their prompt.
+        """
+        if observation is None or parsed.choices != 1:
+            return
+        description = self._directory[decision.model].description or {}
+        self._shared.learn(
+            lesson_of(
+                decision,
+                observation,
+                parsed,
+                self._profiles.current,
+                description.get("max_num_seqs"),
+            )
+        )
+
+    def unknown_model(self, name: str) -> ApiError:
+        """The answer to whoever asks for a model that is not configured."""
+        known = ", ".join([AUTO, *(entry.model for entry in self._directory.entries())])
+        return ApiError(
+            404, f"model: unknown {name!r}, known: {known}", param="model", code="model_not_found"
+        )

@@ -1,0 +1,69 @@
+"""What a finished request teaches: its costs beside what was predicted of them."""
+
+from __future__ import annotations
+
+from deployments.openai_api import ParsedRequest
+from scheduler.learning import Lesson
+from scheduler.profiles import ModelProfile, ProfileSet
+from scheduler.types import Decision, Observation, Outcome, Prediction
+
+
+def lesson_of(
+    decision: Decision,
+    observation: Observation,
+    parsed: ParsedRequest,
+    profiles: ProfileSet,
+    slots: int | None,
+) -> Lesson:
+    """The lesson of one answer.
+
+    Args:
+        decision: Who was to answer, and at what cost.
+        observation: What it took.
+        parsed: The request.
+        profiles: Those in use.
+        slots: Requests that a replica of the model runs side by side, `None` where unknown.
+    """
+    profile = profiles.find(observation.model, observation.accelerator)
+    predicted = decision.candidates and decision.chosen.prediction
+    return Lesson(
+        outcome=_outcome(predicted, profile, observation, slots) if predicted and profile else None,
+        model=observation.model,
+        task=parsed.task,
+        input_tokens=observation.input_tokens,
+        output_tokens=None if parsed.output_tokens is not None else observation.output_tokens,
+        cut=observation.cut,
+    )
+
+
+def _outcome(
+    prediction: Prediction, profile: ModelProfile, observation: Observation, slots: int | None
+) -> Outcome | None:
+    """Predictions for the tokens that there were, so that only the costs can be wrong."""
+    asked = (prediction.input_tokens, prediction.output_tokens, prediction.concurrency)
+    real = (observation.input_tokens, observation.output_tokens)
+    side_by_side = min(observation.concurrency, slots or observation.concurrency)
+    computed = (real[0] - observation.cached_input_tokens, real[1], side_by_side)
+    runtime_then = profile.runtime.predict(*asked)
+    energy_then = profile.energy.predict(*asked)
+    if runtime_then <= 0 or energy_then <= 0:
+        return None
+    # Correction, turns on the device and the wait: whatever was made of the profile's figure.
+    runtime_scale = prediction.runtime_s / runtime_then
+    turns = runtime_scale / prediction.runtime_factor
+    if prediction.runtime_s > 0:
+        turns *= 1 - prediction.wait_s / prediction.runtime_s
+    return Outcome(
+        model=observation.model,
+        accelerator=observation.accelerator,
+        fit_id=profile.fit_id,
+        predicted_runtime_s=profile.runtime.predict(*computed) * turns + observation.queue_time_s,
+        told_runtime_s=profile.runtime.predict(*real, prediction.concurrency) * runtime_scale,
+        runtime_s=observation.runtime_s,
+        predicted_energy_joules=profile.energy.predict(*computed),
+        told_energy_joules=profile.energy.predict(*real, prediction.concurrency)
+        * prediction.energy_factor,
+        energy_joules=observation.energy_joules,
+        runtime_factor=prediction.runtime_factor,
+        energy_factor=prediction.energy_factor,
+    )

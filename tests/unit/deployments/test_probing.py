@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from fake_serve import ACCURATE, FRUGAL, PROFILES, ServeDouble, Site
+
+
+@pytest.fixture
+def probing(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A router of which one request was asked, and whose models have been idle for an hour."""
+    site.complete()
+    site.router._shared.learning.corrections.elapse(3600)
+    return site
+
+
+def probe(site: Site, elapsed_s: float = 5.0) -> None:
+    site.runner.run(site.router._prober.probe(elapsed_s))
+
+
+def probes(serve: ServeDouble) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (model.name, json.loads(call.body))
+        for model in serve.models.values()
+        for call in model.calls
+        if call.request_id.startswith("probe-")
+    ]
+
+
+def test_an_idle_model_gets_a_short_request(probing: Site, serve: ServeDouble) -> None:
+    for _ in range(4):
+        probe(probing)
+    asked = probes(serve)
+    # Each once: afterwards they have just answered.
+    assert sorted(model for model, _ in asked) == [ACCURATE, FRUGAL]
+    for model, body in asked:
+        assert body["model"] == model
+        assert (body["max_tokens"], body["ignore_eos"]) == (8, True)
+    assert asked[0][1]["prompt"] != asked[1][1]["prompt"]
+
+
+def test_the_answer_is_learnt_and_no_decision_is_logged(probing: Site) -> None:
+    before = len(probing.get("/v1/decisions")["data"])
+    lessons = probing.router._shared.learning.lessons
+    probe(probing)
+    assert probing.router._shared.learning.lessons == lessons + 1
+    assert len(probing.get("/v1/decisions")["data"]) == before
+
+
+def test_nobody_is_probed_who_was_asked_lately(probing: Site, serve: ServeDouble) -> None:
+    key = ("test", PROFILES.find(FRUGAL).fit_id)
+    probing.complete(routing={"models": [FRUGAL]})
+    assert probing.router._shared.learning.corrections.idle_s(FRUGAL, *key) < 300
+    probe(probing)
+    assert [model for model, _ in probes(serve)] == [ACCURATE]
+
+
+def test_without_traffic_nobody_is_probed(site: Site, serve: ServeDouble) -> None:
+    probe(site)
+    assert not probes(serve)
+    site.complete()
+    probe(site, 1.0)
+    site.router._shared.learning.corrections.elapse(3600)
+    already = len(probes(serve))
+    probe(site, 301.0)
+    assert len(probes(serve)) == already
+
+
+@pytest.mark.parametrize("interval", [None, 7200])
+def test_it_can_be_rarer_or_never(probing: Site, serve: ServeDouble, interval: Any) -> None:
+    for model in (ACCURATE, FRUGAL):
+        probing.complete(routing={"models": [model]})
+    probing.router._shared.learning.corrections.elapse(3600)
+    probing.configure(models=[{"id": ACCURATE}, {"id": FRUGAL}], probe_interval_s=interval)
+    probe(probing)
+    assert not probes(serve)
+
+
+def test_a_busy_or_missing_model_is_not_probed(probing: Site, serve: ServeDouble) -> None:
+    probing.router._directory[ACCURATE].ongoing = 1
+    probing.router._directory[FRUGAL].unavailable = "gone"
+    probe(probing)
+    assert not probes(serve)
