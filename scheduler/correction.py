@@ -26,8 +26,9 @@ GRACE_S = 60.0  # without an outcome, before a factor starts its way back to 1
 HALF_LIFE_S = 600.0  # of that way
 FORGET_S = 86_400.0
 
-RESIDUALS, ENOUGH_RESIDUALS = 200, 20
-TAIL, TAIL_STEP, LEAST_TAIL, LARGEST_TAIL = 0.05, 0.002, 0.005, 0.2
+RESIDUALS, ENOUGH_RESIDUALS = 100, 20
+# A share below 0 reaches beyond all of them, by STRETCH of their range for each rank.
+TAIL, TAIL_STEP, LEAST_TAIL, LARGEST_TAIL, STRETCH = 0.05, 0.01, -0.05, 0.2, 0.05
 TOLD = 256  # corrections that are remembered: more than there are requests in flight
 LARGEST_RATIO = math.log(1e6)
 LEAST_WEIGHT = 0.05
@@ -85,10 +86,13 @@ class _Residuals:
         return self._quantile(self.below), self._quantile(1 - self.above)
 
     def _quantile(self, share: float) -> float:
-        last = len(self._ordered) - 1
-        position = min(max(share * (last + 2) - 1, 0.0), float(last))
-        low = self._ordered[int(position)]
-        return low + position % 1 * (self._ordered[min(int(position) + 1, last)] - low)
+        """Between the residuals; beyond the outermost one by a step of the range for each rank."""
+        values, last = self._ordered, len(self._ordered) - 1
+        position = share * (last + 2) - 1
+        inside = min(max(position, 0.0), float(last))
+        low = values[int(inside)]
+        value = low + inside % 1 * (values[min(int(inside) + 1, last)] - low)
+        return value + (position - inside) * STRETCH * (values[last] - values[0])
 
 
 class CostCorrector:
