@@ -4,6 +4,10 @@ PYTHON ?= python3
 CONFIG ?= serve_config.cpu.yaml
 # What to install beside `dev`: `cpu`, or `gpu` on a machine that has one (then name a CONFIG too).
 EXTRA ?= cpu
+# Arrivals to draw requests from, a CSV with timestamp, input_tokens and output_tokens; lengths of
+# the same distribution are drawn without it.
+TRACE ?=
+TRACE_OPTION := $(if $(TRACE),--trace $(TRACE))
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
@@ -47,6 +51,8 @@ check: install
 bench: install
 	$(BIN)/python benchmarks/decision.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/simulate.py --quick $(TRACE_OPTION)
+	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

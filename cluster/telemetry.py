@@ -112,6 +112,7 @@ class LoadView:
         self._clock = clock
         self._taken_at = -math.inf
         self._routers = 1
+        self._faults: list[str] = []
         self._others: Counter[str] = Counter()
         self._own: Mapping[str, int] = {}
         self._places: dict[str, set[tuple[str, str]]] = {}
@@ -127,6 +128,11 @@ class LoadView:
         """
         self._taken_at, self._routers, self._own = self._clock(), snapshot.routers, dict(own)
         self._others, self._places, self._at_place = Counter(), {}, {}
+        self._faults = [
+            f"energy of {load.model}, replica {load.replica_id}: {load.meter_fault}"
+            for load in snapshot.replicas
+            if load.meter_fault
+        ]
         for load in snapshot.replicas:
             others = load.ongoing - load.ongoing_by_origin.get(self.router_id, 0)
             self._others[load.model] += others
@@ -138,6 +144,11 @@ class LoadView:
     def routers(self) -> int:
         """Routers that send requests, this one included."""
         return self._routers
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with the meters of replicas, in words."""
+        return self._faults if self.fresh else []
 
     @property
     def fresh(self) -> bool:

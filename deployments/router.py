@@ -297,7 +297,8 @@ class Router:
         return Response(self._profiles.current.to_json(), media_type="application/json")
 
     async def _health(self, _: Request) -> Response:
-        faults = [fault for fault in (self._config_fault, *self._profiles.faults()) if fault]
+        found = (self._config_fault, *self._profiles.faults(), *self._shared.loads.faults)
+        faults = [fault for fault in found if fault]
         states = self._decider.state().models
         models = {
             state.model: {

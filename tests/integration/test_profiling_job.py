@@ -40,7 +40,7 @@ def test_the_job_profiles_fits_and_publishes(cluster: Cluster) -> None:
     assert not cleaning.reasons
     assert set(trials["model"]) == {"tiny-phi3", "tiny-mistral"}
     assert (trials["cached_input_tokens"] == 0).all()
-    assert set(trials["concurrency"]) == {1, 4}
+    assert set(trials["concurrency"]) == {1, 8}
     assert cluster.get("/health")["models"]["tiny-phi3"]["profile"] == "measured"
     assert (cluster.data_dir / "model_regression_summary.csv").exists()
 

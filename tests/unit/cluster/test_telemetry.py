@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cluster.telemetry import LEASE_S, LoadBoard, LoadSnapshot, LoadView, ReplicaLoad
@@ -90,6 +92,15 @@ def test_busy_models_take_turns_on_a_device_they_share(clock: Clock) -> None:
     assert view.slowdown("a", {"c": 1}) == 3
     assert view.slowdown("b", {"b": 4}) == 1
     assert view.slowdown("d", {}) == 1
+
+
+def test_faults_of_meters_are_told(clock: Clock) -> None:
+    view = LoadView("me", clock)
+    assert view.faults == []
+    view.take(LoadSnapshot((load("a"), replace(load("b"), meter_fault="counter fell"))), {})
+    assert view.faults == ["energy of b, replica b: counter fell"]
+    clock.now += LEASE_S
+    assert view.faults == []
 
 
 def test_what_it_has_finished_since_takes_no_turn(clock: Clock) -> None:
