@@ -68,7 +68,7 @@ def test_the_weights_come_back_once_there_is_a_profile(
     assert not replica.weights
     store.state.publish(PROFILES.to_json())
     asyncio.run(replica.reporter.report())
-    assert replica.weights == [(0.01, 0.1)]
+    assert replica.weights == [pytest.approx((0.01, 0.1))]
 
 
 def test_a_store_that_died_is_looked_for_again(
