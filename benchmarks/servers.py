@@ -100,7 +100,8 @@ def vllm_server(model: str, checkpoint: Path, folder: Path) -> Iterator[Server]:
         option = f"--{name.replace('_', '-')}"
         command += [option] if value is True else [option, str(value)]
     log = folder / "vllm.log"
-    with _running(command, log, {}) as process:
+    # As it ships: without the plugin of this project, which is installed beside it.
+    with _running(command, log, {"VLLM_PLUGINS": ""}) as process:
         yield Server("vLLM's own server", f"http://127.0.0.1:{port}", process, log)
 
 
