@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from scheduler.eligibility import eligible_models
 from scheduler.engine import Scheduler
-from scheduler.output_length import LengthByPrompt, PromptEffect
+from scheduler.output_length import OutputLength, PromptEffect
 from scheduler.predictor import predict
 from scheduler.profiles import LinearModel, ModelProfile
 from scheduler.types import ClusterState, Correction, ModelState, RoutingRequest, Weights
@@ -77,7 +77,7 @@ def build_state(count: int) -> ClusterState:
                 slowdown=generator.uniform(1.0, 1.5),
                 runtime_correction=_correction(generator),
                 energy_correction=_correction(generator),
-                lengths={"": LengthByPrompt(tuple(lengths), PromptEffect(0.4, 100, 20, 500))},
+                lengths={"": OutputLength(tuple(lengths), PromptEffect(0.4, 100, 20, 500))},
             )
         )
     return ClusterState(tuple(models), profile_version="benchmark")

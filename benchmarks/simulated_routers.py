@@ -17,9 +17,10 @@ from simulated_cluster import Cluster, Job, Replica
 
 from cluster.telemetry import REPORT_PERIOD_S, LoadSnapshot, LoadView, ReplicaLoad
 from scheduler.engine import Scheduler
+from scheduler.output_length import OutputLength
 from scheduler.predictor import Contender, predict_costs
 from scheduler.profiles import ModelProfile
-from scheduler.types import ClusterState, ModelState, OutputLength, RoutingRequest, Weights
+from scheduler.types import ClusterState, ModelState, RoutingRequest, Weights
 
 TIME_ONLY = Weights(accuracy=0, energy=0, time=1)
 

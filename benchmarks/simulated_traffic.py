@@ -15,7 +15,7 @@ from pathlib import Path
 
 from simulated_cluster import Job
 
-from scheduler.types import OutputLength
+from scheduler.output_length import OutputLength
 
 
 @dataclass(frozen=True)

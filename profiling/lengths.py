@@ -23,7 +23,6 @@ from rich.table import Table
 from profiling.errors import InputError
 from profiling.store import SYNONYMS
 from scheduler.length_history import LEAST, LengthHistory
-from scheduler.output_length import prompt_factor
 
 REQUIRED = ("model", "input_tokens", "output_tokens")
 MIN_ANSWERS = 4 * LEAST
@@ -128,7 +127,7 @@ def _replay(model: str, rows: pd.DataFrame, pooled: Line) -> Replay:
     ):
         if place >= len(rows) // 2:
             length = history.lengths(model)[""]
-            factor = prompt_factor(length, tin)
+            factor = length.factor(tin)
             foreseen = (
                 SEED_LINE.predict(tin),
                 pooled.predict(tin),

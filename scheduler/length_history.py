@@ -19,8 +19,7 @@ from operator import truediv
 from statistics import fmean, linear_regression
 from typing import Any, NamedTuple
 
-from scheduler.output_length import LengthByPrompt, PromptEffect
-from scheduler.types import OutputLength
+from scheduler.output_length import OutputLength, PromptEffect
 
 KEPT = 500
 """So many of the latest answers count, for each model and task class."""
@@ -179,7 +178,7 @@ def _positive(value: Any) -> int:
     return count
 
 
-def _usual_length(answers: Sequence[_Answer]) -> LengthByPrompt | None:
+def _usual_length(answers: Sequence[_Answer]) -> OutputLength | None:
     """The lengths of answers, and how they follow those of the prompts where these are known.
 
     Returns:
@@ -194,7 +193,7 @@ def _usual_length(answers: Sequence[_Answer]) -> LengthByPrompt | None:
     if effect is not None:
         lengths = map(truediv, outputs, map(effect.factor, inputs))
     quantiles = censored_quantiles(zip(lengths, cuts, strict=True))
-    return None if quantiles is None else LengthByPrompt(quantiles, effect)
+    return None if quantiles is None else OutputLength(quantiles, effect)
 
 
 def _prompt_effect(

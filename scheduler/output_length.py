@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from scheduler.profiles import ModelProfile
-from scheduler.types import Interval, ModelState, OutputLength, RoutingRequest
+from scheduler.types import Interval, ModelState, RoutingRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +41,45 @@ class PromptEffect:
 
 
 @dataclass(frozen=True, slots=True)
-class LengthByPrompt(OutputLength):
-    """How many tokens a model usually generates, where that may depend on the prompt's length.
+class OutputLength:
+    """How many tokens a model usually generates.
 
     Attributes:
-        prompt: `None` where it does not; otherwise the quantiles are those of the usual prompt.
+        quantiles: Equally likely lengths in ascending order, at least one: with n of them the
+            i-th, counted from 0, is the quantile (i + 1/2)/n.
+        prompt: How they depend on the prompt's length, `None` where they do not; otherwise the
+            quantiles are those of the usual prompt.
     """
 
+    quantiles: tuple[float, ...]
     prompt: PromptEffect | None = None
     _sums: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_sums", tuple(accumulate(self.quantiles, initial=0.0)))
 
+    def factor(self, input_tokens: float) -> float:
+        """How many times longer than the quantiles say the answer to such a prompt is."""
+        return 1.0 if self.prompt is None else self.prompt.factor(input_tokens)
+
     def expected(self, limit: float = math.inf) -> float:
         """Mean length where generation stops at `limit` tokens."""
-        # As the base has it, without going through all quantiles for every model and decision.
+        # With running sums, not through all quantiles for every model and decision.
         values = self.quantiles
         within = bisect(values, limit)
         total = self._sums[within]
         if within < len(values):
             total += (len(values) - within) * limit
         return total / len(values)
+
+    def quantile(self, share: float, limit: float = math.inf) -> float:
+        """The length that a `share` of 0..1 of the answers does not exceed, linear in between."""
+        values = self.quantiles
+        position = min(max(share * len(values) - 0.5, 0.0), len(values) - 1.0)
+        below = int(position)
+        above = min(below + 1, len(values) - 1)
+        length = values[below] + (position - below) * (values[above] - values[below])
+        return min(length, limit)
 
 
 def expected_output_tokens(
@@ -80,7 +97,7 @@ def expected_output_tokens(
     if request.output_tokens is not None:
         expected: float = request.output_tokens
     elif (length := _observed(request, state)) is not None:
-        factor = prompt_factor(length, input_tokens)
+        factor = length.factor(input_tokens)
         expected = length.expected(limit / factor) * factor
     else:
         expected = profile.mean_output_tokens
@@ -101,16 +118,9 @@ def output_tokens_interval(
     length = _observed(request, state)
     if length is None:
         return Interval(1, max(min(3 * expected, limit), expected))
-    factor = prompt_factor(length, input_tokens)
+    factor = length.factor(input_tokens)
     low, high = (min(length.quantile(share) * factor, limit) for share in (0.05, 0.95))
     return Interval(max(min(low, expected), 1), max(high, expected))
-
-
-def prompt_factor(length: OutputLength, input_tokens: float) -> float:
-    """How many times longer than `length` says the answer to a prompt of this length is."""
-    if isinstance(length, LengthByPrompt) and length.prompt is not None:
-        return length.prompt.factor(input_tokens)
-    return 1.0
 
 
 def _observed(request: RoutingRequest, state: ModelState) -> OutputLength | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from scheduler.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from scheduler.output_length import OutputLength
     from scheduler.profiles import ModelProfile, Reference
 
 
@@ -132,31 +133,6 @@ class Correction:
 
 
 NO_CORRECTION = Correction()
-
-
-@dataclass(frozen=True, slots=True)
-class OutputLength:
-    """How many tokens a model usually generates.
-
-    Attributes:
-        quantiles: Equally likely lengths in ascending order, at least one: with n of them the
-            i-th, counted from 0, is the quantile (i + 1/2)/n.
-    """
-
-    quantiles: tuple[float, ...]
-
-    def expected(self, limit: float = math.inf) -> float:
-        """Mean length where generation stops at `limit` tokens."""
-        return sum([q if q < limit else limit for q in self.quantiles]) / len(self.quantiles)
-
-    def quantile(self, share: float, limit: float = math.inf) -> float:
-        """The length that a `share` of 0..1 of the answers does not exceed, linear in between."""
-        values = self.quantiles
-        position = min(max(share * len(values) - 0.5, 0.0), len(values) - 1.0)
-        below = int(position)
-        above = min(below + 1, len(values) - 1)
-        length = values[below] + (position - below) * (values[above] - values[below])
-        return min(length, limit)
 
 
 @dataclass(frozen=True, slots=True)

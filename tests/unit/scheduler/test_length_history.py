@@ -18,8 +18,7 @@ from scheduler.length_history import (
     LengthHistory,
     censored_quantiles,
 )
-from scheduler.output_length import LengthByPrompt
-from scheduler.types import OutputLength
+from scheduler.output_length import OutputLength
 
 answers = st.lists(st.tuples(st.floats(1, 1e5), st.booleans()), min_size=1, max_size=60).filter(
     lambda drawn: not all(cut for _, cut in drawn)
@@ -33,16 +32,16 @@ def history_of(*outputs: int, task: str = "", cut: bool = False) -> LengthHistor
     return history
 
 
-def learnt(history: LengthHistory, task: str = "") -> LengthByPrompt:
+def learnt(history: LengthHistory, task: str = "") -> OutputLength:
     length = history.lengths("m")[task]
-    assert isinstance(length, LengthByPrompt)
+    assert isinstance(length, OutputLength)
     return length
 
 
 def test_nothing_is_known_at_first() -> None:
     assert LengthHistory().lengths("m") == {}
     assert history_of(*[5] * (LEAST - 1)).lengths("m") == {}
-    assert history_of(*[5] * LEAST).lengths("m") == {"": LengthByPrompt((5.0,) * QUANTILES)}
+    assert history_of(*[5] * LEAST).lengths("m") == {"": OutputLength((5.0,) * QUANTILES)}
     assert history_of(*[5] * LEAST).lengths("another") == {}
 
 
@@ -156,7 +155,7 @@ def test_an_empty_answer_is_one_token_and_an_empty_prompt_unknown() -> None:
     history = LengthHistory()
     for _ in range(LEAST):
         history.observe("m", "", 0, False, 0)
-    assert learnt(history) == LengthByPrompt((1.0,) * QUANTILES)
+    assert learnt(history) == OutputLength((1.0,) * QUANTILES)
 
 
 def test_longer_prompts_with_longer_answers() -> None:

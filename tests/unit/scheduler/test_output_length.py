@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from scheduler_examples import profile
 
 from scheduler.output_length import (
-    LengthByPrompt,
+    OutputLength,
     PromptEffect,
     expected_output_tokens,
     output_tokens_interval,
-    prompt_factor,
 )
-from scheduler.types import Interval, ModelState, OutputLength, RoutingRequest
+from scheduler.types import Interval, ModelState, RoutingRequest
 
 FITTED = profile(mean_output_tokens=120.0)
 # A mean of 100; 5 % are shorter than 20 and 5 % longer than 180.
@@ -116,9 +115,9 @@ EFFECT = PromptEffect(exponent=0.5, usual=100, shortest=25, longest=400)
 def test_longer_prompts_get_longer_answers_within_what_was_seen(
     input_tokens: int, factor: float
 ) -> None:
-    length = LengthByPrompt(OBSERVED.quantiles, EFFECT)
+    length = OutputLength(OBSERVED.quantiles, EFFECT)
     state = ModelState("m", lengths={"": length})
-    assert prompt_factor(length, input_tokens) == factor
+    assert length.factor(input_tokens) == factor
     assert expected(state, input_tokens) == 100 * factor
     assert interval(state, 100, input_tokens) == Interval(
         min(20 * factor, 100), max(180 * factor, 100)
@@ -128,14 +127,14 @@ def test_longer_prompts_get_longer_answers_within_what_was_seen(
 
 
 def test_a_length_that_does_not_follow_the_prompt() -> None:
-    assert prompt_factor(OBSERVED, 10_000) == 1
-    assert prompt_factor(LengthByPrompt(OBSERVED.quantiles), 10_000) == 1
+    assert OBSERVED.factor(10_000) == 1
+    assert OutputLength(OBSERVED.quantiles).factor(10_000) == 1
 
 
 @given(lengths, st.one_of(st.just(math.inf), st.floats(1, 2e5)))
 def test_the_mean_from_partial_sums_is_the_mean(quantiles: tuple[float, ...], limit: float) -> None:
     plain = math.fsum(min(value, limit) for value in quantiles) / len(quantiles)
-    assert LengthByPrompt(quantiles).expected(limit) == pytest.approx(plain)
+    assert OutputLength(quantiles).expected(limit) == pytest.approx(plain)
     assert OutputLength(quantiles).expected(limit) == pytest.approx(plain)
 
 
@@ -154,7 +153,7 @@ def test_quantiles_ascend_and_keep_the_limit(
 def test_a_guess_is_a_whole_number_that_the_limit_allows(
     quantiles: tuple[float, ...], input_tokens: int, max_tokens: int
 ) -> None:
-    state = ModelState("m", lengths={"": LengthByPrompt(quantiles, EFFECT)})
+    state = ModelState("m", lengths={"": OutputLength(quantiles, EFFECT)})
     guess = expected(state, input_tokens, max_tokens=max_tokens)
     ends = interval(state, guess, input_tokens, max_tokens=max_tokens)
     assert isinstance(guess, int)

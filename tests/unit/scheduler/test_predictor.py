@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scheduler_examples import contender, profile
 
 from scheduler.errors import InvalidPredictionError, SchedulerError
-from scheduler.output_length import LengthByPrompt, PromptEffect
+from scheduler.output_length import OutputLength, PromptEffect
 from scheduler.predictor import PredictedCosts, predict, predict_costs
 from scheduler.types import Correction, Interval, ModelState, Prediction
 
@@ -105,7 +105,7 @@ def test_corrections_that_do_not_straddle_1_move_the_interval() -> None:
 
 def test_an_unknown_length_adds_to_the_interval_as_independent_errors_do() -> None:
     # 20 answers of 20, 40, ... 400 tokens: 5 % are shorter than 30 and 5 % longer than 390.
-    learnt = replace(FITTED, lengths={"": LengthByPrompt(tuple(20.0 * i for i in range(1, 21)))})
+    learnt = replace(FITTED, lengths={"": OutputLength(tuple(20.0 * i for i in range(1, 21)))})
     known, guessed = (predict(contender(learnt, 100, 210, known=k)) for k in (True, False))
     assert around(guessed.output_tokens_interval, 30, 390)
     assert guessed.runtime_s == known.runtime_s == pytest.approx(5.7)
@@ -210,7 +210,7 @@ states = st.builds(
         st.just({}),
         st.lists(st.floats(1, 1e5), min_size=1, max_size=20).map(
             lambda lengths: {
-                "": LengthByPrompt(tuple(sorted(lengths)), PromptEffect(0.5, 100, 10, 1000))
+                "": OutputLength(tuple(sorted(lengths)), PromptEffect(0.5, 100, 10, 1000))
             }
         ),
     ),

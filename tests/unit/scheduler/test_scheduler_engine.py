@@ -9,6 +9,7 @@ from scheduler_examples import THREE, cluster, constant, profile, request
 
 from scheduler.engine import Scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.output_length import OutputLength
 from scheduler.types import (
     ClusterState,
     Constraints,
@@ -16,7 +17,6 @@ from scheduler.types import (
     ExclusionKind,
     Metric,
     ModelState,
-    OutputLength,
     Weights,
 )
 
