@@ -22,6 +22,14 @@ LEASE_S = 3.0
 """How long a report, a snapshot or a router's visit counts as of now."""
 
 
+class LinkAddress(NamedTuple):
+    """Where a replica takes requests beside Serve's handle, and the key that it asks for."""
+
+    host: str
+    port: int
+    key: str
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaLoad:
     """One replica at one moment.
@@ -35,6 +43,7 @@ class ReplicaLoad:
         tokens_per_s: Prompt and generated tokens worked off a second, lately.
         power_watts: Of its share of the device, lately.
         meter_fault: Why its energy is not known at present.
+        link: Where it takes requests directly, `None` where it does not.
     """
 
     model: str
@@ -48,6 +57,7 @@ class ReplicaLoad:
     tokens_per_s: float = 0.0
     power_watts: float = 0.0
     meter_fault: str | None = None
+    link: LinkAddress | None = field(default=None, repr=False)
 
     @property
     def place(self) -> tuple[str, str]:
@@ -105,6 +115,9 @@ class LoadView:
     Args:
         router_id: Tells its own requests from those of other routers.
         clock: Monotonic seconds.
+
+    Attributes:
+        replicas: All of the last snapshot.
     """
 
     def __init__(self, router_id: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -113,6 +126,7 @@ class LoadView:
         self._taken_at = -math.inf
         self._routers = 1
         self._faults: list[str] = []
+        self.replicas: tuple[ReplicaLoad, ...] = ()
         self._others: Counter[str] = Counter()
         self._own: Mapping[str, int] = {}
         self._places: dict[str, set[tuple[str, str]]] = {}
@@ -127,6 +141,7 @@ class LoadView:
             own: This router's own ongoing requests by model, now.
         """
         self._taken_at, self._routers, self._own = self._clock(), snapshot.routers, dict(own)
+        self.replicas = snapshot.replicas
         self._others, self._places, self._at_place = Counter(), {}, {}
         self._faults = [
             f"energy of {load.model}, replica {load.replica_id}: {load.meter_fault}"

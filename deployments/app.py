@@ -9,7 +9,7 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from cluster.naming import ROUTER_DEPLOYMENT
-from deployments.config import AutoScaling, ModelArgs, RouterArgs
+from deployments.config import AutoScaling, FixedScaling, ModelArgs, RouterArgs
 from deployments.gate import Gate
 from deployments.router import Router
 
@@ -39,7 +39,12 @@ def build_model(args: ModelArgs) -> serve.Application:
     model = build_llm_deployment(
         LLMConfig(**llm_settings(args)),
         deployment_cls=ModelServer,
-        bind_kwargs={"engine_cls": FrameEngine, "watts_per_core": args.cpu_watts_per_core},
+        bind_kwargs={
+            "engine_cls": FrameEngine,
+            "watts_per_core": args.cpu_watts_per_core,
+            # Serve's autoscaler counts what goes through its handles, and nothing else.
+            "links": isinstance(args.scaling, FixedScaling),
+        },
     )
     gate = serve.deployment(Gate, name="Gate", ray_actor_options={"num_cpus": 0})
     return gate.bind(model)

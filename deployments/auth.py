@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.error_responses import send_error
 from deployments.openai_api import ApiError
 
 API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"
@@ -74,12 +75,3 @@ class AccessGuard:
         if scheme.lower() == b"bearer" and any(matches):
             return None
         return ApiError(401, "missing or wrong API key", code="invalid_api_key")
-
-
-async def send_error(error: ApiError, send: Send) -> None:
-    """Answer with an error object, on bare ASGI."""
-    headers = [(b"content-type", b"application/json")]
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", str(error.retry_after_s).encode()))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": error.body()})

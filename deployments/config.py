@@ -113,6 +113,9 @@ class RouterArgs(Strict):
     num_cpus: NonNegativeFloat = Field(1.0, description="Logical CPUs that a replica reserves.")
     max_body_bytes: PositiveInt = Field(4 * 1024 * 1024, description="Larger bodies get 413.")
     request_timeout_s: PositiveFloat = Field(600.0, description="Longer requests get 504.")
+    max_attempts: PositiveInt = Field(
+        3, description="Replicas and models that are tried for one request, the first included."
+    )
 
     @field_validator("data_dir")
     @classmethod

@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from cluster.naming import model_deployment_name
+from deployments.link_client import LinkPool
 from deployments.shared_state import SharedState
 from scheduler.profiles import ProfileSet
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState
@@ -70,7 +71,11 @@ class ModelEntry:
         return self.description["accelerator"] if self.description else None
 
     def state(
-        self, profiles: ProfileSet, shared: SharedState, own: Mapping[str, int]
+        self,
+        profiles: ProfileSet,
+        shared: SharedState,
+        own: Mapping[str, int],
+        unavailable: str | None,
     ) -> ModelState:
         """This model for a decision.
 
@@ -78,10 +83,8 @@ class ModelEntry:
             profiles: Those in use.
             shared: The load, and what was learnt.
             own: This router's ongoing requests by model.
+            unavailable: Why no request can go there now, see `ModelDirectory.why_not`.
         """
-        unavailable = self.unavailable
-        if unavailable is None and len(self.under_trial) >= self.replicas:
-            unavailable = "being profiled"
         description = self.description or {}
         profile = profiles.find(self.model, self.accelerator) or profiles.find(self.model)
         runtime_correction = energy_correction = NO_CORRECTION
@@ -105,9 +108,14 @@ class ModelEntry:
 
 
 class ModelDirectory:
-    """All models of the configuration, in its order."""
+    """All models of the configuration, in its order.
+
+    Attributes:
+        links: To their replicas.
+    """
 
     def __init__(self) -> None:
+        self.links = LinkPool()
         self._entries: dict[str, ModelEntry] = {}
 
     def configure(self, models: Sequence[str]) -> None:
@@ -124,6 +132,15 @@ class ModelDirectory:
         """Every model."""
         return list(self._entries.values())
 
+    def why_not(self, model: str) -> str | None:
+        """Why no request can go to a model now, `None` if one can."""
+        entry = self._entries[model]
+        if entry.unavailable is not None:
+            return entry.unavailable
+        if len(entry.under_trial) >= entry.replicas:
+            return "being profiled"
+        return "its replicas break requests" if self.links.broken(model) else None
+
     def set_trials(self, trials: dict[str, tuple[str, ...]]) -> None:
         """Say which replicas are being profiled."""
         for entry in self._entries.values():
@@ -139,7 +156,10 @@ class ModelDirectory:
         """The models for a decision."""
         own = self.ongoing()
         return ClusterState(
-            models=tuple(entry.state(profiles, shared, own) for entry in self._entries.values()),
+            models=tuple(
+                entry.state(profiles, shared, own, self.why_not(model))
+                for model, entry in self._entries.items()
+            ),
             profile_version=profiles.version,
             reference=profiles.reference,
             static_model=static_model,

@@ -1,9 +1,12 @@
-"""Sends a request to the chosen model and brings back bytes and what it really took."""
+"""Sends a request to one replica of a model and brings back bytes and what it really took.
+
+One try. Going on elsewhere when it breaks is `failover`; the caller says how long it may take.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Collection, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 
 import orjson
@@ -11,9 +14,20 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from deployments.directory import ModelEntry
-from deployments.frames import Flag, Frame, Reply, decode_observation
-from deployments.openai_api import ApiError, Endpoint
+from deployments.frames import Flag, Frame, ModelRequest, Reply, decode_observation
+from deployments.link_client import Link, LinkBrokenError, LinkPool
+from deployments.openai_api import ApiError
 from scheduler.types import Observation
+
+
+class ModelBrokeError(ApiError):
+    """The model did not do what it was asked; another replica or model may.
+
+    Attributes:
+        refused: It has not begun and is not to blame: it is going away.
+    """
+
+    refused = False
 
 
 @dataclass(slots=True)
@@ -21,54 +35,34 @@ class Dispatch:
     """One request on its way to one model.
 
     Attributes:
-        origin: Which router sends it.
+        avoid: Replicas that are not asked while there are others.
         observation: What it took, `None` until the model said so.
+        replica_id: Where it went, `None` until it is known.
     """
 
     entry: ModelEntry
-    endpoint: Endpoint
-    body: bytes
-    request_id: str
-    timeout_s: float
-    origin: str = ""
+    request: ModelRequest
+    links: LinkPool
+    avoid: Collection[str] = ()
     observation: Observation | None = field(default=None, init=False)
-    _deadline: float = field(default=0.0, init=False)
+    replica_id: str | None = field(default=None, init=False)
 
     async def answer(self) -> bytes:
         """A whole answer as JSON.
 
         Raises:
-            ApiError: The model's own where it refused, 503 where it broke, 504 after the time-out.
+            ModelBrokeError: The model broke.
+            ApiError: It refused the request.
         """
-        self.entry.ongoing += 1
-        response = None
-        answered = False
-        try:
-            response = self.entry.handle(stream=False).remote(
-                self.endpoint,
-                self.body,
-                self.request_id,
-                avoid=self.entry.under_trial,
-                origin=self.origin,
+        link = self._link()
+        with self._under_way(link):
+            status, data, observation = await (
+                link.answer(self.request) if link else self._answer_over_handle()
             )
-            async with asyncio.timeout(self.timeout_s):
-                reply: Reply = await response
-            answered = True
-        # Before TimeoutError: what fails in the replica can be both, and is not our time-out.
-        except (RayError, RayServeException) as error:
-            raise self._broke(error) from error
-        except TimeoutError as error:
-            raise self._timed_out() from error
-        finally:
-            self.entry.ongoing -= 1
-            # Nobody waits for it any more, and the model would generate to the end.
-            if response is not None and not answered:
-                response.cancel()
-        status, data, observation = reply
-        if status != 200:
-            raise refused(data)
-        self.observation = decode_observation(observation)
-        return data
+            if status != 200:
+                raise refused(data)
+            self._observe(observation)
+            return data
 
     async def frames(self) -> AsyncGenerator[Frame]:
         """A streamed answer.
@@ -77,70 +71,95 @@ class Dispatch:
         raising, so that nobody can take a broken stream for a whole one.
 
         Raises:
-            ApiError: The model refused, broke or was too slow; before or after the first frame.
+            ModelBrokeError: The model broke, before or after the first frame.
+            ApiError: It refused the request.
         """
-        self.entry.ongoing += 1
-        self._deadline = asyncio.get_running_loop().time() + self.timeout_s
-        stream = None
-        finished = ended = False
-        try:
-            stream = self.entry.handle(stream=True).remote(
-                self.endpoint,
-                self.body,
-                self.request_id,
-                avoid=self.entry.under_trial,
-                origin=self.origin,
-            )
-            while (frame := await self._next(stream)) is not None:
-                data, _, flags = frame
-                if flags & Flag.ERROR:
-                    raise refused(data)
-                if flags & Flag.OBSERVATION:
-                    self.observation = decode_observation(data)
-                    continue
-                finished = finished or bool(flags & Flag.FINISH)
-                if flags & Flag.DONE and not finished:
-                    break
-                yield frame
-            ended = True
+        link = self._link()
+        stream = link.stream(self.request) if link else self._stream_over_handle()
+        finished = False
+        with self._under_way(link):
+            async with aclosing(stream):
+                async for frame in stream:
+                    data, _, flags = frame
+                    if flags & Flag.ERROR:
+                        raise refused(data)
+                    if flags & Flag.OBSERVATION:
+                        self._observe(data)
+                        continue
+                    finished = finished or bool(flags & Flag.FINISH)
+                    if flags & Flag.DONE and not finished:
+                        break
+                    yield frame
             if not finished:
-                raise ApiError(
+                raise ModelBrokeError(
                     503,
                     f"model {self.entry.model!r} stopped without a finish reason",
                     code="stream_broken",
                 )
-        # In this order for the reason given in `answer`.
-        except (RayError, RayServeException) as error:
-            raise self._broke(error) from error
-        except TimeoutError as error:
-            raise self._timed_out() from error
+
+    def _link(self) -> Link | None:
+        link = self.links.choose(self.entry.model, self.avoid)
+        self.replica_id = link.replica_id if link else None
+        return link
+
+    @contextmanager
+    def _under_way(self, link: Link | None) -> Iterator[None]:
+        self.entry.ongoing += 1
+        try:
+            yield
+        except ModelBrokeError:
+            if link:
+                link.breaker.broke()
+            raise
+        except (LinkBrokenError, RayError, RayServeException) as error:
+            broke = self._broke(error)
+            if link and not broke.refused:
+                link.breaker.broke()
+            raise broke from error
+        else:
+            if link:
+                link.breaker.worked()
         finally:
             self.entry.ongoing -= 1
-            if stream is not None and not ended:
+
+    async def _answer_over_handle(self) -> Reply:
+        response = self.entry.handle(stream=False).remote(self.request, avoid=tuple(self.avoid))
+        answered = False
+        try:
+            reply: Reply = await response
+            answered = True
+        finally:
+            # Nobody waits for it any more, and the model would generate to the end.
+            if not answered:
+                response.cancel()
+        return reply
+
+    async def _stream_over_handle(self) -> AsyncGenerator[Frame]:
+        stream = self.entry.handle(stream=True).remote(self.request, avoid=tuple(self.avoid))
+        ended = False
+        try:
+            async for frame in stream:
+                yield frame
+            ended = True
+        finally:
+            if not ended:
                 stream.cancel()
 
-    async def _next(self, stream: AsyncIterator[Frame]) -> Frame | None:
-        # Around each frame, not around the loop: the first frame and the others may be read by
-        # different tasks, and a time-out belongs to one task.
-        async with asyncio.timeout_at(self._deadline):
-            return await anext(stream, None)
+    def _observe(self, data: bytes) -> None:
+        self.observation = decode_observation(data)
+        self.replica_id = self.observation.replica_id
 
-    def _timed_out(self) -> ApiError:
-        return ApiError(
-            504,
-            f"model {self.entry.model!r} did not finish within {self.timeout_s:g} s",
-            code="timeout",
-        )
-
-    def _broke(self, error: Exception) -> ApiError:
+    def _broke(self, error: Exception) -> ModelBrokeError:
         cause = str(error).strip().splitlines()
-        return ApiError(
+        broke = ModelBrokeError(
             503,
             f"model {self.entry.model!r} failed: {type(error).__name__}: "
             f"{cause[-1] if cause else ''}",
             code="model_failed",
             retry_after_s=5,
         )
+        broke.refused = isinstance(error, LinkBrokenError) and error.refused
+        return broke
 
 
 def refused(data: bytes) -> ApiError:
@@ -150,4 +169,5 @@ def refused(data: bytes) -> ApiError:
     # vLLM takes the code from whatever raised; one that is no HTTP error cannot be sent.
     if status not in range(400, 600):
         status = 500
-    return ApiError(status, error["message"], param=error.get("param"), code=error.get("type"))
+    kind = ModelBrokeError if status >= 500 else ApiError
+    return kind(status, error["message"], param=error.get("param"), code=error.get("type"))

@@ -1,9 +1,10 @@
 """The one place that touches private names of Ray and vLLM, for the versions pinned in pyproject.
 
-The seam is two things: a subclass of Ray's `VLLMEngine`, injected through
+The seam is a subclass of Ray's `VLLMEngine`, injected through
 `build_llm_deployment(bind_kwargs={"engine_cls": ...})`, and wrappers around two functions of vLLM's
-engine client: its `generate`, which sees token ids and timestamps that the OpenAI layer hides, and
-its output processor, which sees every step of the engine. Requests and responses use vLLM's own
+engine client: its `generate`, which sees token ids and timestamps that the OpenAI layer hides and
+lets an answer go on behind tokens of another replica, and its output processor, which sees every
+step of the engine. Requests and responses use vLLM's own
 OpenAI types. tests/integration/test_engine_contract.py holds the names.
 """
 
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import ray.serve  # noqa: F401 - before ray.llm, or the two import each other in a circle
@@ -22,18 +25,22 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.platforms import current_platform
+from vllm.utils.ompmultiprocessing import OMPProcessManager
+from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from deployments.embedded import resolve_source
-from deployments.frames import Flag, Frame
+from deployments.frames import Endpoint, Flag, Frame
 from deployments.trail import StepFeed, Trail
-
-Endpoint = Literal["chat", "completions"]
 
 _trail: ContextVar[Trail | None] = ContextVar("trail", default=None)
 
 
 def _followed(
-    generate: Callable[..., AsyncIterator[Any]], feed: StepFeed | None = None
+    generate: Callable[..., AsyncIterator[Any]],
+    feed: StepFeed | None = None,
+    tokenizer: Any = None,
 ) -> Callable[..., AsyncIterator[Any]]:
     """Wrap an engine client's `generate` so that it keeps the current request's trail.
 
@@ -41,12 +48,14 @@ def _followed(
         generate: The client's own; its arguments begin with the prompt, the sampling parameters
             and the request id.
         feed: Brings the engine's steps to the trail.
+        tokenizer: The output processor's.
     """
 
     async def follow(
         outputs: AsyncIterator[Any], trail: Trail, request_id: str
     ) -> AsyncIterator[Any]:
         called = time.monotonic()
+        resumed = False
         if feed is not None:
             feed.open(request_id, trail)
         try:
@@ -67,24 +76,59 @@ def _followed(
                         if latency
                         else time.monotonic() - trail.started
                     )
+                if trail.resumed_ids and not resumed:
+                    resumed = True
+                    trail.output_tokens += len(trail.resumed_ids)
+                    # So that the answer's usage has them.
+                    first = output.outputs[0]
+                    first.token_ids = [*trail.resumed_ids, *first.token_ids]
                 yield output
         finally:
             if feed is not None:
                 feed.close(request_id, trail)
 
-    def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        outputs = generate(*args, **kwargs)
+    def wrapper(
+        prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any
+    ) -> AsyncIterator[Any]:
         trail = _trail.get()
         if trail is None:
-            return outputs
-        prompt = kwargs.get("prompt", args[0] if args else None)
-        request_id = kwargs.get("request_id", args[2] if len(args) > 2 else "")
+            return generate(prompt, sampling_params, request_id, **kwargs)
         trail.running += 1
+        if trail.resumed_ids:
+            prompt, sampling_params = _behind(trail, prompt, sampling_params, tokenizer)
         if isinstance(prompt, Mapping):
             trail.prompt_tokens += len(prompt.get("prompt_token_ids") or ())
-        return follow(outputs, trail, request_id)
+        return follow(generate(prompt, sampling_params, request_id, **kwargs), trail, request_id)
 
     return wrapper
+
+
+def _behind(
+    trail: Trail, prompt: Mapping[str, Any], params: Any, tokenizer: Any
+) -> tuple[dict[str, Any], Any]:
+    """Prompt and sampling parameters that have the engine go on behind `trail.resumed_ids`.
+
+    vLLM's own state of the request is set back to the client's prompt when the first step is in,
+    and its detokenizer to where it was after these tokens, text that it holds back included.
+    """
+    ids = list(trail.resumed_ids)
+    asked = list(prompt["prompt_token_ids"])
+    rest = params.clone()
+    rest.max_tokens = max(params.max_tokens - len(ids), 1)
+    rest.min_tokens = max(params.min_tokens - len(ids), 0)
+
+    def restore(state: Any) -> None:
+        request = SimpleNamespace(
+            request_id=state.request_id, sampling_params=params, prompt_token_ids=asked
+        )
+        detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
+        detokenizer.update(ids, False)
+        detokenizer.get_next_output_text(False, True)
+        state.detokenizer = detokenizer
+        state.prompt_token_ids, state.prompt_len = asked, len(asked)
+
+    trail.on_first_step = restore
+    return {**prompt, "prompt_token_ids": asked + ids}, rest
 
 
 def _close(trail: Trail, output: Any, called: float) -> None:
@@ -97,6 +141,26 @@ def _close(trail: Trail, output: Any, called: float) -> None:
         trail.queue_time_s = max(trail.queue_time_s, called - trail.started + waited)
 
 
+@contextmanager
+def computing_in_engine_core(config: Any) -> Iterator[None]:
+    """On a CPU, have the engine core that is started in the block compute by itself.
+
+    vLLM gives each engine a worker process more there, because OpenMP's threads can only be bound
+    before a process starts; the block's environment binds those of the engine core. That saves a
+    process and its imports for each model, and a hop through shared memory for each token.
+
+    Args:
+        config: vLLM's configuration of an engine; changed where this applies: one worker, no GPU.
+    """
+    parallel = config.parallel_config
+    if not current_platform.is_cpu() or parallel.world_size != 1:
+        yield
+        return
+    parallel.distributed_executor_backend = UniProcExecutor
+    with OMPProcessManager(config).configure_omp_envs(0, 0):
+        yield
+
+
 class FrameEngine(VLLMEngine):  # type: ignore[misc]
     """Ray's vLLM engine with answers as bytes and frames."""
 
@@ -106,12 +170,13 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         config.hf_model_id = await asyncio.to_thread(resolve_source, config.actual_hf_model_id)
         await super().start()
 
-    def _start_async_llm_engine(self, *args: Any) -> Any:
-        client = super()._start_async_llm_engine(*args)
+    def _start_async_llm_engine(self, args: Any, config: Any, placement_group: Any) -> Any:
+        with computing_in_engine_core(config):
+            client = super()._start_async_llm_engine(args, config, placement_group)
         feed = StepFeed()
         processor = client.output_processor
         processor.process_outputs = feed.wrap(processor.process_outputs, processor.request_states)
-        client.generate = _followed(client.generate, feed)
+        client.generate = _followed(client.generate, feed, processor.tokenizer)
         return client
 
     @property
@@ -152,6 +217,8 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             yield orjson.dumps(response.model_dump()), (), Flag.ERROR
             return
         finish_seen = False
+        # The first chunk of a chat has the role only, but comes with the first token.
+        opening = endpoint == "chat"
         async for text in response:
             chunk = text.encode()
             if chunk.startswith(b'data: {"error"'):
@@ -164,7 +231,8 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
                 flag = Flag.USAGE
             elif trail.finished and b'"finish_reason":"' in chunk:
                 flag, finish_seen = Flag.FINISH, True
-            yield chunk, trail.take_token_ids(), flag
+            yield chunk, () if opening else trail.take_token_ids(), flag
+            opening = False
 
     async def _respond(self, endpoint: Endpoint, payload: Mapping[str, Any], trail: Trail) -> Any:
         _trail.set(trail)

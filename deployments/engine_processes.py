@@ -29,12 +29,13 @@ class DeviceReport:
 def wait_without_spinning() -> None:
     """A plugin of vLLM (`vllm.general_plugins`): on CPU, wait without burning a core.
 
-    Between the steps of a generation, and for a second after it, the engine core and its workers
-    poll their shared memory with `sched_yield` (vLLM pull request 52814 has figures). On a CPU
-    these are the cores that compute: other engines starve, and CPU time says nothing about work.
-    Here they look every NAP_S during a generation. Later they sleep on vLLM's notification, for
-    some milliseconds at a time, because it gets lost now and then [measured: every fourth request
-    of a tiny model hung for 5 s].
+    Matters to engines with several workers, see `deployments.engine.computing_in_engine_core` for
+    the others. Between the steps of a generation, and for a second after it, the engine core and
+    its workers poll their shared memory with `sched_yield` (vLLM pull request 52814 has figures).
+    On a CPU these are the cores that compute: other engines starve, and CPU time says nothing about
+    work. Here they look every NAP_S during a generation. Later they sleep on vLLM's notification,
+    for some milliseconds at a time, because it gets lost now and then [measured: every fourth
+    request of a tiny model hung for 5 s].
 
     On a GPU nothing is changed: the host's cores are idle there, and spinning saves microseconds.
     """

@@ -1,17 +1,41 @@
-"""What travels over the handle from a model deployment to the router.
+"""What travels between the router and a model deployment, over a link or over Serve's handle.
 
 A stream is a sequence of frames `(client_bytes, new_token_ids, flags)`: the router forwards the
-bytes unparsed, keeps the ids, and acts on the flags. Plain tuples, because they are pickled once
-per token.
+bytes unparsed, keeps the ids, and acts on the flags. Plain tuples, because there is one for each
+token.
 """
 
 from __future__ import annotations
 
 from enum import IntFlag
+from typing import Literal
 
+import msgspec
 import orjson
 
 from scheduler.types import Observation
+
+Endpoint = Literal["chat", "completions"]
+"""Which of OpenAI's APIs a request belongs to."""
+
+
+class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A request for a replica of a model.
+
+    Attributes:
+        body: JSON as the client sent it.
+        request_id: Ends up in the answer's `id`.
+        origin: Which router sends it, as `ReplicaLoad.ongoing_by_origin` names it.
+        resumed_ids: Token ids of the answer that another replica has generated already; the
+            stream goes on behind them.
+    """
+
+    endpoint: Endpoint
+    body: bytes
+    request_id: str
+    origin: str = ""
+    resumed_ids: tuple[int, ...] = ()
+
 
 Frame = tuple[bytes, tuple[int, ...], int]
 Reply = tuple[int, bytes, bytes]

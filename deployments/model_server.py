@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -19,8 +19,11 @@ from ray.serve.llm.deployment import LLMServer
 from cluster.accelerators import CPU_WATTS_PER_CORE, inventory
 from cluster.counters import open_counter
 from cluster.device_meter import EnergyMeter, LocalMeter, SharedMeter, connect_device_meter
-from deployments.engine import Endpoint, FrameEngine
-from deployments.frames import Flag, Frame, Reply, encode_observation
+from cluster.telemetry import ReplicaLoad
+from deployments.engine import FrameEngine
+from deployments.frames import Flag, Frame, ModelRequest, Reply, encode_observation
+from deployments.link_protocol import links_allowed
+from deployments.link_server import LinkServer
 from deployments.load_reports import LoadReporter
 from deployments.metering import ReplicaIdentity, RequestMeter, shares_devices
 from deployments.sampling import Sampling
@@ -34,9 +37,11 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         llm_config: Ray's configuration of the model; its `model_source` may be `embedded:NAME`.
         watts_per_core: For the energy estimate where neither NVML nor RAPL can be read.
         engine_cls: The engine; `deployments.engine.FrameEngine` or a subclass.
+        links: Take requests over links too, see `deployments.link_server`.
     """
 
     engine: FrameEngine
+    _links: LinkServer | None = None
 
     # Serve awaits it.
     async def __init__(  # type: ignore[misc]
@@ -45,6 +50,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         *,
         engine_cls: type[FrameEngine],
         watts_per_core: float = CPU_WATTS_PER_CORE,
+        links: bool = True,
     ) -> None:
         await super().__init__(llm_config, engine_cls=engine_cls)
         gpu_uuids = await self.engine.device_uuids()
@@ -71,7 +77,10 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             energy = await LocalMeter.open(counter, self.engine.max_num_seqs)
         self._meter = RequestMeter(identity, energy)
         self._sampling = asyncio.create_task(Sampling(self._meter).run())
-        reporter = LoadReporter(self._meter.load, self._meter.set_weights)
+        if links and links_allowed():
+            self._links = LinkServer(self)
+            await self._links.open()
+        reporter = LoadReporter(self._load, self._meter.set_weights)
         self._reporting = asyncio.create_task(reporter.run())
 
     async def describe(self, target: str | None = None) -> dict[str, Any]:
@@ -88,57 +97,48 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             "vocab_size": self.engine.vocab_size,
         }
 
-    async def answer(
-        self,
-        endpoint: Endpoint,
-        body: bytes,
-        request_id: str,
-        *,
-        origin: str = "",
-        **placement: object,
-    ) -> Reply:
+    async def answer(self, request: ModelRequest, **placement: object) -> Reply:
         """A whole answer.
 
         Args:
-            endpoint: Which of OpenAI's APIs the body belongs to.
-            body: JSON as the client sent it.
-            request_id: Ends up in the answer's `id`.
-            origin: Which router sent it, as `ReplicaLoad.ongoing_by_origin` names it.
+            request: What is asked.
             placement: `target` and `avoid`, read by the request router, see
                 `deployments.request_router`.
         """
         trail = Trail()
-        with self._meter.measure(trail, origin) as measurement:
-            payload = self._payload(body, request_id)
-            status, data = await self.engine.answer(endpoint, payload, trail)
+        with self._meter.measure(trail, request.origin) as measurement:
+            payload = self._payload(request)
+            status, data = await self.engine.answer(request.endpoint, payload, trail)
             if status != 200:
                 return status, data, b""
             return status, data, encode_observation(await measurement.finish())
 
-    async def stream(
-        self,
-        endpoint: Endpoint,
-        body: bytes,
-        request_id: str,
-        *,
-        origin: str = "",
-        **placement: object,
-    ) -> AsyncIterator[Frame]:
+    async def stream(self, request: ModelRequest, **placement: object) -> AsyncIterator[Frame]:
         """A streamed answer as frames; the arguments are those of `answer`."""
-        trail = Trail()
-        with self._meter.measure(trail, origin) as measurement:
-            payload = self._payload(body, request_id)
-            async for frame in self.engine.frames(endpoint, payload, trail):
+        trail = Trail(resumed_ids=request.resumed_ids)
+        with self._meter.measure(trail, request.origin) as measurement:
+            payload = self._payload(request)
+            async for frame in self.engine.frames(request.endpoint, payload, trail):
                 if frame[2] & Flag.FINISH:
                     observation = encode_observation(await measurement.finish())
                     yield observation, (), int(Flag.OBSERVATION)
                 yield frame
 
-    def _payload(self, body: bytes, request_id: str) -> dict[str, Any]:
-        payload: dict[str, Any] = orjson.loads(body)
+    async def __del__(self) -> None:
+        """Called by Serve, once, before the replica ends: it waits for its own requests only."""
+        if self._links is not None:
+            await self._links.drain()
+        await super().__del__()
+
+    def _load(self) -> ReplicaLoad:
+        load = self._meter.load()
+        return replace(load, link=self._links.address) if self._links else load
+
+    def _payload(self, request: ModelRequest) -> dict[str, Any]:
+        payload: dict[str, Any] = orjson.loads(request.body)
         payload.pop("routing", None)
         payload["model"] = self._meter.identity.model
-        payload["request_id"] = request_id
+        payload["request_id"] = request.request_id
         return payload
 
 

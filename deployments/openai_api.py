@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from deployments.frames import Endpoint
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.policies import get_policy
 from scheduler.tokens import estimate_tokens
 from scheduler.types import Constraints, ExclusionKind, Weights
-
-Endpoint = Literal["chat", "completions"]
 
 # What a chat template adds to each message: role markers and line ends.
 TOKENS_PER_MESSAGE = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 
@@ -10,6 +11,7 @@ import orjson
 from deployments.deciding import Decider
 from deployments.directory import ModelDirectory
 from deployments.dispatch import Dispatch
+from deployments.frames import ModelRequest
 from deployments.openai_api import parse_request
 from deployments.shared_state import SharedState
 from scheduler.types import ModelState
@@ -37,6 +39,7 @@ class Prober:
 
         Raises:
             ApiError: The model did not answer.
+            TimeoutError: Not in time.
         """
         interval_s = self._decider.config.probe_interval_s
         quiet = self._decider.decisions == self._decisions
@@ -65,13 +68,11 @@ class Prober:
         )
         parsed = parse_request(body, "completions")
         decision = self._decider.decide(parsed)
-        dispatch = Dispatch(
-            entry=self._directory[model],
-            endpoint="completions",
-            body=body,
-            request_id=f"probe-{uuid.uuid4().hex}",
-            timeout_s=PROBE_TIMEOUT_S,
-            origin=self._shared.loads.router_id,
+        request = ModelRequest(
+            "completions", body, f"probe-{uuid.uuid4().hex}", self._shared.loads.router_id
         )
-        await dispatch.answer()
+        entry = self._directory[model]
+        dispatch = Dispatch(entry, request, self._directory.links, avoid=entry.under_trial)
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            await dispatch.answer()
         self._decider.learn(parsed, decision, dispatch.observation)

@@ -11,35 +11,31 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cluster.telemetry import REPORT_PERIOD_S
 from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback, parse_keys
 from deployments.binding import serve_host
-from deployments.closing_stream import ClosingStream
+from deployments.completions import ENDPOINTS, Completions, read_body
 from deployments.config import RouterArgs, RouterConfig, describe_errors
 from deployments.deciding import AUTO, Decider
 from deployments.decision_log import DecisionLog
 from deployments.directory import SCALED_TO_ZERO, ModelDirectory
-from deployments.dispatch import Dispatch
-from deployments.error_responses import EXCEPTION_HANDLERS, as_api_error
-from deployments.frames import Flag, Frame, with_member
-from deployments.openai_api import ApiError, Endpoint, ParsedRequest, parse_request
+from deployments.error_responses import EXCEPTION_HANDLERS
+from deployments.openai_api import ApiError, parse_request
 from deployments.probing import Prober
 from deployments.profile_source import ProfileSource
-from deployments.routing_report import decision_record, routing_object
 from deployments.shared_state import SharedState
 from scheduler.serialization import decision_to_dict
-from scheduler.types import Decision, Observation
 
 logger = logging.getLogger("ray.serve")
 
@@ -117,7 +113,7 @@ class Router:
         """Ids of all configured models; for the profiling job."""
         return [entry.model for entry in self._directory.entries()]
 
-    def __serve_build_asgi_app__(self) -> Starlette:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """The ASGI application that Serve runs for this replica."""
         keys = parse_keys(os.environ.get(API_KEYS_VARIABLE, ""))
         host = serve_host()
@@ -125,9 +121,11 @@ class Router:
             logger.error(
                 "listening on %s without API keys: every route but /health answers 403", host
             )
+        completions = Completions(
+            self._args, self._decider, self._directory, self._log, self._shared.loads.router_id
+        )
         routes = [
-            Route("/v1/chat/completions", self._chat, methods=["POST"]),
-            Route("/v1/completions", self._completions, methods=["POST"]),
+            *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
             Route("/v1/route", self._dry_run, methods=["POST"]),
             Route("/v1/models", self._list_models),
             Route("/v1/models/{model:path}", self._get_model),
@@ -136,125 +134,20 @@ class Router:
             Route("/v1/profiles", self._get_profiles),
             Route("/health", self._health),
         ]
-        return Starlette(
-            routes=routes,
-            middleware=[Middleware(AccessGuard, keys=keys, host=host)],
-            exception_handlers=EXCEPTION_HANDLERS,
-        )
+        others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
 
-    # Completions
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            # Past the framework, which costs more than the decision does.
+            fast = scope["type"] == "http" and scope["path"] in ENDPOINTS
+            chosen = completions if fast and scope["method"] == "POST" else others
+            await chosen(scope, receive, send)
 
-    async def _chat(self, request: Request) -> Response:
-        return await self._complete(request, "chat")
-
-    async def _completions(self, request: Request) -> Response:
-        return await self._complete(request, "completions")
-
-    async def _complete(self, request: Request, endpoint: Endpoint) -> Response:
-        body = await self._body(request)
-        parsed = parse_request(body, endpoint)
-        decision = self._decider.decide(parsed)
-        dispatch = Dispatch(
-            entry=self._directory[decision.model],
-            endpoint=endpoint,
-            body=body,
-            request_id=decision.decision_id,
-            timeout_s=self._args.request_timeout_s,
-            origin=self._shared.loads.router_id,
-        )
-        headers = {"x-routed-model": decision.model, "x-decision-id": decision.decision_id}
-        self._decider.decisions += 1
-        if parsed.stream:
-            frames = dispatch.frames()
-            # The status line waits for the first frame, so that a refusal keeps its status.
-            first = await self._first(frames, decision)
-            return ClosingStream(
-                self._stream(first, frames, dispatch, decision, parsed),
-                source=frames,
-                media_type="text/event-stream",
-                headers=headers,
-            )
-        try:
-            data = await dispatch.answer()
-        except BaseException as error:
-            self._log_failure(decision, error)
-            raise
-        self._finish(decision, dispatch.observation, parsed)
-        report = routing_object(decision, dispatch.observation)
-        data = with_member(data, b"routing", orjson.dumps(report))
-        return Response(data, headers=headers, media_type="application/json")
-
-    async def _first(self, frames: AsyncGenerator[Frame], decision: Decision) -> Frame:
-        try:
-            return await anext(frames)
-        except BaseException as error:
-            self._log_failure(decision, error)
-            raise
-
-    async def _stream(
-        self,
-        first: Frame,
-        frames: AsyncGenerator[Frame],
-        dispatch: Dispatch,
-        decision: Decision,
-        parsed: ParsedRequest,
-    ) -> AsyncGenerator[bytes]:
-        reported_in = Flag.USAGE if parsed.include_usage else Flag.FINISH
-        data, _, flags = first
-        try:
-            while True:
-                if flags & reported_in:
-                    report = routing_object(decision, dispatch.observation)
-                    data = with_member(data, b"routing", orjson.dumps(report))
-                yield data
-                data, _, flags = await anext(frames)
-        except StopAsyncIteration:
-            self._finish(decision, dispatch.observation, parsed)
-        except Exception as error:
-            # The answer is cut: an error event and no end marker, so that it cannot look whole.
-            self._log_failure(decision, error, dispatch.observation)
-            yield b"data: " + as_api_error(error).body() + b"\n\n"
-        except BaseException as error:
-            if flags & Flag.DONE:
-                # Many clients hang up on the end marker.
-                self._finish(decision, dispatch.observation, parsed)
-            else:
-                self._log_failure(decision, error, dispatch.observation)
-            raise
-
-    def _finish(
-        self, decision: Decision, observation: Observation | None, parsed: ParsedRequest
-    ) -> None:
-        self._log.add(decision_record(decision, observation))
-        self._decider.learn(parsed, decision, observation)
-
-    def _log_failure(
-        self, decision: Decision, error: BaseException, observation: Observation | None = None
-    ) -> None:
-        if isinstance(error, ApiError):
-            text = str(error)
-        elif isinstance(error, Exception):
-            text = str(as_api_error(error))
-            logger.error("request %s failed", decision.decision_id, exc_info=error)
-        else:
-            text = "the client went away"
-        self._log.add(decision_record(decision, observation, error=text))
-
-    async def _body(self, request: Request) -> bytes:
-        limit = self._args.max_body_bytes
-        parts: list[bytes] = []
-        size = 0
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise ApiError(413, f"the body is larger than {limit} bytes", code="body_too_large")
-            parts.append(part)
-        return b"".join(parts)
+        return AccessGuard(app, keys=keys, host=host)
 
     # Looking
 
     async def _dry_run(self, request: Request) -> Response:
-        parsed = parse_request(await self._body(request), None)
+        parsed = parse_request(await read_body(request.receive, self._args.max_body_bytes), None)
         return _json(decision_to_dict(self._decider.decide(parsed)))
 
     async def _list_models(self, _: Request) -> Response:
@@ -327,7 +220,9 @@ class Router:
         await self._log.flush(self._profiles.store)
 
     async def _refresh_loads(self) -> None:
+        loads = self._shared.loads
         await self._shared.refresh_loads(self._profiles.store, self._directory.ongoing)
+        self._directory.links.update(loads.replicas, loads.router_id)
 
     async def _probe(self) -> None:
         await self._prober.probe(PROBE_PERIOD_S)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from deployments.failover import Attempt
 from scheduler.serialization import decision_to_dict, interval_list
 from scheduler.types import Decision, Observation
 
 
-def routing_object(decision: Decision, observation: Observation | None) -> dict[str, Any]:
-    """The member `routing` of an answer."""
+def routing_object(
+    decision: Decision, observation: Observation | None, attempts: Sequence[Attempt]
+) -> dict[str, Any]:
+    """The member `routing` of an answer.
+
+    Args:
+        decision: Who was to answer.
+        observation: What the answer took, the last of the attempts.
+        attempts: Who was asked; the last one answered.
+    """
     report: dict[str, Any] = {
         "decision_id": decision.decision_id,
-        "model": decision.model,
+        "model": attempts[-1].model,
         "policy": decision.policy,
         "score": None,
         "predicted": None,
@@ -42,15 +52,21 @@ def routing_object(decision: Decision, observation: Observation | None) -> dict[
         }
         report["energy_joules"] = observation.energy_joules
         report["energy_source"] = observation.energy_source
+    report["attempts"] = [attempt.to_dict() for attempt in attempts]
     return report
 
 
 def decision_record(
-    decision: Decision, observation: Observation | None, *, error: str | None = None
+    decision: Decision,
+    observation: Observation | None,
+    attempts: Sequence[Attempt],
+    *,
+    error: str | None = None,
 ) -> dict[str, Any]:
-    """One line of the decision log."""
+    """One line of the decision log; the arguments are those of `routing_object`."""
     return {
         **decision_to_dict(decision),
+        "attempts": [attempt.to_dict() for attempt in attempts],
         "finished_at": time.time(),
         "observation": asdict(observation) if observation else None,
         "error": error,

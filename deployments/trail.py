@@ -13,6 +13,10 @@ class Trail:
     """Filled in while the request runs.
 
     Attributes:
+        resumed_ids: Token ids of the answer that another replica has generated; counted in
+            `output_tokens`, and a part of the prompt for the engine.
+        on_first_step: Called once, with the engine's state of the request, when its first step is
+            in; set by who resumes.
         started: `time.monotonic()` at arrival.
         new_token_ids: Generated since the last look; the reader takes them out.
         prompt_tokens: Handed to the engine so far, whether it has begun with them or not.
@@ -25,6 +29,8 @@ class Trail:
         cut_choices: Those that a limit on their tokens ended, not the model.
     """
 
+    resumed_ids: tuple[int, ...] = ()
+    on_first_step: Callable[[Any], None] | None = None
     started: float = field(default_factory=time.monotonic)
     new_token_ids: list[int] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -94,6 +100,9 @@ class StepFeed:
                 state = states.get(output.request_id)
                 trail = state and self._trails.get(state.external_req_id)
                 if trail:
+                    if trail.on_first_step is not None:
+                        trail.on_first_step(state)
+                        trail.on_first_step = None
                     prefill = output.prefill_stats
                     trail.step(
                         prefill.num_computed_tokens if prefill else 0, len(output.new_token_ids)

@@ -17,7 +17,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.naming import model_deployment_name
-from deployments.frames import decode_observation
+from deployments.frames import ModelRequest, decode_observation
 from profiling.errors import TrialError
 from profiling.store import Trial
 from profiling.workload import TrialPlan, prompt_token_ids
@@ -158,9 +158,8 @@ class TrialRunner:
             "temperature": 0,
         }
         request_id = f"{self._run_id}-{plan.seed}-{attempt}-{index}"
-        status, data, observation = await _call(
-            self._replica, "answer", "completions", orjson.dumps(body), request_id
-        )
+        request = ModelRequest("completions", orjson.dumps(body), request_id)
+        status, data, observation = await _call(self._replica, "answer", request)
         if status != 200:
             raise TrialError(f"{self._replica.model}: {plan}: {status} {data.decode()}")
         measured = decode_observation(observation)

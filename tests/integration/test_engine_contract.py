@@ -128,7 +128,7 @@ def test_the_trail_follows_several_choices_to_the_end() -> None:
 
     async def consume() -> list[tuple[int, ...]]:
         _trail.set(trail)
-        return [trail.take_token_ids() async for _ in _followed(generate)()]
+        return [trail.take_token_ids() async for _ in _followed(generate)("", None, "id")]
 
     trail = Trail()
     assert asyncio.run(consume()) == [(10,), (20, 21), (11, 22)]
@@ -142,4 +142,4 @@ def test_without_a_trail_generate_is_left_alone() -> None:
     from deployments.engine import _followed
 
     outputs = SimpleNamespace()
-    assert _followed(lambda: outputs)() is outputs
+    assert _followed(lambda *_: outputs)("", None, "id") is outputs

@@ -149,16 +149,9 @@ class Model:
         if method == "describe":
             return Response([self.describes.pop(0) if self.describes else self.description()])
         response = Response(self.frames if method == "stream" else [self.reply])
-        endpoint, body, request_id = args
+        (request,) = args
         self.calls.append(
-            SimpleNamespace(
-                method=method,
-                endpoint=endpoint,
-                body=body,
-                request_id=request_id,
-                response=response,
-                **kwargs,
-            )
+            SimpleNamespace(method=method, request=request, response=response, **kwargs)
         )
         return response
 

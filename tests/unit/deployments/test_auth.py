@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from deployments.auth import AccessGuard, is_loopback, parse_keys, send_error
-from deployments.openai_api import ApiError
+from deployments.auth import AccessGuard, is_loopback, parse_keys
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,16 +108,3 @@ def test_health_is_open_and_only_health() -> None:
 def test_start_up_and_shutdown_pass() -> None:
     guard = AccessGuard(application, keys=["first"], host="0.0.0.0")
     assert asked(guard, type="lifespan") == [{"type": "passed"}]
-
-
-def test_an_error_on_bare_asgi() -> None:
-    sent: list[Any] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    asyncio.run(send_error(ApiError(503, "full", retry_after_s=7), send))
-    start, body = sent
-    assert start["status"] == 503
-    assert dict(start["headers"]) == {b"content-type": b"application/json", b"retry-after": b"7"}
-    assert json.loads(body["body"])["error"]["message"] == "full"

@@ -182,10 +182,10 @@ def test_a_model_whose_replicas_are_all_under_trial(
     serve.models[FRUGAL].replicas = replicas
     asyncio.run(directory.refresh())
     directory.set_trials({FRUGAL: under_trial, "unknown": ("r9",)})
-    assert directory[FRUGAL].state(PROFILES, shared(), {}).unavailable == unavailable
+    assert directory.why_not(FRUGAL) == unavailable
     assert directory[FRUGAL].under_trial == under_trial
     directory.set_trials({})
-    assert directory[FRUGAL].state(PROFILES, shared(), {}).unavailable is None
+    assert directory.why_not(FRUGAL) is None
 
 
 def test_a_new_configuration_keeps_what_is_known(

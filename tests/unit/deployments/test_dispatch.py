@@ -8,12 +8,13 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from fake_serve import FRUGAL, HANG, Model, ServeDouble, chunk, error_object, observation
+from fake_serve import FRUGAL, Model, ServeDouble, chunk, error_object, observation
 from ray.exceptions import RayTaskError
 
 from deployments.directory import ModelEntry
-from deployments.dispatch import Dispatch, refused
-from deployments.frames import Flag
+from deployments.dispatch import Dispatch, ModelBrokeError, refused
+from deployments.frames import ModelRequest
+from deployments.link_client import LinkPool
 from deployments.openai_api import ApiError
 
 
@@ -22,8 +23,9 @@ def model(serve: ServeDouble) -> Model:
     return serve.models[FRUGAL]
 
 
-def dispatch(timeout_s: float = 5.0, model: str = FRUGAL) -> Dispatch:
-    return Dispatch(ModelEntry(model), "chat", b"{}", "d1", timeout_s)
+def dispatch(model: str = FRUGAL) -> Dispatch:
+    request = ModelRequest("chat", b"{}", "d1")
+    return Dispatch(ModelEntry(model), request, LinkPool())
 
 
 async def read(sent: Dispatch, count: int = 100) -> list[bytes]:
@@ -75,20 +77,6 @@ def test_frames_may_be_read_by_different_tasks(model: Model) -> None:
     assert len(asyncio.run(scenario())) == 3
 
 
-def test_the_time_out_is_of_the_whole_stream(model: Model) -> None:
-    model.frames = [(chunk("x"), (), Flag.NONE)] * 1000 + [HANG]
-
-    async def slow() -> None:
-        async with aclosing(dispatch(0.05).frames()) as frames:
-            async for _ in frames:
-                await asyncio.sleep(0.02)
-
-    with pytest.raises(ApiError, match=r"did not finish within 0.05 s") as raised:
-        asyncio.run(slow())
-    assert raised.value.status == 504
-    assert model.calls[0].response.cancelled
-
-
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_time_out_inside_the_model_is_not_ours(model: Model, stream: bool) -> None:
     inside = RayTaskError("answer", "Traceback:\nTimeoutError: too slow", TimeoutError("too slow"))
@@ -107,6 +95,11 @@ def test_a_model_that_is_not_deployed(serve: ServeDouble, stream: bool) -> None:
         asyncio.run(read(sent) if stream else sent.answer())
     assert raised.value.status == 503
     assert sent.entry.ongoing == 0
+
+
+@pytest.mark.parametrize(("code", "broke"), [(400, False), (404, False), (500, True), (503, True)])
+def test_what_a_model_answers_is_its_word_or_its_failure(code: int, broke: bool) -> None:
+    assert isinstance(refused(error_object(code)), ModelBrokeError) is broke
 
 
 @pytest.mark.parametrize("code", [0, 200, 302, 999, None, "teapot"])

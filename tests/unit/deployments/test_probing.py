@@ -21,10 +21,10 @@ def probe(site: Site, elapsed_s: float = 5.0) -> None:
 
 def probes(serve: ServeDouble) -> list[tuple[str, dict[str, Any]]]:
     return [
-        (model.name, json.loads(call.body))
+        (model.name, json.loads(call.request.body))
         for model in serve.models.values()
         for call in model.calls
-        if call.request_id.startswith("probe-")
+        if call.request.request_id.startswith("probe-")
     ]
 
 

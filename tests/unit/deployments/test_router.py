@@ -65,15 +65,15 @@ def test_the_model_gets_the_body_as_it_came(site: Site, serve: ServeDouble) -> N
     body = b'{"model": "auto",  "prompt": "x", "logprobs": 3, "routing": {"weights": {"energy":1}}}'
     response = site.request("POST", "/v1/completions", content=body)
     (call,) = serve.models[FRUGAL].calls
-    assert (call.endpoint, call.body, call.avoid) == ("completions", body, ())
-    assert call.request_id == response.headers["x-decision-id"]
+    assert (call.request.endpoint, call.request.body, call.avoid) == ("completions", body, ())
+    assert call.request.request_id == response.headers["x-decision-id"]
 
 
 def test_chat_goes_to_chat(site: Site, serve: ServeDouble) -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
     body = {"model": FRUGAL, "messages": messages}
     assert site.request("POST", "/v1/chat/completions", json=body).status_code == 200
-    assert serve.models[FRUGAL].calls[0].endpoint == "chat"
+    assert serve.models[FRUGAL].calls[0].request.endpoint == "chat"
 
 
 def test_an_answer_carries_the_routing_object_and_headers(site: Site) -> None:
@@ -159,7 +159,7 @@ def test_a_broken_stream_ends_with_an_error_event_and_nothing_else(
     site: Site, serve: ServeDouble, broken: list[Any], told: str
 ) -> None:
     serve.models[FRUGAL].frames = [(chunk("Hel"), (1,), Flag.NONE), *broken]
-    response = site.complete(routing=ONLY_ENERGY, stream=True)
+    response = site.complete(model=FRUGAL, stream=True)
     assert response.status_code == 200
     piece, end = events(response)
     assert piece["choices"][0] == {"index": 0, "text": "Hel", "finish_reason": None}

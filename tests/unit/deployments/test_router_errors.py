@@ -228,7 +228,16 @@ def test_a_limit_that_is_none(site: Site, limit: str) -> None:
 def test_a_fault_of_ours_is_an_error_object_too(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.router.decision_record", lambda *_: 1 / 0)
+    monkeypatch.setattr("deployments.completions.routing_object", lambda *_: 1 / 0)
     response = site.complete()
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "internal error: ZeroDivisionError"
+
+
+def test_an_answer_that_cannot_be_recorded_is_given_all_the_same(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("deployments.completions.decision_record", lambda *_, **__: 1 / 0)
+    with caplog.at_level("ERROR", logger="ray.serve"):
+        assert site.complete().status_code == 200
+    assert "not recorded" in caplog.text

@@ -6,9 +6,12 @@ import time
 import pytest
 from fake_serve import PROFILES, observation
 
+from deployments.failover import Attempt
 from deployments.routing_report import decision_record, routing_object
 from scheduler.engine import Scheduler
 from scheduler.types import ClusterState, Decision, ModelState, RoutingRequest
+
+ASKED = [Attempt("frugal", replica_id="r1")]
 
 
 def decision(*, profiled: bool) -> Decision:
@@ -18,7 +21,7 @@ def decision(*, profiled: bool) -> Decision:
 
 
 def test_prediction_and_measurement_stand_side_by_side() -> None:
-    report = routing_object(decision(profiled=True), observation("frugal"))
+    report = routing_object(decision(profiled=True), observation("frugal"), ASKED)
     assert report == {
         "decision_id": "d1",
         "model": "frugal",
@@ -36,18 +39,28 @@ def test_prediction_and_measurement_stand_side_by_side() -> None:
         "actual": {"output_tokens": 2, "runtime_s": 0.25, "energy_joules": 1.5},
         "energy_joules": 1.5,
         "energy_source": "nvml",
+        "attempts": [
+            {
+                "model": "frugal",
+                "begins": "anew",
+                "exact": True,
+                "replica_id": "r1",
+                "output_tokens": None,
+                "error": None,
+            }
+        ],
     }
 
 
 def test_what_is_not_known_is_null() -> None:
-    report = routing_object(decision(profiled=False), None)
+    report = routing_object(decision(profiled=False), None, ASKED)
     unknown = ("score", "predicted", "actual", "energy_joules", "energy_source")
     assert [report[name] for name in unknown] == [None] * 5
 
 
 def test_a_record_is_the_decision_with_its_outcome() -> None:
     before = time.time()
-    record = decision_record(decision(profiled=True), observation("frugal"))
+    record = decision_record(decision(profiled=True), observation("frugal"), ASKED)
     assert before <= record["finished_at"] <= time.time()
     assert record["observation"]["replica_id"] == "r1"
     assert record["error"] is None
@@ -56,5 +69,5 @@ def test_a_record_is_the_decision_with_its_outcome() -> None:
 
 
 def test_a_record_of_a_failure() -> None:
-    record = decision_record(decision(profiled=False), None, error="gone")
+    record = decision_record(decision(profiled=False), None, ASKED, error="gone")
     assert (record["error"], record["observation"], record["candidates"]) == ("gone", None, [])

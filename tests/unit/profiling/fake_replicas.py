@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from ray.serve.exceptions import RayServeException
 
-from deployments.frames import encode_observation
+from deployments.frames import ModelRequest, encode_observation
 from scheduler.types import Observation
 
 
@@ -48,9 +48,9 @@ class FakeReplica:
             "ongoing_requests": self.ongoing,
         }
 
-    async def answer(self, endpoint: str, body: bytes, request_id: str) -> tuple[Any, ...]:
-        assert endpoint == "completions"
-        payload = orjson.loads(body)
+    async def answer(self, request: ModelRequest) -> tuple[Any, ...]:
+        assert request.endpoint == "completions"
+        payload = orjson.loads(request.body)
         self.started += 1
         self.ongoing += 1
         await asyncio.sleep(0)
@@ -59,7 +59,7 @@ class FakeReplica:
         finally:
             self.ongoing -= 1
         self.prompts.append(payload["prompt"])
-        self.request_ids.append(request_id)
+        self.request_ids.append(request.request_id)
         assert payload["min_tokens"] == payload["max_tokens"]
         observation = Observation(
             model=self.model,

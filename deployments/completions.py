@@ -1,0 +1,224 @@
+"""The two routes that everything else is for, on bare ASGI: a body in, a decision, an answer out.
+
+A framework's request and response objects cost more here than the decision does. What is learnt of
+an answer, and what is logged, waits until the answer has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from deployments.config import RouterArgs
+from deployments.deciding import Decider
+from deployments.decision_log import DecisionLog
+from deployments.directory import ModelDirectory
+from deployments.error_responses import as_api_error, send_error
+from deployments.failover import Delivery
+from deployments.frames import Endpoint, Flag, Frame, with_member
+from deployments.openai_api import ApiError, ParsedRequest, parse_request
+from deployments.routing_report import decision_record, routing_object
+from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.types import Decision
+
+logger = logging.getLogger("ray.serve")
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+}
+"""Path -> whose wire format."""
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
+
+
+class Completions:
+    """An ASGI application for `POST` on the paths of `ENDPOINTS`.
+
+    Args:
+        args: Limits.
+        decider: Decides, and learns from the answers.
+        directory: The models.
+        log: Takes every decision.
+        origin: Which router this is.
+    """
+
+    def __init__(
+        self,
+        args: RouterArgs,
+        decider: Decider,
+        directory: ModelDirectory,
+        log: DecisionLog,
+        origin: str,
+    ) -> None:
+        self._args = args
+        self._decider = decider
+        self._directory = directory
+        self._log = log
+        self._origin = origin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        endpoint = ENDPOINTS[scope["path"]]
+        try:
+            body = await read_body(receive, self._args.max_body_bytes)
+            parsed = parse_request(body, endpoint)
+            decision = self._decider.decide(parsed)
+        except Exception as refusal:
+            await self._refuse(refusal, send)
+            return
+        self._decider.decisions += 1
+        delivery = Delivery(
+            decision,
+            parsed,
+            endpoint,
+            body,
+            self._directory,
+            self._origin,
+            self._args.max_attempts,
+        )
+        exchange = _stream if parsed.stream else _answer
+        sending = _Sending(send)
+        error: BaseException | None = None
+        try:
+            async with asyncio.timeout(self._args.request_timeout_s):
+                await exchange(delivery, sending)
+        except TimeoutError:
+            late = error = self._timed_out(delivery)
+            await sending.fail(late)
+        except Exception as unfinished:
+            error = unfinished
+            await sending.fail(error)
+        except BaseException as gone:
+            # Many clients hang up on the end marker; nobody waits for the rest of the others.
+            error = None if sending.done else gone
+            raise
+        finally:
+            self._take_note(parsed, decision, delivery, error)
+
+    def _timed_out(self, delivery: Delivery) -> ApiError:
+        message = (
+            f"model {delivery.model!r} did not finish within {self._args.request_timeout_s:g} s"
+        )
+        return ApiError(504, message, code="timeout")
+
+    async def _refuse(self, error: Exception, send: Send) -> None:
+        if not isinstance(error, ApiError | InvalidRequestError | NoCandidateError):
+            logger.error("a request failed", exc_info=error)
+        await send_error(as_api_error(error), send)
+
+    def _take_note(
+        self,
+        parsed: ParsedRequest,
+        decision: Decision,
+        delivery: Delivery,
+        error: BaseException | None,
+    ) -> None:
+        text = None
+        if isinstance(error, Exception):
+            text = str(as_api_error(error))
+            if not isinstance(error, ApiError):
+                logger.error("request %s failed", decision.decision_id, exc_info=error)
+        elif error is not None:
+            text = "the client went away"
+        try:
+            self._log.add(
+                decision_record(decision, delivery.observation, delivery.attempts, error=text)
+            )
+            # An answer that several gave says nothing of any of them.
+            if text is None and len(delivery.attempts) == 1:
+                self._decider.learn(parsed, decision, delivery.observation)
+        except Exception:
+            # The client has its answer; nothing may come behind it.
+            logger.exception("request %s is not recorded", decision.decision_id)
+
+
+class _Sending:
+    """The answer on its way to the client.
+
+    Attributes:
+        done: The client has got all that there is.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self.done = False
+        self._send = send
+        self._started = False
+
+    async def start(self, delivery: Delivery, *more_headers: tuple[bytes, bytes]) -> None:
+        """The status line and the headers, which name the model that answers."""
+        self._started = True
+        headers = [
+            (b"x-routed-model", delivery.model.encode()),
+            (b"x-decision-id", delivery.decision.decision_id.encode()),
+            *more_headers,
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def body(self, data: bytes, *, more: bool) -> None:
+        """A piece of the body."""
+        self.done = self.done or not more
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def fail(self, error: Exception) -> None:
+        """An error object; in a stream that has begun, an event and no end marker."""
+        failure = as_api_error(error)
+        if self._started:
+            # The answer is cut, and must not look whole.
+            await self.body(b"data: " + failure.body() + b"\n\n", more=False)
+        else:
+            await send_error(failure, self._send)
+
+
+async def _answer(delivery: Delivery, sending: _Sending) -> None:
+    data = _with_routing(await delivery.answer(), delivery)
+    length = str(len(data)).encode()
+    await sending.start(
+        delivery, (b"content-type", b"application/json"), (b"content-length", length)
+    )
+    await sending.body(data, more=False)
+
+
+async def _stream(delivery: Delivery, sending: _Sending) -> None:
+    reported_in = Flag.USAGE if delivery.parsed.include_usage else Flag.FINISH
+    frames: AsyncGenerator[Frame]
+    async with aclosing(delivery.frames()) as frames:
+        # The status line waits for the first frame, so that a refusal keeps its status.
+        started = False
+        async for data, _, flags in frames:
+            if not started:
+                started = True
+                await sending.start(delivery, (b"content-type", EVENT_STREAM))
+            chunk = _with_routing(data, delivery) if flags & reported_in else data
+            sending.done = bool(flags & Flag.DONE)
+            await sending.body(chunk, more=True)
+    await sending.body(b"", more=False)
+
+
+def _with_routing(data: bytes, delivery: Delivery) -> bytes:
+    report = routing_object(delivery.decision, delivery.observation, delivery.attempts)
+    return with_member(data, b"routing", orjson.dumps(report))
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        ApiError: It is larger than `limit` bytes, or the client hung up before its end.
+    """
+    body = b""
+    while True:
+        message: Mapping[str, Any] = await receive()
+        if message["type"] == "http.disconnect":
+            raise ApiError(400, "the client hung up before the end of its request")
+        part: bytes = message.get("body", b"")
+        body += part
+        if len(body) > limit:
+            raise ApiError(413, f"the body is larger than {limit} bytes", code="body_too_large")
+        if not message.get("more_body"):
+            return body

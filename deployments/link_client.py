@@ -1,0 +1,230 @@
+"""The router's end of the links to all replicas, and which of them takes a request."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from cluster.telemetry import LinkAddress, ReplicaLoad
+from deployments.breaker import Breaker
+from deployments.frames import Frame, ModelRequest, Reply
+from deployments.link_protocol import (
+    Answer,
+    Call,
+    Cancel,
+    Connection,
+    Draining,
+    End,
+    Failure,
+    Hello,
+    Piece,
+    ReplicaMessage,
+    RouterMessage,
+    links_allowed,
+)
+
+logger = logging.getLogger("ray.serve")
+
+CONNECT_TIMEOUT_S = 3.0
+CONNECTION_BROKE = "the connection to the replica broke"
+
+
+class LinkBrokenError(Exception):
+    """A call did not end in order.
+
+    Attributes:
+        refused: The replica is going away and has not begun with it: it is not to blame.
+    """
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
+
+
+class Link(Connection):
+    """One replica.
+
+    Attributes:
+        replica_id: Serve's.
+        others: Requests that other routers have there, by the last report.
+        breaker: Of this replica; outlives the connection.
+    """
+
+    decoder = msgspec.msgpack.Decoder(ReplicaMessage)
+
+    def __init__(self, replica_id: str, key: str, breaker: Breaker) -> None:
+        super().__init__()
+        self.replica_id = replica_id
+        self.others = 0
+        self.breaker = breaker
+        self._key = key
+        self._draining = False
+        self._numbers = itertools.count()
+        # Calls that have not ended, with what came of them.
+        self._calls: dict[int, asyncio.Queue[ReplicaMessage]] = {}
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may go there now."""
+        return self.open and not self._draining and self.breaker.allows(len(self._calls))
+
+    @property
+    def busy(self) -> bool:
+        """Whether calls have not ended."""
+        return bool(self._calls)
+
+    @property
+    def load(self) -> int:
+        """Requests there, of all routers."""
+        return self.others + len(self._calls)
+
+    async def answer(self, request: ModelRequest) -> Reply:
+        """A whole answer.
+
+        Raises:
+            LinkBrokenError: There is none.
+        """
+        with self._calling(request, streamed=False) as messages:
+            message = await messages.get()
+            if isinstance(message, Answer):
+                return message.status, message.data, message.observation
+            raise _broken(message)
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
+        """A streamed answer.
+
+        Raises:
+            LinkBrokenError: It did not end in order.
+        """
+        with self._calling(request, streamed=True) as messages:
+            while not isinstance(message := await messages.get(), End):
+                if not isinstance(message, Piece):
+                    raise _broken(message)
+                yield message.data, message.token_ids, message.flags
+
+    @contextmanager
+    def _calling(
+        self, request: ModelRequest, *, streamed: bool
+    ) -> Iterator[asyncio.Queue[ReplicaMessage]]:
+        if not self.open:
+            raise LinkBrokenError(CONNECTION_BROKE)
+        number = next(self._numbers)
+        messages = self._calls[number] = asyncio.Queue()
+        self.send(Call(number, streamed, request))
+        try:
+            yield messages
+        finally:
+            if self._calls.pop(number, None) is not None:
+                self.send(Cancel(number))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio: connected."""
+        super().connection_made(transport)
+        self.send(Hello(self._key))
+
+    def received(self, message: RouterMessage | ReplicaMessage) -> None:
+        """A message of the replica."""
+        if isinstance(message, Draining):
+            self._draining = True
+        elif isinstance(message, Piece):
+            # A call that was cancelled may have something on its way.
+            if message.id in self._calls:
+                self._calls[message.id].put_nowait(message)
+        elif isinstance(message, End | Answer | Failure):
+            messages = self._calls.pop(message.id, None)
+            if messages is not None:
+                messages.put_nowait(message)
+
+    def lost(self) -> None:
+        """The connection is gone, and every call with it."""
+        calls, self._calls = self._calls, {}
+        for number, messages in calls.items():
+            messages.put_nowait(Failure(number, CONNECTION_BROKE))
+
+
+def _broken(message: ReplicaMessage) -> LinkBrokenError:
+    if isinstance(message, Failure):
+        return LinkBrokenError(message.reason, refused=message.refused)
+    return LinkBrokenError(f"the replica sent {type(message).__name__}")
+
+
+class LinkPool:
+    """Links to all replicas that offer one.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._links: dict[str, dict[str, Link]] = {}
+        self._breakers: dict[str, Breaker] = {}
+        self._opening: dict[str, asyncio.Task[None]] = {}
+
+    def update(self, replicas: Iterable[ReplicaLoad], router_id: str) -> None:
+        """Take in who there is: connect to new replicas, hang up on those that are gone.
+
+        Args:
+            replicas: All that have reported lately.
+            router_id: Of this router.
+        """
+        offered = {load.replica_id: load for load in replicas if load.link is not None}
+        for links in self._links.values():
+            for replica_id, link in list(links.items()):
+                load = offered.get(replica_id)
+                if load is not None and link.open:
+                    link.others = load.ongoing - load.ongoing_by_origin.get(router_id, 0)
+                elif not link.busy:
+                    link.close()
+                    del links[replica_id]
+        self._breakers = {r: b for r, b in self._breakers.items() if r in offered}
+        for replica_id, load in offered.items():
+            known = replica_id in self._links.get(load.model, {}) or replica_id in self._opening
+            if load.link is not None and not known and links_allowed():
+                task = asyncio.create_task(self._open(load.model, replica_id, load.link))
+                self._opening[replica_id] = task
+
+    def choose(self, model: str, avoid: Collection[str] = ()) -> Link | None:
+        """The less busy of two replicas, `None` where no link leads to one that may be asked."""
+        links = self._links.get(model, {})
+        usable = [link for r, link in links.items() if link.usable and r not in avoid]
+        if len(usable) < 2:
+            return usable[0] if usable else None
+        first, second = random.sample(usable, 2)
+        return first if first.load <= second.load else second
+
+    def broken(self, model: str) -> bool:
+        """Whether every replica that a link leads to is kept from requests by its breaker."""
+        links = [link for link in self._links.get(model, {}).values() if link.open]
+        return bool(links) and not any(link.breaker.allows(link.load) for link in links)
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        for task in self._opening.values():
+            task.cancel()
+        for links in self._links.values():
+            for link in links.values():
+                link.close()
+
+    async def _open(self, model: str, replica_id: str, address: LinkAddress) -> None:
+        breaker = self._breakers.setdefault(replica_id, Breaker(self._clock))
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, link = await loop.create_connection(
+                    lambda: Link(replica_id, address.key, breaker), address.host, address.port
+                )
+        except (OSError, TimeoutError) as error:
+            # The next report has it tried again; until then Serve's handle does.
+            logger.info("no link to replica %s of %s: %s", replica_id, model, error)
+        else:
+            self._links.setdefault(model, {})[replica_id] = link
+        finally:
+            del self._opening[replica_id]

@@ -1,0 +1,342 @@
+"""Both ends of a link, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, suppress
+from typing import Any
+
+import pytest
+import uvloop
+
+from cluster.telemetry import LinkAddress, ReplicaLoad
+from deployments.frames import Flag, Frame, ModelRequest, Reply
+from deployments.link_client import Link, LinkBrokenError, LinkPool
+from deployments.link_server import LinkServer
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Serve uses uvloop, whose transports differ."""
+    return request.param  # type: ignore[no-any-return]
+
+
+FRAMES: list[Frame] = [(b"a", (1, 2), 0), (b"b", (), Flag.FINISH), (b"c", (), Flag.DONE)]
+REPLY: Reply = (200, b"{}", b"observation")
+
+
+class Replica:
+    """Answers by script.
+
+    Attributes:
+        before: Awaited before each frame and answer.
+        requests: What it was asked.
+        cancelled: Requests that were not wanted any more.
+    """
+
+    def __init__(self, before: Callable[[], Awaitable[Any]] = lambda: asyncio.sleep(0)) -> None:
+        self.before = before
+        self.requests: list[ModelRequest] = []
+        self.cancelled = 0
+
+    async def answer(self, request: ModelRequest) -> Reply:
+        self.requests.append(request)
+        await self._wait()
+        return REPLY
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+        self.requests.append(request)
+        for frame in FRAMES:
+            await self._wait()
+            yield frame
+
+    async def _wait(self) -> None:
+        try:
+            await self.before()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+def request(number: int = 0) -> ModelRequest:
+    return ModelRequest("chat", b"{}", f"r{number}", "router", (7, 8))
+
+
+def report(replica_id: str, link: LinkAddress | None, **fields: Any) -> ReplicaLoad:
+    return ReplicaLoad("m", replica_id, "node", "cpu", "cpu", fields.pop("ongoing", 0), link=link,
+                       **fields)  # fmt: skip
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - sockets tell nobody
+            await asyncio.sleep(0.005)
+
+
+class Site:
+    """Replicas that listen, and a router's pool of links to them."""
+
+    def __init__(self, *replicas: Replica) -> None:
+        self.servers = [LinkServer(replica) for replica in replicas]
+        self.pool = LinkPool()
+
+    async def __aenter__(self) -> Site:
+        for server in self.servers:
+            await server.open()
+        self.pool.update(self.reports(), "router")
+        await until(lambda: len(self.pool._links.get("m", {})) == len(self.servers))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.pool.close()
+        for server in self.servers:
+            server.close()
+
+    def reports(self) -> list[ReplicaLoad]:
+        return [report(f"r{i}", server.address) for i, server in enumerate(self.servers)]
+
+    def link(self, avoid: tuple[str, ...] = ()) -> Link:
+        link = self.pool.choose("m", avoid)
+        assert link is not None
+        return link
+
+
+async def collect(link: Link, asked: ModelRequest) -> list[Frame]:
+    return [frame async for frame in link.stream(asked)]
+
+
+def test_many_calls_side_by_side_come_back_whole(run: Run) -> None:
+    async def scenario() -> None:
+        replica = Replica()
+        async with Site(replica) as site:
+            link = site.link()
+            answers = [link.answer(request(i)) for i in range(10)]
+            streams = [collect(link, request(i)) for i in range(10)]
+            assert await asyncio.gather(*answers) == [REPLY] * 10
+            assert await asyncio.gather(*streams) == [FRAMES] * 10
+            assert replica.requests[3] == request(3)
+            assert link.load == 0
+            assert not site.servers[0].calls
+
+    run(scenario())
+
+
+def test_a_large_message_arrives_whole(run: Run) -> None:
+    async def scenario() -> None:
+        replica = Replica()
+        async with Site(replica) as site:
+            body = bytes(8_000_000)
+            await site.link().answer(ModelRequest("chat", body, "r"))
+            assert replica.requests[0].body == body
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_call_that_nobody_waits_for_is_cancelled(run: Run, streamed: bool) -> None:
+    async def scenario() -> None:
+        replica = Replica(lambda: asyncio.sleep(60))
+        async with Site(replica) as site:
+            link = site.link()
+            call = collect(link, request()) if streamed else link.answer(request())
+            task = asyncio.create_task(call)  # type: ignore[arg-type]
+            await until(lambda: replica.requests)
+            assert link.load == 1
+            task.cancel()
+            await until(lambda: replica.cancelled)
+            assert link.load == 0
+
+    run(scenario())
+
+
+def test_a_reader_that_stops_early_ends_the_stream(run: Run) -> None:
+    async def scenario() -> None:
+        replica = Replica(lambda: asyncio.sleep(0.01))
+        async with Site(replica) as site, aclosing(site.link().stream(request())) as stream:
+            assert await anext(stream) == FRAMES[0]
+            await stream.aclose()
+            await until(lambda: replica.cancelled)
+
+    run(scenario())
+
+
+def test_what_breaks_in_the_replica_breaks_the_call_only(run: Run) -> None:
+    async def broken() -> None:
+        raise RuntimeError("no memory")
+
+    async def scenario() -> None:
+        replica = Replica(broken)
+        async with Site(replica) as site:
+            link = site.link()
+            with pytest.raises(LinkBrokenError, match="RuntimeError: no memory"):
+                await link.answer(request())
+            with pytest.raises(LinkBrokenError, match="no memory"):
+                await collect(link, request())
+            replica.before = lambda: asyncio.sleep(0)
+            assert await link.answer(request()) == REPLY
+
+    run(scenario())
+
+
+def test_a_replica_that_dies_breaks_its_calls_at_once_and_is_not_asked_again(run: Run) -> None:
+    async def scenario() -> None:
+        async with Site(Replica(lambda: asyncio.sleep(60)), Replica()) as site:
+            link = site.link(avoid=("r1",))
+            calls = [asyncio.create_task(link.answer(request(i))) for i in range(3)]
+            await until(lambda: len(site.servers[0].calls) == 3)
+            for connection in site.servers[0].connections:
+                connection.abort()
+            done, _ = await asyncio.wait(calls, timeout=1)
+            assert [type(task.exception()) for task in done] == [LinkBrokenError] * 3
+            with pytest.raises(LinkBrokenError):
+                await link.answer(request())
+            assert {site.link().replica_id for _ in range(20)} == {"r1"}
+            # As long as it reports, it is tried again.
+            site.pool.update(site.reports(), "router")
+            await until(lambda: site.pool.choose("m", ("r1",)))
+
+    run(scenario())
+
+
+def test_a_router_that_dies_has_its_calls_cancelled(run: Run) -> None:
+    async def scenario() -> None:
+        replica = Replica(lambda: asyncio.sleep(60))
+        async with Site(replica) as site:
+            link = site.link()
+            task = asyncio.create_task(link.answer(request()))
+            await until(lambda: replica.requests)
+            link.abort()
+            await until(lambda: replica.cancelled)
+            await asyncio.wait([task])
+            assert isinstance(task.exception(), LinkBrokenError)
+
+    run(scenario())
+
+
+def test_a_draining_replica_finishes_what_it_has_and_takes_nothing_new(run: Run) -> None:
+    async def scenario() -> None:
+        go = asyncio.Event()
+        async with Site(Replica(go.wait), Replica()) as site:
+            link = site.link(avoid=("r1",))
+            running = asyncio.create_task(link.answer(request()))
+            await until(lambda: site.servers[0].calls)
+            drained = asyncio.create_task(site.servers[0].drain())
+            await until(lambda: not link.usable)
+            assert site.pool.choose("m", avoid=("r1",)) is None
+            with pytest.raises(LinkBrokenError, match="going away") as raised:
+                await link.answer(request())
+            assert raised.value.refused
+            assert not drained.done()
+            go.set()
+            assert await running == REPLY
+            await asyncio.wait_for(drained, 1)
+            # Nor does it take routers that come later.
+            late = LinkPool()
+            late.update(site.reports(), "late")
+            await until(lambda: late.choose("m", ("r0",)))
+            await until(lambda: "r0" in late._links["m"] and not late._links["m"]["r0"].usable)
+            late.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x00\x00\x00\x05hello",
+        b"\xff\xff\xff\xff",
+        b"\x00\x00\x00\x03\x92\x00\x05",
+        # A call before the hello.
+        b"\x00\x00\x00\x03\x92\x02\x05",
+        # A hello with a wrong key.
+        b"\x00\x00\x00\x04\x92\x00\xa1k",
+    ],
+)
+def test_strangers_are_hung_up_on(run: Run, said: bytes) -> None:
+    async def scenario() -> None:
+        replica = Replica()
+        async with Site(replica) as site:
+            address = site.servers[0].address
+            assert address is not None
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(said)
+            with suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), 1) == b""
+            writer.close()
+            assert not replica.requests
+            assert await site.link().answer(request()) == REPLY
+
+    run(scenario())
+
+
+def test_the_less_busy_of_two_is_chosen(run: Run) -> None:
+    async def scenario() -> None:
+        async with Site(Replica(), Replica()) as site:
+            busy = report("r0", site.servers[0].address, ongoing=5,
+                          ongoing_by_origin={"router": 2})  # fmt: skip
+            site.pool.update([busy, report("r1", site.servers[1].address)], "router")
+            assert {site.link().replica_id for _ in range(20)} == {"r1"}
+            assert site.link(avoid=("r1",)).load == 3
+            assert site.pool.choose("m", ("r0", "r1")) is None
+            assert site.pool.choose("other") is None
+
+    run(scenario())
+
+
+def test_a_replica_that_reports_no_more_is_hung_up_on_when_its_calls_are_done(run: Run) -> None:
+    async def scenario() -> None:
+        go = asyncio.Event()
+        async with Site(Replica(go.wait)) as site:
+            call = asyncio.create_task(site.link().answer(request()))
+            await until(lambda: site.servers[0].calls)
+            site.pool.update([], "router")
+            assert site.pool.choose("m") is not None
+            go.set()
+            assert await call == REPLY
+            site.pool.update([], "router")
+            assert site.pool.choose("m") is None
+            await until(lambda: not site.servers[0].connections)
+
+    run(scenario())
+
+
+def test_a_replica_without_an_open_port_is_no_link(run: Run) -> None:
+    async def scenario() -> None:
+        pool = LinkPool()
+        pool.update([report("r0", LinkAddress("127.0.0.1", 9, "k")), report("r1", None)], "router")
+        await until(lambda: not pool._opening)
+        assert pool.choose("m") is None
+        assert not pool.broken("m")
+
+    run(scenario())
+
+
+def test_where_ray_encrypts_there_are_no_links(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+
+    async def scenario() -> None:
+        server, pool = LinkServer(Replica()), LinkPool()
+        await server.open()
+        pool.update([report("r0", server.address)], "router")
+        assert not pool._opening
+        server.close()
+
+    run(scenario())
+
+
+def test_a_replica_that_breaks_everything_is_left_alone_for_a_while(run: Run) -> None:
+    async def scenario() -> None:
+        async with Site(Replica()) as site:
+            link = site.link()
+            for _ in range(3):
+                assert not site.pool.broken("m")
+                link.breaker.broke()
+            assert site.pool.broken("m")
+            assert site.pool.choose("m") is None
+            link.breaker.worked()
+            assert site.link() is link
+
+    run(scenario())
