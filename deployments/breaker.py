@@ -24,18 +24,19 @@ class Breaker:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._breaks = 0
+        self._pause_s = FIRST_PAUSE_S
         self._until = 0.0
 
     def broke(self) -> None:
         """A request broke there."""
         self._breaks += 1
-        doublings = self._breaks - BREAKS_IN_A_ROW
-        if doublings >= 0:
-            self._until = self._clock() + min(FIRST_PAUSE_S * 2**doublings, LONGEST_PAUSE_S)
+        if self._breaks >= BREAKS_IN_A_ROW:
+            self._until = self._clock() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
     def worked(self) -> None:
         """A request went well there."""
-        self._breaks = 0
+        self._breaks, self._pause_s = 0, FIRST_PAUSE_S
 
     def allows(self, ongoing: int) -> bool:
         """Whether a request may go there, given how many are there already."""

@@ -108,9 +108,9 @@ def created_of(chunk: bytes) -> bytes | None:
     return found.group() if found else None
 
 
-def with_created(chunk: bytes, created: bytes | None) -> bytes:
-    """The chunk with the time at which the stream began."""
-    return _CREATED.sub(created, chunk, count=1) if created else chunk
+def with_created(chunk: bytes, created: bytes) -> bytes:
+    """The chunk with the time at which the stream began, as `created_of` gives it."""
+    return _CREATED.sub(created, chunk, count=1)
 
 
 def with_generated(chunk: bytes, generated: int) -> bytes:

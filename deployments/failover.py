@@ -144,11 +144,9 @@ class Delivery:
                     continue
                 if flags & Flag.FINISH:
                     self._finish(dispatch)
-                chunk = data
-                if created is not None:
-                    chunk = with_created(data, created)
-                    if self._in_prompt and flags & Flag.USAGE:
-                        chunk = with_generated(chunk, self._in_prompt)
+                chunk = with_created(data, created) if created else data
+                if self._in_prompt and flags & Flag.USAGE:
+                    chunk = with_generated(chunk, self._in_prompt)
                 if self.parsed.choices == 1 and not flags & Flag.DONE:
                     self._chunks.append(chunk)
                     self._ids += ids
