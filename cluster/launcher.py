@@ -28,17 +28,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.serve_api import Application, DashboardUnreachableError, ServeApi
+from cluster.serve_flags import SERVE_FLAGS
 
-SERVE_FLAGS = {
-    # HAProxy in front of the replicas, and user code on their own event loop.
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # A broken replica gives its GPU back at once.
-    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
-    # Ray's workers run at nice 15 otherwise, behind everything else: here they are the service.
-    "RAY_worker_niceness": "0",
-}
-"""What Ray has to be started with; the user's own environment wins."""
 RAY_START_TIMEOUT_S = 120.0
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60.0

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cluster.serve_flags import slow_start
 from cluster.telemetry import REPORT_PERIOD_S
 from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback, parse_keys
 from deployments.binding import serve_host
@@ -63,6 +64,9 @@ class Router:
         self._decider = Decider(self._directory, self._profiles, self._shared)
         self._prober = Prober(self._decider, self._directory, self._shared)
         self._started = int(time.time())
+        self._warning = slow_start(os.environ)
+        if self._warning:
+            logger.warning(self._warning)
         self._tasks = [
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._directory.refresh)),
             asyncio.create_task(self._repeat(STORE_PERIOD_S, self.refresh)),
@@ -211,6 +215,7 @@ class Router:
                 "models": models,
                 "profile_version": self._profiles.current.version,
                 "faults": faults,
+                "warnings": [self._warning] if self._warning else [],
             }
         )
 

@@ -170,7 +170,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
                 ],
             },
             model_application("tiny-phi3", checkpoints["tiny-phi3"]),
-            # Greedy answers repeat in float32 whatever else is in the batch; in bf16 near-ties flip.
+            # Greedy answers repeat in float32, whatever else is in the batch; in bf16 ties flip.
             model_application("tiny-mistral", checkpoints["tiny-mistral"], "float32"),
         ],
     }

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -85,12 +86,18 @@ def restored(cluster: Cluster, model: str, count: int) -> bool:
     return bool(state["available"]) and state["replicas"] == count == len(engine_cores(model))
 
 
+def scale(cluster: Cluster, count: int) -> None:
+    options = ("--address", cluster.dashboard)
+    done = cluster.run("python", "-m", "cluster", "scale", "tiny-mistral", str(count), *options)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def two_replicas(cluster: Cluster) -> Iterator[None]:
-    assert cluster.run("python", "-m", "cluster", "scale", "tiny-mistral", "2").returncode == 0
+    scale(cluster, 2)
     cluster.wait_until("both are up", lambda: restored(cluster, "tiny-mistral", 2))
     yield
-    assert cluster.run("python", "-m", "cluster", "scale", "tiny-mistral", "1").returncode == 0
+    scale(cluster, 1)
     cluster.wait_until("one is left", lambda: restored(cluster, "tiny-mistral", 1))
 
 
@@ -113,6 +120,20 @@ def test_on_another_replica_the_answer_is_the_very_same(cluster: Cluster) -> Non
     for _ in range(20):
         assert cluster.post("/v1/completions", model="tiny-mistral", prompt="x").status_code == 200
     cluster.wait_until("it is replaced", lambda: restored(cluster, "tiny-mistral", 2))
+
+
+@pytest.mark.usefixtures("two_replicas")
+def test_a_replica_that_is_scaled_away_finishes_what_it_has(cluster: Cluster) -> None:
+    with ThreadPoolExecutor(6) as clients:
+        streams = [
+            clients.submit(stream, cluster, "tiny-mistral", f"{i} and so", kill=False)
+            for i in range(6)
+        ]
+        scale(cluster, 1)
+        for events in (future.result() for future in streams):
+            assert events[-1] == "[DONE]"
+            assert events[-2]["usage"]["completion_tokens"] == TOKENS
+            assert len(events[-2]["routing"]["attempts"]) == 1
 
 
 def test_with_no_other_replica_another_model_goes_on(cluster: Cluster) -> None:

@@ -173,3 +173,10 @@ def test_who_may(
     answer = site.request("POST", "/v1/completions", headers=headers, json=body)
     assert answer.status_code == status
     assert site.get("/health")["status"] == "ok"
+
+
+def test_a_slow_start_of_ray_is_a_warning_and_no_fault(site: Site) -> None:
+    # This process was not started with the flags.
+    health = site.get("/health")
+    assert health["status"] == "ok"
+    assert "RAY_SERVE_ENABLE_HA_PROXY=1" in health["warnings"][0]
