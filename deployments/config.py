@@ -143,10 +143,14 @@ class DefaultWeights(Strict):
     def _usable(self) -> DefaultWeights:
         # Else every request that names no weights would be told that its weights are wrong.
         try:
-            Weights(self.accuracy, self.energy, self.time)
+            self.weights()
         except InvalidRequestError as error:
             raise ValueError(str(error).removeprefix("routing.")) from error
         return self
+
+    def weights(self) -> Weights:
+        """For a decision."""
+        return Weights(self.accuracy, self.energy, self.time)
 
 
 class RouterConfig(Strict):

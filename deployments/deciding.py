@@ -11,7 +11,7 @@ from deployments.openai_api import ApiError, ParsedRequest
 from deployments.profile_source import ProfileSource
 from deployments.shared_state import SharedState
 from scheduler.engine import Scheduler
-from scheduler.types import ClusterState, Decision, Observation, RoutingRequest, Weights
+from scheduler.types import ClusterState, Decision, Observation, RoutingRequest
 
 AUTO = "auto"
 
@@ -54,7 +54,7 @@ class Decider:
             input_tokens={m.model: parsed.input_tokens for m in state.models},
             max_tokens=parsed.max_tokens,
             output_tokens=parsed.output_tokens,
-            weights=parsed.weights or Weights(**self.config.default_weights.model_dump()),
+            weights=parsed.weights or self.config.default_weights.weights(),
             policy=parsed.policy or self.config.default_policy,
             models=parsed.models,
             constraints=parsed.constraints,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from deployments.failover import Attempt
@@ -33,15 +32,17 @@ def routing_object(
         "energy_source": None,
     }
     if decision.candidates:
-        prediction = decision.chosen.prediction
-        report["score"] = decision.chosen.score
+        # Once: candidates are put together when somebody looks.
+        chosen = decision.chosen
+        prediction = chosen.prediction
+        report["score"] = chosen.score
         report["predicted"] = {
             "output_tokens": prediction.output_tokens,
             "runtime_s": prediction.runtime_s,
             "runtime_interval_s": interval_list(prediction.runtime_interval_s),
             "energy_joules": prediction.energy_joules,
             "energy_interval_joules": interval_list(prediction.energy_interval_joules),
-            "accuracy": decision.chosen.accuracy,
+            "accuracy": chosen.accuracy,
             "concurrency": prediction.concurrency,
         }
     if observation is not None:
@@ -68,6 +69,11 @@ def decision_record(
         **decision_to_dict(decision),
         "attempts": [attempt.to_dict() for attempt in attempts],
         "finished_at": time.time(),
-        "observation": asdict(observation) if observation else None,
+        "observation": _fields(observation) if observation else None,
         "error": error,
     }
+
+
+def _fields(observation: Observation) -> dict[str, Any]:
+    # `asdict` copies every value, which takes longer than the decision.
+    return {name: getattr(observation, name) for name in observation.__slots__}
