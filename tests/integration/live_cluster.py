@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import yaml
 from openai import OpenAI
 from tiny_checkpoints import build_tiny_checkpoints
@@ -78,6 +79,18 @@ class Cluster:
         path.write_text(yaml.safe_dump(self.config))
         done = self.run("serve", "deploy", "--address", self.dashboard, str(path))
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def replicas(self, model: str) -> list[psutil.Process]:
+        """Processes of the model's replicas in this Ray; another one may run beside it."""
+        gcs = f"--gcs-address={self.environment['RAY_ADDRESS']}"
+        found = []
+        for raylet in psutil.process_iter(["name", "cmdline"]):
+            if raylet.info["name"] == "raylet" and gcs in raylet.info["cmdline"]:
+                for child in raylet.children():
+                    with suppress(psutil.NoSuchProcess):
+                        if f"ModelServer:{model}" in " ".join(child.cmdline()):
+                            found.append(child)
+        return found
 
     def wait_until(self, what: str, condition: Any, timeout_s: float = 240) -> None:
         deadline = time.monotonic() + timeout_s

@@ -36,14 +36,7 @@ def describe(cluster: Cluster) -> dict[str, Any]:
 
 
 def replica(cluster: Cluster) -> psutil.Process:
-    """The replica's process, which belongs to this cluster's Ray."""
-    (found,) = [
-        process
-        for process in psutil.process_iter()
-        if process.name().startswith("ray::ServeRepli")
-        and f"ModelServer:{MODEL}" in " ".join(process.cmdline())
-        and process.environ().get("RAY_ADDRESS", cluster.environment["RAY_ADDRESS"])
-    ]
+    (found,) = cluster.replicas(MODEL)
     return found
 
 

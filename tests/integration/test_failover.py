@@ -20,22 +20,12 @@ pytestmark = pytest.mark.integration
 TOKENS = 300
 
 
-def replicas(model: str) -> list[psutil.Process]:
-    """Processes of the model's replicas; of this cluster, no other has such models."""
-    return [
-        process
-        for process in psutil.process_iter()
-        if process.name().startswith("ray::ServeRepli")
-        and f"ModelServer:{model}" in " ".join(process.cmdline())
-    ]
-
-
-def engine_cores(model: str) -> list[psutil.Process]:
+def engine_cores(cluster: Cluster, model: str) -> list[psutil.Process]:
     return [
         child
-        for replica in replicas(model)
+        for replica in cluster.replicas(model)
         for child in replica.children(recursive=True)
-        if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline())
+        if "EngineCore" in " ".join(child.cmdline())
     ]
 
 
@@ -43,8 +33,8 @@ def cpu_seconds(process: psutil.Process) -> float:
     return process.cpu_times().user
 
 
-def kill_the_one_that_works(model: str) -> None:
-    cores = engine_cores(model)
+def kill_the_one_that_works(cluster: Cluster, model: str) -> None:
+    cores = engine_cores(cluster, model)
     before = [cpu_seconds(core) for core in cores]
     time.sleep(0.15)
     worked = [cpu_seconds(core) - then for core, then in zip(cores, before, strict=True)]
@@ -73,7 +63,7 @@ def stream(cluster: Cluster, model: str, prompt: str, kill: bool, **fields: Any)
             events.append(data if data == "[DONE]" else json.loads(data))
             if kill and len(events) == 30:
                 killed = fields.get("routing", {}).get("models", [model])[0]
-                kill_the_one_that_works(killed)
+                kill_the_one_that_works(cluster, killed)
     return events
 
 
@@ -83,7 +73,9 @@ def text(events: list[Any]) -> str:
 
 def restored(cluster: Cluster, model: str, count: int) -> bool:
     state = cluster.get("/health")["models"][model]
-    return bool(state["available"]) and state["replicas"] == count == len(engine_cores(model))
+    return bool(state["available"]) and state["replicas"] == count == len(
+        engine_cores(cluster, model)
+    )
 
 
 def scale(cluster: Cluster, count: int) -> None:
