@@ -7,6 +7,7 @@ pinning is real although vLLM computes on the CPU.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -82,10 +83,11 @@ class Cluster:
 
     def replicas(self, model: str) -> list[psutil.Process]:
         """Processes of the model's replicas in this Ray; another one may run beside it."""
-        gcs = f"--gcs-address={self.environment['RAY_ADDRESS']}"
+        port = self.environment["RAY_ADDRESS"].rpartition(":")[2]
+        gcs = re.compile(rf"--gcs-address=.*:{port}")
         found = []
         for raylet in psutil.process_iter(["name", "cmdline"]):
-            if raylet.info["name"] == "raylet" and gcs in raylet.info["cmdline"]:
+            if raylet.info["name"] == "raylet" and any(map(gcs.fullmatch, raylet.info["cmdline"])):
                 for child in raylet.children():
                     with suppress(psutil.NoSuchProcess):
                         if f"ModelServer:{model}" in " ".join(child.cmdline()):
