@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cluster import record_command
 from cluster.scaling import (
     ScalingError,
     ScalingUsageError,
@@ -169,6 +170,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "--timeout", metavar="SECONDS", type=float, default=600.0, help="default: %(default)g"
     )
     scale.set_defaults(run=_scale)
+
+    record = commands.add_parser("record", help="the decisions that were made, as JSON lines")
+    record_command.add_arguments(record)
+    record.set_defaults(run=record_command.run)
 
     up = commands.add_parser("up", help="bring up Ray and everything in a config")
     if arguments[:1] == ["up"]:

@@ -8,11 +8,11 @@ of a request: routers poll it and go on with what they have while it is away.
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import time
-from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ import ray
 
 from cluster.energy import token_weights
 from cluster.files import write_atomic
+from cluster.record import Record, RecordStatus
+from cluster.record_entries import Entry, Retention
 from cluster.telemetry import LoadBoard, LoadSnapshot, ReplicaLoad, TokenWeights
 from scheduler.errors import ProfileError
 from scheduler.learning import Learning, Lesson
@@ -56,6 +58,15 @@ class Snapshot:
     fault: str | None = None
 
 
+class StoreState(NamedTuple):
+    """The part of the snapshot that is cheap to poll, and how the record of decisions is."""
+
+    version: str | None
+    trials: dict[str, tuple[str, ...]]
+    fault: str | None
+    record: RecordStatus
+
+
 class _Trial(NamedTuple):
     """Replicas under trial, until a `time.monotonic()`."""
 
@@ -68,16 +79,17 @@ class Store:
 
     Args:
         data_dir: Absolute folder on the actor's node; made if missing.
-        keep_decisions: How many of the latest decisions can be asked for.
     """
 
-    def __init__(self, data_dir: str, keep_decisions: int = 10_000) -> None:
+    def __init__(self, data_dir: str) -> None:
         self._folder = Path(data_dir)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        # Where it cannot be made, the store serves without: the record is a fault in /health.
+        with suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
         self._profiles: ProfileSet | None = None
         self._fault: str | None = None
         self._trials: dict[str, _Trial] = {}
-        self._decisions: deque[dict[str, Any]] = deque(maxlen=keep_decisions)
+        self._record = Record(self._folder)
         self._loads = LoadBoard()
         self._learning = Learning()
         self._learned_at = self._written_at = time.monotonic()
@@ -91,10 +103,6 @@ class Store:
     @property
     def _learned_file(self) -> Path:
         return self._folder / "learned.json"
-
-    @property
-    def _decision_file(self) -> Path:
-        return self._folder / "decisions.jsonl"
 
     def _load(self) -> None:
         if not self._profile_file.exists():
@@ -128,10 +136,10 @@ class Store:
             fault=self._fault,
         )
 
-    def version(self) -> tuple[str | None, dict[str, tuple[str, ...]], str | None]:
-        """The part of the snapshot that is cheap to poll: version, trials, fault."""
+    def version(self) -> StoreState:
+        """What routers poll."""
         version = self._profiles.version if self._profiles else None
-        return version, self._running_trials(), self._fault
+        return StoreState(version, self._running_trials(), self._fault, self._record.status())
 
     def publish(self, profiles: str) -> str:
         """Take in a ProfileSet: its models replace the ones of the same name and accelerator.
@@ -189,9 +197,16 @@ class Store:
         for lesson in lessons:
             self._learning.learn(lesson)
         if lessons and now - self._written_at >= LEARNED_WRITE_PERIOD_S:
-            write_atomic(self._learned_file, self._learning.to_json())
             self._written_at = now
+            self._write_learned()
         return self._learning.lessons
+
+    def _write_learned(self) -> None:
+        try:
+            write_atomic(self._learned_file, self._learning.to_json())
+        except OSError as error:
+            # Not raised: the lessons are in, and would be handed in once more.
+            logger.error("what was learnt is not written: %s", error)
 
     def learned(self) -> str:
         """What was learnt, as JSON."""
@@ -207,21 +222,21 @@ class Store:
         if known.lessons > self._learning.lessons:
             self._learning = known
 
-    def log_decisions(self, records: Sequence[dict[str, Any]]) -> None:
-        """Append finished decisions, in memory and to `decisions.jsonl`."""
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        with self._decision_file.open("a", encoding="utf-8") as file:
-            file.write(lines)
-        # Afterwards: what cannot be written comes again, and must not be here twice.
-        self._decisions.extend(records)
+    def log_decisions(self, entries: Sequence[Entry], retention: Retention) -> None:
+        """Take in finished decisions, for the record; they may come twice."""
+        self._record.put(entries, retention)
 
-    def decisions(self, limit: int) -> list[dict[str, Any]]:
-        """The latest decisions, newest first."""
-        return list(self._decisions)[: -limit - 1 : -1]
+    def decisions(self, limit: int, before: float = math.inf) -> list[dict[str, Any]]:
+        """The latest decisions that had finished before a Unix time, newest first."""
+        return self._record.latest(limit, before)
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
-        """One decision, `None` where it is unknown or too old."""
-        return next((r for r in reversed(self._decisions) if r["decision_id"] == decision_id), None)
+        """One decision, `None` where it is unknown or no longer kept."""
+        return self._record.find(decision_id)
+
+    def close(self) -> None:
+        """Write what waits for the disk."""
+        self._record.close()
 
 
 def connect_store(data_dir: str | None = None) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import orjson
@@ -73,6 +74,7 @@ class Completions:
             await self._refuse(refusal, send)
             return
         self._decider.decisions += 1
+        self._log.asked(decision.decision_id, body)
         delivery = Delivery(
             decision,
             parsed,
@@ -83,7 +85,7 @@ class Completions:
             self._args.max_attempts,
         )
         exchange = _stream if parsed.stream else _answer
-        sending = _Sending(send)
+        sending = _Sending(send, partial(self._log.answered, decision.decision_id))
         error: BaseException | None = None
         try:
             async with asyncio.timeout(self._args.request_timeout_s):
@@ -141,13 +143,18 @@ class Completions:
 class _Sending:
     """The answer on its way to the client.
 
+    Args:
+        send: Of the server.
+        overhear: Gets every piece of the body too.
+
     Attributes:
         done: The client has got all that there is.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, overhear: Callable[[bytes], None]) -> None:
         self.done = False
         self._send = send
+        self._overhear = overhear
         self._started = False
 
     async def start(self, delivery: Delivery, *more_headers: tuple[bytes, bytes]) -> None:
@@ -163,6 +170,7 @@ class _Sending:
     async def body(self, data: bytes, *, more: bool) -> None:
         """A piece of the body."""
         self.done = self.done or not more
+        self._overhear(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def fail(self, error: Exception) -> None:

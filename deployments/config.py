@@ -20,6 +20,7 @@ from pydantic import (
 
 from cluster.accelerators import CPU_WATTS_PER_CORE
 from cluster.naming import DEFAULT_DATA_DIR
+from cluster.record_entries import Retention
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES
 from scheduler.types import Weights
@@ -116,6 +117,23 @@ class RouterArgs(Strict):
     max_attempts: PositiveInt = Field(
         3, description="Replicas and models that are tried for one request, the first included."
     )
+
+    record_max_bytes: PositiveInt = Field(
+        2**30, description="Size of the record of decisions; beyond it the oldest go."
+    )
+    record_max_age_days: PositiveFloat | None = Field(
+        90.0, description="Older decisions go from the record; null for never."
+    )
+    record_content: bool = Field(
+        default=False,
+        description="Whether requests and answers are recorded too, as they were sent.",
+    )
+
+    @property
+    def retention(self) -> Retention:
+        """How much the store keeps of the record."""
+        days = self.record_max_age_days
+        return Retention(self.record_max_bytes, None if days is None else days * 86_400)
 
     @field_validator("data_dir")
     @classmethod

@@ -6,10 +6,8 @@ import asyncio
 import logging
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from ray.exceptions import RayError
-
+from cluster.record import RecordStatus
 from cluster.store import STORE_TIMEOUT_S, Snapshot, connect_store
 from scheduler.errors import ProfileError
 from scheduler.profiles import ProfileSet
@@ -33,6 +31,7 @@ class ProfileSource:
         self.store = connect_store(data_dir)
         self.current = ProfileSet(())
         self.trials: dict[str, tuple[str, ...]] = {}
+        self.record = RecordStatus()
         self._data_dir = data_dir
         self._prior = ProfileSet(())
         self._published: ProfileSet | None = None
@@ -57,8 +56,9 @@ class ProfileSource:
         self._combine()
 
     def faults(self) -> list[str]:
-        """What is wrong with the profiles at this moment, for /health."""
-        return [fault for fault in (self._fault, self._store_fault) if fault]
+        """What is wrong with profiles and store at this moment, for /health."""
+        record = self.record.fault and f"record of decisions: {self.record.fault}"
+        return [fault for fault in (self._fault, self._store_fault, record) if fault]
 
     def origin(self, model: str) -> str | None:
         """Where a model's profile comes from: `measured` here, the `prior`, or nowhere."""
@@ -84,7 +84,7 @@ class ProfileSource:
         self._fault = None
 
     async def _fetch(self) -> None:
-        version, trials, self._store_fault = await self.store.version.remote()
+        version, trials, self._store_fault, self.record = await self.store.version.remote()
         self.trials = dict(trials)
         if version is None and self._published is not None:
             await self.store.publish.remote(self._published.to_json())
@@ -99,33 +99,6 @@ class ProfileSource:
         if model not in self._warned:
             self._warned.add(model)
             logger.warning("%s has no profile: it can only be asked for by name", model)
-
-    async def decisions(self, limit: int, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The latest decisions of all routers, newest first.
-
-        Args:
-            limit: At most so many.
-            own: Those of this router, which the store may not have yet, newest first.
-        """
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                stored: list[dict[str, Any]] = await self.store.decisions.remote(limit)
-        except (RayError, TimeoutError):
-            stored = []
-        merged = {record["decision_id"]: record for record in (*stored, *own)}
-        return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]
-
-    async def decision(self, decision_id: str, own: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """One decision of any router, `None` where nobody remembers it."""
-        for record in own:
-            if record["decision_id"] == decision_id:
-                return record
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                found: dict[str, Any] | None = await self.store.decision.remote(decision_id)
-        except (RayError, TimeoutError):
-            return None
-        return found
 
     def _combine(self) -> None:
         self.current = self._prior.merged(self._published) if self._published else self._prior

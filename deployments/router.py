@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 import uuid
@@ -42,6 +43,7 @@ logger = logging.getLogger("ray.serve")
 
 DIRECTORY_PERIOD_S = 1.0
 STORE_PERIOD_S = 5.0
+LOG_PERIOD_S = 0.5
 LESSON_PERIOD_S = 1.0
 PROBE_PERIOD_S = 5.0
 
@@ -59,7 +61,7 @@ class Router:
         self._config_fault: str | None = None
         self._directory = ModelDirectory()
         self._profiles = ProfileSource(args.data_dir)
-        self._log = DecisionLog()
+        self._log = DecisionLog(args.retention, keep_content=args.record_content)
         self._shared = SharedState(uuid.uuid4().hex[:12])
         self._decider = Decider(self._directory, self._profiles, self._shared)
         self._prober = Prober(self._decider, self._directory, self._shared)
@@ -70,7 +72,7 @@ class Router:
         self._tasks = [
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._directory.refresh)),
             asyncio.create_task(self._repeat(STORE_PERIOD_S, self.refresh)),
-            asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._flush_log)),
+            asyncio.create_task(self._repeat(LOG_PERIOD_S, self._flush_log)),
             asyncio.create_task(self._repeat(REPORT_PERIOD_S, self._refresh_loads)),
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_lessons)),
             asyncio.create_task(self._repeat(PROBE_PERIOD_S, self._probe)),
@@ -180,12 +182,13 @@ class Router:
         text = request.query_params.get("limit", "100")
         if not text.isdecimal() or len(text) > 5 or not 1 <= int(text) <= 10_000:
             raise ApiError(400, f"limit: must be 1..10000, got {text!r}", param="limit")
-        records = await self._profiles.decisions(int(text), self._log.recent())
+        before = _unix_time(request.query_params.get("before"))
+        records = await self._log.latest(self._profiles.store, int(text), before)
         return _json({"object": "list", "data": records})
 
     async def _get_decision(self, request: Request) -> Response:
         decision_id = request.path_params["decision_id"]
-        record = await self._profiles.decision(decision_id, self._log.recent())
+        record = await self._log.find(self._profiles.store, decision_id)
         if record is None:
             raise ApiError(404, f"no decision {decision_id!r} is kept", code="decision_not_found")
         return _json(record)
@@ -216,6 +219,7 @@ class Router:
                 "profile_version": self._profiles.current.version,
                 "faults": faults,
                 "warnings": [self._warning] if self._warning else [],
+                "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
             }
         )
 
@@ -247,6 +251,16 @@ class Router:
                     logger.warning("%s fails", action.__qualname__, exc_info=True)
                 failing = True
             await asyncio.sleep(period_s)
+
+
+def _unix_time(text: str | None) -> float:
+    try:
+        value = math.inf if text is None else float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise ApiError(400, f"before: must be a Unix time, got {text!r}", param="before")
+    return value
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -141,9 +141,9 @@ def test_decisions_are_kept(cluster: Cluster) -> None:
     record = cluster.get(f"/v1/decisions/{decision_id}")
     assert record["model"] == response.json()["model"]
     assert record["observation"]["output_tokens"] == 2
-    log = cluster.data_dir / "decisions.jsonl"
+    export = ("python", "-m", "cluster", "record", "export", "--data-dir", str(cluster.data_dir))
     cluster.wait_until(
-        "the decision is on disk", lambda: log.exists() and decision_id in log.read_text(), 30
+        "the decision is on disk", lambda: decision_id in cluster.run(*export).stdout, 30
     )
 
 

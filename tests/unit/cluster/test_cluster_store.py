@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.record import RecordStatus
+from cluster.record_entries import Entry, Retention
 from cluster.store import TRIAL_LEASE_S, Snapshot, Store
 from cluster.telemetry import LoadSnapshot, ReplicaLoad
 from scheduler.errors import ProfileError
@@ -27,13 +28,16 @@ def store(tmp_path: Path) -> Store:
 
 
 def record(number: int) -> dict[str, Any]:
-    return {"decision_id": f"d{number}", "finished_at": number}
+    return {"decision_id": f"d{number}", "finished_at": float(number), "observation": None}
+
+
+KEEP_ALL = Retention(2**40, None)
 
 
 def test_a_new_store_is_empty(store: Store, tmp_path: Path) -> None:
     assert store.data_dir() == str(tmp_path / "deep" / "data")
     assert store.snapshot() == Snapshot()
-    assert store.version() == (None, {}, None)
+    assert store.version() == (None, {}, None, RecordStatus())
 
 
 def test_published_profiles_survive(store: Store) -> None:
@@ -90,13 +94,13 @@ def test_a_broken_file_is_a_fault_until_something_is_published(
     file = Path(store.data_dir()) / "profiles.json"
     file.write_bytes(content)
     again = Store(store.data_dir())
-    version, _, fault = again.version()
+    version, _, fault, _ = again.version()
     assert version is None
     assert fault is not None
     assert str(file) in fault
     assert again.snapshot() == Snapshot(fault=fault)
     again.publish(profiles("a").to_json())
-    assert again.version() == (profiles("a").version, {}, None)
+    assert again.version()[:3] == (profiles("a").version, {}, None)
 
 
 def test_trials_are_said_and_ended(store: Store) -> None:
@@ -121,33 +125,25 @@ def test_a_trial_that_nobody_renews_ends(store: Store, monkeypatch: pytest.Monke
     assert store.snapshot().trials == {"a": ("r1",)}
 
 
-def test_decisions_newest_first(store: Store) -> None:
-    store.log_decisions([record(1), record(2)])
-    store.log_decisions([record(3)])
+def test_decisions_are_recorded(store: Store) -> None:
+    store.log_decisions([Entry.of(record(n)) for n in (1, 2)], KEEP_ALL)
+    store.log_decisions([Entry.of(record(3))], KEEP_ALL)
     assert store.decisions(2) == [record(3), record(2)]
-    assert store.decisions(100) == [record(3), record(2), record(1)]
-    assert store.decision("d1") == record(1)
+    assert store.decisions(100, before=2.0) == [record(1)]
+    assert store.decision("d2") == record(2)
     assert store.decision("d9") is None
-    lines = (Path(store.data_dir()) / "decisions.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [record(1), record(2), record(3)]
+    store.close()
+    assert store.version().record == RecordStatus(written=3)
+    assert Store(store.data_dir()).decisions(9) == [record(3), record(2), record(1)]
 
 
-def test_only_the_latest_decisions_can_be_asked_for(tmp_path: Path) -> None:
-    store = Store(str(tmp_path), keep_decisions=2)
-    store.log_decisions([record(n) for n in range(4)])
-    assert store.decisions(9) == [record(3), record(2)]
-    assert store.decision("d0") is None
-    assert len((tmp_path / "decisions.jsonl").read_text().splitlines()) == 4
-
-
-def test_decisions_that_cannot_be_written_may_come_again(store: Store) -> None:
-    file = Path(store.data_dir()) / "decisions.jsonl"
-    file.mkdir()
-    with pytest.raises(OSError, match="decisions"):
-        store.log_decisions([record(1)])
-    file.rmdir()
-    store.log_decisions([record(1)])
-    assert store.decisions(9) == [record(1)]
+def test_lessons_that_cannot_be_written_are_learnt_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.store.LEARNED_WRITE_PERIOD_S", 0.0)
+    (Path(store.data_dir()) / "learned.json").mkdir()
+    assert store.learn(learned(2)) == 2
+    assert store.learn(learned(1)) == 3
 
 
 def learned(n: int) -> list[Lesson]:

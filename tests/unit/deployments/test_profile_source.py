@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from fake_serve import ACCURATE, FRUGAL, HANG, PROFILES, ActorHandle, profile
 
-from cluster.store import Snapshot, Store
+from cluster.record import RecordStatus
+from cluster.store import Snapshot, Store, StoreState
 from deployments.profile_source import ProfileSource
 from scheduler.profiles import ProfileSet
 
@@ -121,10 +122,6 @@ def test_a_store_that_never_answers(
     refresh(source)
     store.fault = HANG
     assert fails(source) == "store: TimeoutError: no answer"
-    own = [{"decision_id": "d", "finished_at": 1}]
-    assert asyncio.run(source.decisions(5, own)) == own
-    assert asyncio.run(source.decision("d", own)) == own[0]
-    assert asyncio.run(source.decision("e", own)) is None
 
 
 class Garbage:
@@ -163,12 +160,14 @@ def test_a_store_that_says_nonsense_changes_nothing(
     assert source.faults() == []
 
 
-def test_decisions_of_all_routers_are_merged(source: ProfileSource, store: ActorHandle) -> None:
-    def record(name: str, finished_at: float) -> dict[str, Any]:
-        return {"decision_id": name, "finished_at": finished_at}
-
-    store.state.log_decisions([record("a", 1), record("b", 2), record("c", 3)])
-    own = [record("d", 4), record("b", 2)]
-    listed = asyncio.run(source.decisions(3, own))
-    assert [r["decision_id"] for r in listed] == ["d", "c", "b"]
-    assert asyncio.run(source.decision("a", own)) == record("a", 1)
+def test_a_record_that_cannot_be_written_is_a_fault(
+    source: ProfileSource, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh(source)
+    assert source.faults() == []
+    full = RecordStatus(written=5, waiting=2, dropped=1, fault="database or disk is full")
+    monkeypatch.setattr(store.state, "version", lambda: StoreState("v", {}, None, full))
+    monkeypatch.setattr(store.state, "snapshot", Snapshot)
+    refresh(source)
+    assert source.record == full
+    assert source.faults() == ["record of decisions: database or disk is full"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 from fake_serve import ACCURATE, FRUGAL, PROFILES, ActorHandle, Model, ServeDouble, Site, profile
 
+from cluster.record_entries import Entry, Retention
 from scheduler.__main__ import main
 from scheduler.profiles import ProfileSet
 
@@ -64,15 +66,45 @@ def test_decisions_newest_first(site: Site) -> None:
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "decision_not_found")
 
 
-def test_decisions_of_other_routers_come_from_the_store(
-    site: Site, store: ActorHandle, tmp_path: Path
-) -> None:
+def test_decisions_of_other_routers_come_from_the_store(site: Site, store: ActorHandle) -> None:
     own = site.complete().headers["x-decision-id"]
-    log = tmp_path / "data" / "decisions.jsonl"
-    site.wait_until(lambda _: log.exists() and own in log.read_text())
-    store.state.log_decisions([{"decision_id": "elsewhere", "finished_at": 0}])
+    now = time.time()
+    elsewhere = Entry.of({"decision_id": "elsewhere", "finished_at": now - 60})
+    store.state.log_decisions([elsewhere], Retention(2**30, None))
     assert [r["decision_id"] for r in site.get("/v1/decisions")["data"]] == [own, "elsewhere"]
-    assert site.get("/v1/decisions/elsewhere")["finished_at"] == 0
+    older = site.get(f"/v1/decisions?before={now - 30}")["data"]
+    assert [r["decision_id"] for r in older] == ["elsewhere"]
+    assert site.get("/v1/decisions/elsewhere")["finished_at"] == now - 60
+
+
+@pytest.mark.parametrize("query", ["before=x", "before=nan", "limit=0", "limit=x"])
+def test_a_query_that_makes_no_sense(site: Site, query: str) -> None:
+    refused = site.request("GET", f"/v1/decisions?{query}")
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == query.partition("=")[0]
+
+
+def test_decisions_get_into_the_record_without_contents(site: Site, store: ActorHandle) -> None:
+    decision_id = site.complete(prompt="My secret").headers["x-decision-id"]
+    site.wait_until(lambda health: health["record"]["written"] == 1)
+    assert site.get("/health")["record"] == {
+        "written": 1,
+        "waiting": 0,
+        "dropped": 0,
+        "fault": None,
+        "dropped_here": 0,
+    }
+    recorded = store.state.decision(decision_id)
+    assert recorded == site.get(f"/v1/decisions/{decision_id}")
+    assert "secret" not in str(recorded)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_contents_are_recorded_where_that_is_asked_for(open_site: Site, stream: bool) -> None:
+    answer = open_site.complete(prompt="My secret", stream=stream)
+    recorded = open_site.get(f"/v1/decisions/{answer.headers['x-decision-id']}")
+    assert json.loads(recorded["content"]["request"])["prompt"] == "My secret"
+    assert recorded["content"]["answer"] == answer.text
 
 
 def test_without_the_store_everything_goes_on(site: Site, store: ActorHandle) -> None:
