@@ -44,6 +44,7 @@ class ReplicaLoad:
         power_watts: Of its share of the device, lately.
         meter_fault: Why its energy is not known at present.
         link: Where it takes requests directly, `None` where it does not.
+        hung: Its engine gives no sign of life; it will be replaced.
     """
 
     model: str
@@ -58,6 +59,7 @@ class ReplicaLoad:
     power_watts: float = 0.0
     meter_fault: str | None = None
     link: LinkAddress | None = field(default=None, repr=False)
+    hung: bool = False
 
     @property
     def place(self) -> tuple[str, str]:
@@ -148,6 +150,11 @@ class LoadView:
             for load in snapshot.replicas
             if load.meter_fault
         ]
+        self._faults += [
+            f"{load.model}, replica {load.replica_id}: its engine hangs"
+            for load in snapshot.replicas
+            if load.hung
+        ]
         for load in snapshot.replicas:
             others = load.ongoing - load.ongoing_by_origin.get(self.router_id, 0)
             self._others[load.model] += others
@@ -162,8 +169,13 @@ class LoadView:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong with the meters of replicas, in words."""
+        """What is wrong with replicas and their meters, in words."""
         return self._faults if self.fresh else []
+
+    def unhealthy(self, model: str) -> tuple[str, ...]:
+        """Ids of the model's replicas that no request should go to."""
+        hung = (load.replica_id for load in self.replicas if load.hung and load.model == model)
+        return tuple(hung) if self.fresh else ()
 
     @property
     def fresh(self) -> bool:

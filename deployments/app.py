@@ -76,6 +76,9 @@ def _deployment_config(args: ModelArgs) -> dict[str, Any]:
             "request_router_class": "deployments.request_router.TargetedRequestRouter"
         },
         "logging_config": {"enable_access_log": False},
+        # Three failures in a row replace a replica; Serve's own defaults take half a minute.
+        "health_check_period_s": 1.0,
+        "health_check_timeout_s": 3.0,
         **args.deployment_config,
     }
     if isinstance(args.scaling, AutoScaling):

@@ -26,12 +26,14 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.platforms import current_platform
+from vllm.sampling_params import SamplingParams
 from vllm.utils.ompmultiprocessing import OMPProcessManager
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from deployments.embedded import resolve_source
 from deployments.frames import Endpoint, Flag, Frame
+from deployments.liveness import Liveness
 from deployments.trail import StepFeed, Trail
 
 _trail: ContextVar[Trail | None] = ContextVar("trail", default=None)
@@ -162,18 +164,45 @@ def computing_in_engine_core(config: Any) -> Iterator[None]:
 
 
 class FrameEngine(VLLMEngine):  # type: ignore[misc]
-    """Ray's vLLM engine with answers as bytes and frames."""
+    """Ray's vLLM engine with answers as bytes and frames.
+
+    Attributes:
+        liveness: Knows of every step from the start.
+    """
 
     async def start(self) -> None:
         """Start vLLM; a source `embedded:NAME` becomes a folder of this node first."""
         config = self.llm_config.get_engine_config()
         config.hf_model_id = await asyncio.to_thread(resolve_source, config.actual_hf_model_id)
+        self.liveness = Liveness()
         await super().start()
+        await self._rehearse()
+
+    async def _rehearse(self) -> None:
+        """Run the largest step that a prompt can ask for.
+
+        Unless one has been seen, a long prompt on a slow device would look like a hang.
+        """
+        scheduling = self._engine_client.vllm_config.scheduler_config
+        length = min(scheduling.max_num_batched_tokens, self.max_model_len - 1)
+        prompt = {"prompt_token_ids": [number % self.vocab_size for number in range(length)]}
+        began = time.monotonic()
+        outputs = self._engine_client.generate(prompt, SamplingParams(max_tokens=1), "rehearsal")
+        async for _ in outputs:
+            self.liveness.longest_step_s = time.monotonic() - began
+
+    async def probe(self) -> None:
+        """Come back when the engine core and every worker have answered, between two steps.
+
+        Raises:
+            Exception: They are broken.
+        """
+        await self._engine_client.collective_rpc("check_health")
 
     def _start_async_llm_engine(self, args: Any, config: Any, placement_group: Any) -> Any:
         with computing_in_engine_core(config):
             client = super()._start_async_llm_engine(args, config, placement_group)
-        feed = StepFeed()
+        feed = StepFeed(self.liveness.sign)
         processor = client.output_processor
         processor.process_outputs = feed.wrap(processor.process_outputs, processor.request_states)
         client.generate = _followed(client.generate, feed, processor.tokenizer)

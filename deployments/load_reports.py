@@ -58,7 +58,11 @@ class LoadReporter:
             ValueError: There is none yet.
         """
         load, now = self._load(), time.monotonic()
-        unchanged = self._sent is not None and load.ongoing == self._sent.ongoing == 0
+        unchanged = (
+            self._sent is not None
+            and load.ongoing == self._sent.ongoing == 0
+            and load.hung == self._sent.hung
+        )
         if unchanged and now - self._sent_at < HEARTBEAT_S:
             return
         if self._store is None:

@@ -24,6 +24,7 @@ from deployments.engine import FrameEngine
 from deployments.frames import Flag, Frame, ModelRequest, Reply, encode_observation
 from deployments.link_protocol import links_allowed
 from deployments.link_server import LinkServer
+from deployments.liveness import Watch
 from deployments.load_reports import LoadReporter
 from deployments.metering import ReplicaIdentity, RequestMeter, shares_devices
 from deployments.sampling import Sampling
@@ -80,8 +81,20 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         if links and links_allowed():
             self._links = LinkServer(self)
             await self._links.open()
+        self._watch = Watch(self.engine.liveness, self.engine.probe)
+        self._watching = asyncio.create_task(self._watch.run())
         reporter = LoadReporter(self._load, self._meter.set_weights)
         self._reporting = asyncio.create_task(reporter.run())
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces the replica after three failures in a row.
+
+        Raises:
+            EngineHungError: The engine gives no sign of life.
+            Exception: It is dead, in vLLM's own words.
+        """
+        await super().check_health()
+        self._watch.check()
 
     async def describe(self, target: str | None = None) -> dict[str, Any]:
         """What routers and the profiling job need to know of this replica.
@@ -131,8 +144,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         await super().__del__()
 
     def _load(self) -> ReplicaLoad:
-        load = self._meter.load()
-        return replace(load, link=self._links.address) if self._links else load
+        link = self._links.address if self._links else None
+        return replace(self._meter.load(), link=link, hung=self._watch.hung)
 
     def _payload(self, request: ModelRequest) -> dict[str, Any]:
         payload: dict[str, Any] = orjson.loads(request.body)

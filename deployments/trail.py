@@ -69,9 +69,13 @@ class StepFeed:
 
     vLLM hands on the outputs of an answer that is not streamed only when it is whole; what its
     engine reports after each step has the tokens of all requests.
+
+    Args:
+        on_step: Called after each step of the engine.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_step: Callable[[], None] = lambda: None) -> None:
+        self._on_step = on_step
         self._trails: dict[str, Trail] = {}
 
     def open(self, request_id: str, trail: Trail) -> None:
@@ -95,6 +99,7 @@ class StepFeed:
         """
 
         def reading_along(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+            self._on_step()
             # Before the processor's own turn, which forgets requests that are done.
             for output in outputs:
                 state = states.get(output.request_id)

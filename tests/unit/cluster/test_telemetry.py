@@ -94,6 +94,18 @@ def test_busy_models_take_turns_on_a_device_they_share(clock: Clock) -> None:
     assert view.slowdown("d", {}) == 1
 
 
+def test_hung_replicas_are_told(clock: Clock) -> None:
+    view = LoadView("me", clock)
+    assert view.unhealthy("a") == ()
+    hung = [replace(load("a"), replica_id=name, hung=True) for name in ("a1", "a2")]
+    view.take(LoadSnapshot((*hung, load("a"), load("b"))), {})
+    assert view.unhealthy("a") == ("a1", "a2")
+    assert view.unhealthy("b") == ()
+    assert view.faults == ["a, replica a1: its engine hangs", "a, replica a2: its engine hangs"]
+    clock.now += LEASE_S
+    assert view.unhealthy("a") == ()
+
+
 def test_faults_of_meters_are_told(clock: Clock) -> None:
     view = LoadView("me", clock)
     assert view.faults == []

@@ -56,6 +56,11 @@ def test_the_yaml_may_change_options_of_the_deployment() -> None:
     assert router == "deployments.request_router.TargetedRequestRouter"
 
 
+def test_a_hung_replica_is_noticed_soon() -> None:
+    deployment = settings(deployment_config={"health_check_timeout_s": 9})["deployment_config"]
+    assert (deployment["health_check_period_s"], deployment["health_check_timeout_s"]) == (1.0, 9)
+
+
 def test_the_router_is_built_with_its_arguments() -> None:
     application = build_router(RouterArgs(num_replicas=2, num_cpus=0.5, data_dir="/data"))
     deployment = application._bound_deployment

@@ -48,6 +48,13 @@ def test_the_store_hears_of_it(replica: Replica, store: ActorHandle) -> None:
     assert reports(store) == [IDLE]
 
 
+def test_a_hang_is_told_at_once(replica: Replica, store: ActorHandle) -> None:
+    for hung in (False, True, False):
+        replica.load = replace(IDLE, hung=hung)
+        asyncio.run(replica.reporter.report())
+        assert reports(store) == [replica.load]
+
+
 def test_an_idle_replica_says_so_once_a_heartbeat(
     replica: Replica, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,16 @@ def test_every_step_of_the_engine_reaches_its_trail() -> None:
     assert len(processor.processed) == 3
 
 
+def test_every_step_is_told_once_whomever_it_concerns() -> None:
+    told: list[None] = []
+    processor = Processor()
+    feed = StepFeed(lambda: told.append(None))
+    process = feed.wrap(processor.process_outputs, processor.request_states)
+    process([output("a-1", 1), output("b-1", 1)], 0.0)
+    process([], 0.0)
+    assert len(told) == 2
+
+
 def test_a_feed_forgets_requests_that_are_over() -> None:
     processor, feed = Processor(), StepFeed()
     process = feed.wrap(processor.process_outputs, processor.request_states)

@@ -1,0 +1,70 @@
+"""An engine that hangs is noticed, told to the routers and replaced; the others go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import psutil
+import pytest
+from live_cluster import Cluster
+
+pytestmark = pytest.mark.integration
+
+MODEL, OTHER = "tiny-mistral", "tiny-phi3"
+NOTICED_WITHIN_S = 12.0
+"""Five seconds of silence, half a second of looking, three health checks, reports on their way."""
+
+
+def engine_processes(cluster: Cluster) -> list[psutil.Process]:
+    """vLLM's processes of the model: below its replica, or the replica's own threads' host."""
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        title = " ".join(process.info["cmdline"] or ())
+        address = (process.info["environ"] or {}).get("RAY_ADDRESS", "")
+        if f"ModelServer:{MODEL}" in title and address in ("", cluster.environment["RAY_ADDRESS"]):
+            return process.children(recursive=True)
+    raise AssertionError(f"no replica of {MODEL}")
+
+
+def ask(cluster: Cluster, model: str) -> Any:
+    return cluster.post("/v1/completions", model=model, prompt="Hello", max_tokens=4)
+
+
+def health(cluster: Cluster) -> Any:
+    return cluster.get("/health")
+
+
+def test_a_hung_engine_is_noticed_and_replaced(cluster: Cluster) -> None:
+    before = ask(cluster, MODEL).json()
+    assert before["model"] == MODEL
+    engine = engine_processes(cluster)
+    assert engine
+    for process in engine:
+        os.kill(process.pid, signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    waiting = threading.Thread(target=ask, args=(cluster, MODEL))
+    waiting.start()
+    try:
+        cluster.wait_until(
+            "the hang is told", lambda: any("hangs" in f for f in health(cluster)["faults"]), 30
+        )
+        told_s = time.monotonic() - stopped_at
+        assert told_s < NOTICED_WITHIN_S
+        assert ask(cluster, OTHER).json()["model"] == OTHER
+        cluster.wait_until(
+            "the replica goes", lambda: not health(cluster)["models"][MODEL]["available"], 30
+        )
+        print(f"told after {told_s:.1f} s, gone after {time.monotonic() - stopped_at:.1f} s")
+        # The memory of a GPU is free only when nothing of the engine is left.
+        _, left = psutil.wait_procs(engine, timeout=15)
+        assert left == []
+    finally:
+        waiting.join()
+        cluster.wait_until(
+            "a new replica answers", lambda: ask(cluster, MODEL).status_code == 200, 120
+        )
+    print(f"answers again after {time.monotonic() - stopped_at:.1f} s")
+    cluster.wait_until("no faults", lambda: health(cluster)["status"] == "ok", 30)
