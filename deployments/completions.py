@@ -67,7 +67,7 @@ class Completions:
         """Answer one request."""
         endpoint = ENDPOINTS[scope["path"]]
         try:
-            body = await read_body(receive, self._args.max_body_bytes)
+            body = await read_body(receive, self._args)
             parsed = parse_request(body, endpoint)
             decision = self._decider.decide(parsed)
         except Exception as refusal:
@@ -213,13 +213,23 @@ def _with_routing(data: bytes, delivery: Delivery) -> bytes:
     return with_member(data, b"routing", orjson.dumps(report))
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
+async def read_body(receive: Receive, args: RouterArgs) -> bytes:
     """The whole body of a request.
 
     Raises:
-        ApiError: It is larger than `limit` bytes, or the client hung up before its end.
+        ApiError: It is too large or too slow, or the client hung up before its end.
     """
-    body = b""
+    try:
+        async with asyncio.timeout(args.request_timeout_s):
+            return await _read_body(receive, args.max_body_bytes)
+    except TimeoutError as error:
+        message = "the body did not arrive in time"
+        raise ApiError(408, message, code="body_timeout") from error
+
+
+async def _read_body(receive: Receive, limit: int) -> bytes:
+    # Not bytes: a body that comes byte by byte would be copied for each of them.
+    body = bytearray()
     while True:
         message: Mapping[str, Any] = await receive()
         if message["type"] == "http.disconnect":
@@ -229,4 +239,4 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         if len(body) > limit:
             raise ApiError(413, f"the body is larger than {limit} bytes", code="body_too_large")
         if not message.get("more_body"):
-            return body
+            return bytes(body)

@@ -6,6 +6,7 @@ The router reads only what it needs to decide; vLLM validates the rest in the mo
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,12 @@ from scheduler.types import Constraints, ExclusionKind, Weights
 # What a chat template adds to each message: role markers and line ends.
 TOKENS_PER_MESSAGE = 5
 DEFAULT_MAX_TOKENS = 16
+MAX_MESSAGE = 2_000
+"""Characters of an error's message, which may quote what the client sent."""
+
+# `repr` itself fails on what is nested deeply.
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 110
 
 
 class ApiError(Exception):
@@ -51,7 +58,9 @@ class ApiError(Exception):
     def body(self) -> bytes:
         """The error object as JSON."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        # A path may hold what is no text.
+        message = str(self)[:MAX_MESSAGE].encode(errors="replace").decode()
+        error = {"message": message, "type": kind, "param": self.param, "code": self.code}
         return orjson.dumps({"error": error})
 
 
@@ -287,7 +296,7 @@ def _optional(data: dict[str, Any], name: str, kind: type, parent: str = "") -> 
 
 
 def _invalid(field: str, rule: str, value: Any) -> ApiError:
-    shown = repr(value)
+    shown = _short.repr(value)
     shown = shown if len(shown) <= 100 else shown[:100] + "..."
     return ApiError(400, f"{field}: {rule}, got {shown}", param=field, code="invalid_value")
 

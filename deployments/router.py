@@ -34,6 +34,7 @@ from deployments.decision_log import DecisionLog
 from deployments.directory import SCALED_TO_ZERO, ModelDirectory
 from deployments.error_responses import EXCEPTION_HANDLERS
 from deployments.openai_api import ApiError, parse_request
+from deployments.openapi import document
 from deployments.probing import Prober
 from deployments.profile_source import ProfileSource
 from deployments.shared_state import SharedState
@@ -139,6 +140,7 @@ class Router:
             Route("/v1/decisions/{decision_id}", self._get_decision),
             Route("/v1/profiles", self._get_profiles),
             Route("/health", self._health),
+            Route("/openapi.json", self._openapi),
         ]
         others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
 
@@ -153,7 +155,7 @@ class Router:
     # Looking
 
     async def _dry_run(self, request: Request) -> Response:
-        parsed = parse_request(await read_body(request.receive, self._args.max_body_bytes), None)
+        parsed = parse_request(await read_body(request.receive, self._args), None)
         return _json(decision_to_dict(self._decider.decide(parsed)))
 
     async def _list_models(self, _: Request) -> Response:
@@ -222,6 +224,9 @@ class Router:
                 "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
             }
         )
+
+    async def _openapi(self, _: Request) -> Response:
+        return _json(document())
 
     # Background
 
