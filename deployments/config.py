@@ -21,6 +21,7 @@ from pydantic import (
 from cluster.accelerators import CPU_WATTS_PER_CORE
 from cluster.naming import DEFAULT_DATA_DIR
 from cluster.record_entries import Retention
+from deployments.liveness import PATIENCE_S
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES
 from scheduler.types import Weights
@@ -94,6 +95,11 @@ class ModelArgs(Strict):
     cpu_watts_per_core: PositiveFloat = Field(
         CPU_WATTS_PER_CORE,
         description="Watts of one busy core, for the estimate where no energy counter is readable.",
+    )
+    hung_after_s: PositiveFloat = Field(
+        PATIENCE_S,
+        description="An engine that gives no sign of life for so long, and for three times its "
+        "longest step, is replaced.",
     )
 
     @model_validator(mode="after")

@@ -37,6 +37,7 @@ class Liveness:
         clock: Monotonic seconds.
 
     Attributes:
+        patience_s: As given.
         longest_step_s: Longest silence that ended.
     """
 
@@ -44,7 +45,7 @@ class Liveness:
         self, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.longest_step_s = 0.0
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._clock = clock
         self._signed_at = self._looked_at = clock()
         self._asked = False
@@ -57,7 +58,7 @@ class Liveness:
     @property
     def limit_s(self) -> float:
         """The longest silence of an engine that is not hung."""
-        return max(self._patience_s, PATIENCE_STEPS * self.longest_step_s)
+        return max(self.patience_s, PATIENCE_STEPS * self.longest_step_s)
 
     @property
     def hung(self) -> bool:

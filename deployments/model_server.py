@@ -24,7 +24,7 @@ from deployments.engine import FrameEngine
 from deployments.frames import Flag, Frame, ModelRequest, Reply, encode_observation
 from deployments.link_protocol import links_allowed
 from deployments.link_server import LinkServer
-from deployments.liveness import Watch
+from deployments.liveness import PATIENCE_S, Watch
 from deployments.load_reports import LoadReporter
 from deployments.metering import ReplicaIdentity, RequestMeter, shares_devices
 from deployments.sampling import Sampling
@@ -37,6 +37,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     Args:
         llm_config: Ray's configuration of the model; its `model_source` may be `embedded:NAME`.
         watts_per_core: For the energy estimate where neither NVML nor RAPL can be read.
+        hung_after_s: An engine that is silent for so long may be hung.
         engine_cls: The engine; `deployments.engine.FrameEngine` or a subclass.
         links: Take requests over links too, see `deployments.link_server`.
     """
@@ -52,6 +53,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         engine_cls: type[FrameEngine],
         watts_per_core: float = CPU_WATTS_PER_CORE,
         links: bool = True,
+        hung_after_s: float = PATIENCE_S,
     ) -> None:
         await super().__init__(llm_config, engine_cls=engine_cls)
         gpu_uuids = await self.engine.device_uuids()
@@ -81,6 +83,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         if links and links_allowed():
             self._links = LinkServer(self)
             await self._links.open()
+        self.engine.liveness.patience_s = hung_after_s
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
         reporter = LoadReporter(self._load, self._meter.set_weights)
