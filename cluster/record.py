@@ -178,7 +178,8 @@ class Record:
                     busy = True
                 else:
                     self._trimmed_at = now
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:
+            # Whatever it is: a thread that ended would be noticed by nobody.
             self._failed(error)
             return RETRY_PERIOD_S
         self._fault = None
@@ -211,7 +212,7 @@ class Record:
             self._writing = []
         return True
 
-    def _failed(self, error: sqlite3.Error | OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         if self._fault is None:
             logger.error("decisions cannot be recorded: %s: %s", self.path, error)
         self._fault = str(error)
