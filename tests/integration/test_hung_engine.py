@@ -18,14 +18,6 @@ NOTICED_WITHIN_S = 12.0
 """Five seconds of silence, half a second of looking, three health checks, reports on their way."""
 
 
-def engine_processes() -> list[psutil.Process]:
-    """vLLM's processes of the model, below its replica."""
-    # Only below this process: another cluster on this machine may have a model of the same name.
-    ours = psutil.Process().children(recursive=True)
-    (replica,) = (p for p in ours if f"ModelServer:{MODEL}" in " ".join(p.cmdline()))
-    return replica.children(recursive=True)
-
-
 def ask(cluster: Cluster, model: str) -> Any:
     return cluster.post("/v1/completions", model=model, prompt="Hello", max_tokens=4)
 
@@ -37,7 +29,8 @@ def health(cluster: Cluster) -> Any:
 def test_a_hung_engine_is_noticed_and_replaced(cluster: Cluster) -> None:
     before = ask(cluster, MODEL).json()
     assert before["model"] == MODEL
-    engine = engine_processes()
+    (replica,) = cluster.replicas(MODEL)
+    engine = replica.children(recursive=True)
     assert engine
     for process in engine:
         process.suspend()
