@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from cluster.naming import model_deployment_name
+from cluster.telemetry import LoadView
 from deployments.link_client import LinkPool
 from deployments.shared_state import SharedState
 from scheduler.profiles import ProfileSet
@@ -37,6 +38,7 @@ class ModelEntry:
         unavailable: Why no request can go there, `None` if one can.
         settled: `description` is of the version that is deployed.
         under_trial: Replicas that are being profiled.
+        hung: Replicas whose engine gives no sign of life.
         ongoing: Requests that this router has there.
     """
 
@@ -46,6 +48,7 @@ class ModelEntry:
     unavailable: str | None = "not deployed"
     settled: bool = False
     under_trial: tuple[str, ...] = ()
+    hung: tuple[str, ...] = ()
     ongoing: int = 0
     _handles: dict[bool, DeploymentHandle[Any]] = field(default_factory=dict)
 
@@ -64,6 +67,11 @@ class ModelEntry:
                 response_serialization="pickle",
             )
         return self._handles[stream]
+
+    @property
+    def avoid(self) -> tuple[str, ...]:
+        """Replicas that are not asked while there are others."""
+        return self.under_trial + self.hung
 
     @property
     def accelerator(self) -> str | None:
@@ -137,14 +145,20 @@ class ModelDirectory:
         entry = self._entries[model]
         if entry.unavailable is not None:
             return entry.unavailable
-        if len(entry.under_trial) >= entry.replicas:
-            return "being profiled"
+        if len(entry.avoid) >= entry.replicas:
+            return "its engine hangs" if entry.hung else "being profiled"
         return "its replicas break requests" if self.links.broken(model) else None
 
     def set_trials(self, trials: dict[str, tuple[str, ...]]) -> None:
         """Say which replicas are being profiled."""
         for entry in self._entries.values():
             entry.under_trial = trials.get(entry.model, ())
+
+    def take(self, loads: LoadView) -> None:
+        """Take in what all replicas said of themselves lately."""
+        self.links.update(loads.replicas, loads.router_id)
+        for entry in self._entries.values():
+            entry.hung = loads.unhealthy(entry.model)
 
     def ongoing(self) -> dict[str, int]:
         """Requests that this router has, by model; models without one are left out."""

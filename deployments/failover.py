@@ -159,7 +159,7 @@ class Delivery:
         request = ModelRequest(
             self.endpoint, body, self.decision.decision_id, self.origin, resumed_ids
         )
-        avoid = {*entry.under_trial, *self._tried}
+        avoid = {*entry.avoid, *self._tried}
         return Dispatch(entry, request, self.directory.links, avoid)
 
     def _finish(self, dispatch: Dispatch) -> None:

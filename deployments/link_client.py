@@ -179,7 +179,10 @@ class LinkPool:
         for links in self._links.values():
             for replica_id, link in list(links.items()):
                 load = offered.get(replica_id)
-                if load is not None and link.open:
+                if load is not None and load.hung:
+                    # What it has breaks now, and goes on elsewhere; not when it is replaced.
+                    link.abort()
+                elif load is not None and link.open:
                     link.others = load.ongoing - load.ongoing_by_origin.get(router_id, 0)
                 elif not link.busy:
                     link.close()
@@ -187,7 +190,7 @@ class LinkPool:
         self._breakers = {r: b for r, b in self._breakers.items() if r in offered}
         for replica_id, load in offered.items():
             known = replica_id in self._links.get(load.model, {}) or replica_id in self._opening
-            if load.link is not None and not known and links_allowed():
+            if load.link is not None and not load.hung and not known and links_allowed():
                 task = asyncio.create_task(self._open(load.model, replica_id, load.link))
                 self._opening[replica_id] = task
 

@@ -72,7 +72,7 @@ class Prober:
             "completions", body, f"probe-{uuid.uuid4().hex}", self._shared.loads.router_id
         )
         entry = self._directory[model]
-        dispatch = Dispatch(entry, request, self._directory.links, avoid=entry.under_trial)
+        dispatch = Dispatch(entry, request, self._directory.links, avoid=entry.avoid)
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             await dispatch.answer()
         self._decider.learn(parsed, decision, dispatch.observation)

@@ -234,9 +234,8 @@ class Router:
         await self._log.flush(self._profiles.store)
 
     async def _refresh_loads(self) -> None:
-        loads = self._shared.loads
         await self._shared.refresh_loads(self._profiles.store, self._directory.ongoing)
-        self._directory.links.update(loads.replicas, loads.router_id)
+        self._directory.take(self._shared.loads)
 
     async def _probe(self) -> None:
         await self._prober.probe(PROBE_PERIOD_S)

@@ -9,6 +9,7 @@ import pytest
 from fake_serve import ACCURATE, FRUGAL, HANG, PROFILES, Model, ServeDouble, profile
 from ray.exceptions import ActorDiedError
 
+from cluster.telemetry import LoadSnapshot, LoadView, ReplicaLoad
 from deployments.directory import ModelDirectory
 from deployments.shared_state import SharedState
 from scheduler.profiles import ProfileSet
@@ -185,6 +186,23 @@ def test_a_model_whose_replicas_are_all_under_trial(
     assert directory.why_not(FRUGAL) == unavailable
     assert directory[FRUGAL].under_trial == under_trial
     directory.set_trials({})
+    assert directory.why_not(FRUGAL) is None
+
+
+@pytest.mark.parametrize(("replicas", "told"), [(1, "its engine hangs"), (2, None)])
+def test_a_replica_that_hangs_is_avoided(
+    directory: ModelDirectory, serve: ServeDouble, replicas: int, told: str | None
+) -> None:
+    serve.models[FRUGAL].replicas = replicas
+    asyncio.run(directory.refresh())
+    loads = LoadView("router")
+    load = ReplicaLoad(FRUGAL, "r1", "node", "test", "cpu", 0, hung=True)
+    loads.take(LoadSnapshot((load,)), {})
+    directory.take(loads)
+    assert directory[FRUGAL].avoid == ("r1",)
+    assert directory.why_not(FRUGAL) == told
+    loads.take(LoadSnapshot((replace(load, hung=False),)), {})
+    directory.take(loads)
     assert directory.why_not(FRUGAL) is None
 
 

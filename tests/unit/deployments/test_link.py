@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -299,6 +300,25 @@ def test_a_replica_that_reports_no_more_is_hung_up_on_when_its_calls_are_done(ru
             site.pool.update([], "router")
             assert site.pool.choose("m") is None
             await until(lambda: not site.servers[0].connections)
+
+    run(scenario())
+
+
+def test_calls_of_a_replica_that_hangs_break_at_once(run: Run) -> None:
+    async def scenario() -> None:
+        async with Site(Replica(lambda: asyncio.sleep(60)), Replica()) as site:
+            call = asyncio.create_task(site.link(avoid=("r1",)).answer(request()))
+            await until(lambda: site.servers[0].calls)
+            hung, well = (replace(r, hung=i == 0) for i, r in enumerate(site.reports()))
+            site.pool.update([hung, well], "router")
+            with pytest.raises(LinkBrokenError):
+                await asyncio.wait_for(call, 1)
+            site.pool.update([hung, well], "router")
+            assert site.pool.choose("m", avoid=("r1",)) is None
+            assert await site.link().answer(request()) == REPLY
+            # It was only slow.
+            site.pool.update(site.reports(), "router")
+            await until(lambda: site.pool.choose("m", avoid=("r1",)))
 
     run(scenario())
 
