@@ -69,7 +69,7 @@ class Completions:
         try:
             body = await read_body(receive, self._args)
             parsed = parse_request(body, endpoint)
-            decision = self._decider.decide(parsed)
+            decision = self._decider.decide(parsed, await self._decider.count(parsed))
         except Exception as refusal:
             await self._refuse(refusal, send)
             return

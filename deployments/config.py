@@ -188,6 +188,11 @@ class RouterConfig(Strict):
     default_weights: DefaultWeights = Field(default_factory=DefaultWeights)
     default_policy: str = "weighted"
     static_model: str | None = Field(default=None, description="Model of the policy `static`.")
+    exact_count_bytes: NonNegativeInt = Field(
+        default=200_000,
+        description="Prompts of more bytes, as JSON, are not tokenized; their input tokens are "
+        "estimated.",
+    )
     probe_interval_s: PositiveFloat | None = Field(
         default=300.0,
         description="A model that has answered nothing for so long gets a short request of the "

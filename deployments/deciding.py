@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 
 from deployments.config import RouterConfig
 from deployments.directory import ModelDirectory
@@ -10,6 +11,7 @@ from deployments.lessons import lesson_of
 from deployments.openai_api import ApiError, ParsedRequest
 from deployments.profile_source import ProfileSource
 from deployments.shared_state import SharedState
+from deployments.token_counting import TokenCount, TokenCounter
 from scheduler.engine import Scheduler
 from scheduler.types import ClusterState, Decision, Observation, RoutingRequest
 
@@ -19,19 +21,30 @@ AUTO = "auto"
 class Decider:
     """Everything that a decision needs, read at the moment of the decision.
 
+    Args:
+        directory: The models.
+        profiles: Their costs.
+        shared: The load, and what was learnt.
+        counter: Counts prompts.
+
     Attributes:
         config: The router's, replaced as a whole when it changes.
         decisions: How many requests were dispatched.
     """
 
     def __init__(
-        self, directory: ModelDirectory, profiles: ProfileSource, shared: SharedState
+        self,
+        directory: ModelDirectory,
+        profiles: ProfileSource,
+        shared: SharedState,
+        counter: TokenCounter,
     ) -> None:
         self.config = RouterConfig()
         self.decisions = 0
         self._directory = directory
         self._profiles = profiles
         self._shared = shared
+        self._counter = counter
         self._scheduler = Scheduler()
 
     def state(self) -> ClusterState:
@@ -40,8 +53,18 @@ class Decider:
             self._profiles.current, self._shared, self.config.static_model
         )
 
-    def decide(self, parsed: ParsedRequest) -> Decision:
+    async def count(self, parsed: ParsedRequest) -> dict[str, TokenCount]:
+        """The input tokens of a request for every model that it may go to."""
+        named = parsed.model in self._directory
+        models = [parsed.model] if named else [e.model for e in self._directory.entries()]
+        return await self._counter.count(parsed.prompt, models, self.config.exact_count_bytes)
+
+    def decide(self, parsed: ParsedRequest, counts: Mapping[str, TokenCount]) -> Decision:
         """Who answers.
+
+        Args:
+            parsed: The request.
+            counts: Its input tokens by model; estimated for models that are not named.
 
         Raises:
             ApiError: 404, the request names a model that is not configured.
@@ -49,9 +72,14 @@ class Decider:
             NoCandidateError: No model can take it.
         """
         state = self.state()
+        inputs = {
+            m.model: counts.get(m.model) or self._counter.estimate(parsed.prompt, m.model)
+            for m in state.models
+        }
         request = RoutingRequest(
             decision_id=uuid.uuid4().hex,
-            input_tokens={m.model: parsed.input_tokens for m in state.models},
+            input_tokens={model: count.tokens for model, count in inputs.items()},
+            estimated_inputs=frozenset(m for m, count in inputs.items() if not count.exact),
             max_tokens=parsed.max_tokens,
             output_tokens=parsed.output_tokens,
             weights=parsed.weights or self.config.default_weights.weights(),
@@ -77,6 +105,7 @@ class Decider:
         """
         if observation is None or parsed.choices != 1:
             return
+        self._learn_tokens(parsed, decision, observation)
         description = self._directory[decision.model].description or {}
         self._shared.learn(
             lesson_of(
@@ -87,6 +116,15 @@ class Decider:
                 description.get("max_num_seqs"),
             )
         )
+
+    def _learn_tokens(
+        self, parsed: ParsedRequest, decision: Decision, observation: Observation
+    ) -> None:
+        told = None
+        if decision.candidates and decision.model == observation.model:
+            prediction = decision.chosen.prediction
+            told = TokenCount(prediction.input_tokens, prediction.input_tokens_exact)
+        self._counter.learn(parsed.prompt, observation.model, told, observation.input_tokens)
 
     def unknown_model(self, name: str) -> ApiError:
         """The answer to whoever asks for a model that is not configured."""

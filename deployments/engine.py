@@ -32,8 +32,10 @@ from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from deployments.embedded import resolve_source
+from deployments.engine_tokenizer import export_tokenizer
 from deployments.frames import Endpoint, Flag, Frame
 from deployments.liveness import Liveness
+from deployments.tokenizer_bundle import TokenizerBundle
 from deployments.trail import StepFeed, Trail
 
 _trail: ContextVar[Trail | None] = ContextVar("trail", default=None)
@@ -222,6 +224,14 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
     def vocab_size(self) -> int:
         """Number of token ids that a prompt may use."""
         return int(self._engine_client.model_config.get_vocab_size())
+
+    def tokenizer(self) -> TokenizerBundle:
+        """What the engine counts prompt tokens with; takes about a second.
+
+        Raises:
+            NoBundleError: It cannot be handed on.
+        """
+        return export_tokenizer(self._oai_serving_chat.online_renderer)
 
     async def device_uuids(self) -> list[str]:
         """UUIDs of all GPUs of this engine's workers; empty on CPU."""

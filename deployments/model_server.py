@@ -28,6 +28,7 @@ from deployments.liveness import PATIENCE_S, Watch
 from deployments.load_reports import LoadReporter
 from deployments.metering import ReplicaIdentity, RequestMeter, shares_devices
 from deployments.sampling import Sampling
+from deployments.tokenizer_bundle import TokenizerBundle, TokenizerOffer
 from deployments.trail import Trail
 
 
@@ -56,6 +57,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         hung_after_s: float = PATIENCE_S,
     ) -> None:
         await super().__init__(llm_config, engine_cls=engine_cls)
+        self._tokenizer = await asyncio.to_thread(TokenizerOffer.of, self.engine.tokenizer)
         gpu_uuids = await self.engine.device_uuids()
         identity = ReplicaIdentity(
             model=llm_config.model_id,
@@ -111,7 +113,19 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             "max_model_len": self.engine.max_model_len,
             "max_num_seqs": self.engine.max_num_seqs,
             "vocab_size": self.engine.vocab_size,
+            **self._tokenizer.describe(),
         }
+
+    async def tokenizer(self, target: str | None = None) -> TokenizerBundle:
+        """What the engine counts prompt tokens with; `describe` names it.
+
+        Args:
+            target: Read by the request router, see `deployments.request_router`.
+
+        Raises:
+            LookupError: There is none; `describe` says why.
+        """
+        return self._tokenizer.bundle_or_raise()
 
     async def answer(self, request: ModelRequest, **placement: object) -> Reply:
         """A whole answer.

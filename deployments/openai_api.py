@@ -14,13 +14,17 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deployments.frames import Endpoint
+from deployments.prompts import (
+    CHAT_MEMBERS,
+    COMPLETION_MEMBERS,
+    TOKENS_PER_MESSAGE,
+    Prompt,
+    utf8_bytes,
+)
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.policies import get_policy
-from scheduler.tokens import estimate_tokens
 from scheduler.types import Constraints, ExclusionKind, Weights
 
-# What a chat template adds to each message: role markers and line ends.
-TOKENS_PER_MESSAGE = 5
 DEFAULT_MAX_TOKENS = 16
 MAX_MESSAGE = 2_000
 """Characters of an error's message, which may quote what the client sent."""
@@ -97,7 +101,7 @@ class ParsedRequest:
 
     Attributes:
         model: As asked for: `auto` or a model's id.
-        input_tokens: Estimated prompt tokens, template included.
+        prompt: What becomes input tokens.
         max_tokens: The client's bound of generated tokens.
         output_tokens: Generated tokens where the request leaves no choice, else `None`.
         choices: Answers that it asks for: prompts times `n`.
@@ -109,7 +113,7 @@ class ParsedRequest:
     model: str
     stream: bool
     include_usage: bool
-    input_tokens: int
+    prompt: Prompt
     max_tokens: int | None
     output_tokens: int | None
     choices: int
@@ -142,7 +146,7 @@ def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
         model=_model(data),
         stream=bool(_optional(data, "stream", bool)),
         include_usage=bool(include_usage),
-        input_tokens=_chat_tokens(data) if endpoint == "chat" else _prompt_tokens(data),
+        prompt=_chat(data) if endpoint == "chat" else _completion(data),
         max_tokens=max_tokens,
         output_tokens=_fixed_tokens(data, max_tokens),
         choices=_choices(data, endpoint),
@@ -252,16 +256,17 @@ def _choices(data: dict[str, Any], endpoint: Endpoint) -> int:
     return n * len(prompt) if several and prompt is not None else n
 
 
-def _chat_tokens(data: dict[str, Any]) -> int:
+def _chat(data: dict[str, Any]) -> Prompt:
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages:
         raise _invalid("messages", "must be a list with at least one message", messages)
-    total = 0
+    text_bytes = 0
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise _invalid(f"messages.{index}", "must be an object", message)
-        total += TOKENS_PER_MESSAGE + estimate_tokens(_text(message.get("content")))
-    return total
+        text_bytes += utf8_bytes(_text(message.get("content")))
+    members = {name: data[name] for name in CHAT_MEMBERS if name in data}
+    return Prompt(members, text_bytes, other_tokens=TOKENS_PER_MESSAGE * len(messages))
 
 
 def _text(content: Any) -> str:
@@ -273,14 +278,17 @@ def _text(content: Any) -> str:
     return ""
 
 
-def _prompt_tokens(data: dict[str, Any]) -> int:
+def _completion(data: dict[str, Any]) -> Prompt:
     prompt: Any = data.get("prompt")
     several = isinstance(prompt, list) and not _is_token_ids(prompt)
     prompts: list[Any] = prompt if several else [prompt]
+    members = {name: data[name] for name in COMPLETION_MEMBERS if name in data}
     if prompts and all(isinstance(item, str) and item != "" for item in prompts):
-        return sum(estimate_tokens(item) for item in prompts)
+        return Prompt(members, sum(utf8_bytes(item) for item in prompts))
     if prompts and all(_is_token_ids(item) for item in prompts):
-        return sum(len(item) for item in prompts)
+        tokens = sum(len(item) for item in prompts)
+        alone = members.keys() <= {"prompt", "add_special_tokens"}
+        return Prompt(members, 0, other_tokens=tokens, token_ids=tokens if alone else None)
     raise _invalid("prompt", "must be text or token ids, one or several, not empty", prompt)
 
 

@@ -67,7 +67,7 @@ class Prober:
             {"model": model, "prompt": prompt, "max_tokens": OUTPUT_TOKENS, "ignore_eos": True}
         )
         parsed = parse_request(body, "completions")
-        decision = self._decider.decide(parsed)
+        decision = self._decider.decide(parsed, await self._decider.count(parsed))
         request = ModelRequest(
             "completions", body, f"probe-{uuid.uuid4().hex}", self._shared.loads.router_id
         )

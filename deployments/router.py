@@ -38,6 +38,8 @@ from deployments.openapi import document
 from deployments.probing import Prober
 from deployments.profile_source import ProfileSource
 from deployments.shared_state import SharedState
+from deployments.token_counting import TokenCounter
+from deployments.tokenizer_source import TokenizerSource
 from scheduler.serialization import decision_to_dict
 
 logger = logging.getLogger("ray.serve")
@@ -64,7 +66,9 @@ class Router:
         self._profiles = ProfileSource(args.data_dir)
         self._log = DecisionLog(args.retention, keep_content=args.record_content)
         self._shared = SharedState(uuid.uuid4().hex[:12])
-        self._decider = Decider(self._directory, self._profiles, self._shared)
+        self._counter = TokenCounter()
+        self._tokenizers = TokenizerSource(self._counter)
+        self._decider = Decider(self._directory, self._profiles, self._shared, self._counter)
         self._prober = Prober(self._decider, self._directory, self._shared)
         self._started = int(time.time())
         self._warning = slow_start(os.environ)
@@ -77,6 +81,7 @@ class Router:
             asyncio.create_task(self._repeat(REPORT_PERIOD_S, self._refresh_loads)),
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_lessons)),
             asyncio.create_task(self._repeat(PROBE_PERIOD_S, self._probe)),
+            asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._fetch_tokenizers)),
         ]
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -156,7 +161,8 @@ class Router:
 
     async def _dry_run(self, request: Request) -> Response:
         parsed = parse_request(await read_body(request.receive, self._args), None)
-        return _json(decision_to_dict(self._decider.decide(parsed)))
+        counts = await self._decider.count(parsed)
+        return _json(decision_to_dict(self._decider.decide(parsed, counts)))
 
     async def _list_models(self, _: Request) -> Response:
         names = [AUTO, *(entry.model for entry in self._directory.entries())]
@@ -209,6 +215,7 @@ class Router:
                 "replicas": state.replicas,
                 "ongoing": state.ongoing,
                 "profile": self._profiles.origin(state.model),
+                "input_tokens": self._counter.report(state.model),
             }
             for state in states
         }
@@ -236,6 +243,9 @@ class Router:
     async def _refresh_loads(self) -> None:
         await self._shared.refresh_loads(self._profiles.store, self._directory.ongoing)
         self._directory.take(self._shared.loads)
+
+    async def _fetch_tokenizers(self) -> None:
+        await self._tokenizers.refresh(self._directory.entries())
 
     async def _probe(self) -> None:
         await self._prober.probe(PROBE_PERIOD_S)

@@ -96,9 +96,11 @@ def _read_profiles(path: Path | None) -> ProfileSet:
 
 def _request(options: argparse.Namespace, profiles: ProfileSet) -> RoutingRequest:
     tokens = options.input_tokens or estimate_tokens(options.prompt)
+    models = frozenset(profile.model for profile in profiles.profiles)
     return RoutingRequest(
         decision_id="offline",
-        input_tokens={profile.model: tokens for profile in profiles.profiles},
+        input_tokens=dict.fromkeys(models, tokens),
+        estimated_inputs=frozenset() if options.input_tokens else models,
         max_tokens=options.max_tokens,
         output_tokens=options.output_tokens,
         weights=_weights(options),

@@ -29,6 +29,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "model": candidate.model,
         "score": candidate.score,
         "input_tokens": prediction.input_tokens,
+        "input_tokens_exact": prediction.input_tokens_exact,
         "output_tokens": prediction.output_tokens,
         "output_tokens_interval": interval_list(prediction.output_tokens_interval),
         "runtime_s": prediction.runtime_s,

@@ -96,6 +96,7 @@ class RoutingRequest:
     Attributes:
         decision_id: Names the decision; also the seed of the policy `random`.
         input_tokens: Prompt tokens by model id, as each model's own tokenizer counts them.
+        estimated_inputs: Model ids whose `input_tokens` are an estimate.
         max_tokens: Upper bound of generated tokens, `None` where the user gave none.
         output_tokens: Generated tokens where they are known beforehand, else `None`.
         models: The only models to consider, `None` for all.
@@ -113,6 +114,7 @@ class RoutingRequest:
     constraints: Constraints = field(default_factory=Constraints)
     task: str = ""
     sequence: int = 0
+    estimated_inputs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,8 @@ class Prediction:
     """What one model would cost for one request.
 
     Attributes:
+        input_tokens: Prompt tokens.
+        input_tokens_exact: They were counted, not estimated.
         output_tokens: Expected number of generated tokens.
         output_tokens_interval: Their interval; both ends equal where the number is known.
         runtime_s: End-to-end seconds, `wait_s` included.
@@ -221,6 +225,7 @@ class Prediction:
     runtime_factor: float = 1.0
     energy_factor: float = 1.0
     extrapolates: bool = False
+    input_tokens_exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
