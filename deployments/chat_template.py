@@ -139,17 +139,17 @@ class _PlainNamespace(Namespace):
         self, *given = args
         attributes: dict[str, Any] = dict(*given, **kwargs)
         for name in attributes:
-            self._check(name)
+            _refuse_private(name)
         Namespace.__init__(self, attributes)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._check(name)
+        _refuse_private(name)
         super().__setitem__(name, value)
 
-    @staticmethod
-    def _check(name: str) -> None:
-        if name.startswith("_"):
-            raise SecurityError(f"a chat template may not set {name!r} on a namespace")
+
+def _refuse_private(name: str) -> None:
+    if name.startswith("_"):
+        raise SecurityError(f"a chat template may not set {name!r} on a namespace")
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
