@@ -74,7 +74,12 @@ def chat(rng: random.Random) -> dict[str, Any]:
         body["reasoning_effort"] = rng.choice(["none", "low", "high", None])
     if rng.random() < 0.2:
         body["chat_template_kwargs"] = rng.choice(
-            [{"enable_thinking": False}, {"enable_thinking": None}, {"bos_token": "B", "x": [1]}, {}]
+            [
+                {"enable_thinking": False},
+                {"enable_thinking": None},
+                {"bos_token": "B", "x": [1]},
+                {},
+            ]
         )
     if rng.random() < 0.1:
         body["documents"] = [{"title": text(rng, 3), "text": text(rng, 9)}]

@@ -49,14 +49,9 @@ class Renderers:
 
 
 @pytest.fixture(scope="module")
-def renderers(request: pytest.FixtureRequest) -> Renderers:
-    import os
-
+def renderers() -> Renderers:
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    patch = pytest.MonkeyPatch()
-    request.addfinalizer(patch.undo)
-    patch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     folder: Path = build_tiny_checkpoints(cache_folder() / "tests")["tiny-phi3"]
     arguments = AsyncEngineArgs(model=str(folder), max_model_len=2048, enforce_eager=True)
     return Renderers(arguments.create_engine_config())

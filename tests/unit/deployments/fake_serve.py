@@ -21,6 +21,7 @@ from cluster.naming import model_deployment_name
 from deployments.config import RouterArgs
 from deployments.frames import Flag, Frame, encode_observation
 from deployments.router import Router
+from deployments.tokenizer_bundle import TokenizerBundle
 from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
 from scheduler.types import Observation
 
@@ -120,6 +121,7 @@ class Model:
 
     Attributes:
         reply: What `answer` gives, `HANG` or an exception.
+        bundle: What it counts tokens with; `None` where it cannot hand that over.
         frames: What `stream` yields; the same are possible.
     """
 
@@ -129,6 +131,7 @@ class Model:
     replicas: int = 1
     status: str = "RUNNING"
     reply: Any = None
+    bundle: TokenizerBundle | None = None
     frames: list[Any] = field(default_factory=list)
     describes: list[Any] = field(default_factory=list)
     calls: list[SimpleNamespace] = field(default_factory=list)
@@ -143,11 +146,15 @@ class Model:
             "accelerator": "test",
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.max_num_seqs,
+            "tokenizer": self.bundle and self.bundle.digest(),
+            "tokenizer_fault": None if self.bundle else "no fast tokenizer",
         }
 
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         if method == "describe":
             return Response([self.describes.pop(0) if self.describes else self.description()])
+        if method == "tokenizer":
+            return Response([self.bundle])
         response = Response(self.frames if method == "stream" else [self.reply])
         (request,) = args
         self.calls.append(

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from deployments.openai_api import (
-    TOKENS_PER_MESSAGE,
     ApiError,
     Endpoint,
     ParsedRequest,
     from_scheduler,
     parse_request,
 )
+from deployments.prompts import TOKENS_PER_MESSAGE, Prompt
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.types import Constraints, Exclusion, ExclusionKind, Weights
 
@@ -26,7 +26,7 @@ def test_a_plain_request_leaves_everything_to_the_configuration() -> None:
         model="auto",
         stream=False,
         include_usage=False,
-        input_tokens=3,
+        prompt=Prompt({"prompt": "x" * 9}, text_bytes=9),
         max_tokens=16,
         output_tokens=None,
         choices=1,
@@ -54,38 +54,55 @@ def test_everything_that_routing_can_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "tokens"),
+    ("prompt", "text_bytes", "token_ids"),
     [
-        ("x" * 8, 2),
-        (["x" * 8, "y"], 3),
-        ([1, 2, 3], 3),
-        ([[1, 2, 3], [4]], 4),
-        ("日本", 2),
+        ("x" * 8, 8, None),
+        (["x" * 8, "y"], 9, None),
+        ([1, 2, 3], 0, 3),
+        ([[1, 2, 3], [4]], 0, 4),
+        ("日本", 6, None),
     ],
 )
-def test_prompts_are_counted(prompt: Any, tokens: int) -> None:
-    assert parsed(prompt=prompt).input_tokens == tokens
+def test_the_prompt_of_a_completion(prompt: Any, text_bytes: int, token_ids: int | None) -> None:
+    found = parsed(prompt=prompt, add_special_tokens=False, n=2).prompt
+    assert found == Prompt(
+        {"prompt": prompt, "add_special_tokens": False},
+        text_bytes,
+        other_tokens=token_ids or 0,
+        token_ids=token_ids,
+    )
+
+
+@pytest.mark.parametrize("member", ["truncate_prompt_tokens", "prompt_embeds"])
+def test_token_ids_that_are_not_all_are_not_the_count(member: str) -> None:
+    prompt = parsed(prompt=[1, 2, 3], **{member: 2}).prompt
+    assert (prompt.token_ids, prompt.other_tokens) == (None, 3)
 
 
 @pytest.mark.parametrize(
-    ("content", "tokens"),
+    ("content", "text_bytes"),
     [
-        ("x" * 8, 2),
-        ([{"type": "text", "text": "x" * 4}, {"type": "text", "text": "x" * 4}], 2),
+        ("x" * 8, 8),
+        ("日本", 6),
+        ([{"type": "text", "text": "x" * 4}, {"type": "text", "text": "x" * 4}], 8),
         ([{"type": "image_url", "image_url": {"url": "x" * 99}}, "stray", {"text": 3}], 0),
         ([], 0),
         (None, 0),
         (7, 0),
     ],
 )
-def test_messages_are_counted_by_their_text(content: Any, tokens: int) -> None:
+def test_the_prompt_of_a_chat(content: Any, text_bytes: int) -> None:
     messages = [{"role": "user", "content": content}, {"role": "assistant", "tool_calls": []}]
-    assert parsed("chat", messages=messages).input_tokens == tokens + 2 * TOKENS_PER_MESSAGE
+    found = parsed("chat", temperature=0, tools=[], messages=messages).prompt
+    members = {"messages": messages, "tools": []}
+    assert found == Prompt(members, text_bytes, other_tokens=2 * TOKENS_PER_MESSAGE)
+    assert list(found.members) == ["messages", "tools"]
+    assert found.is_chat
 
 
 def test_without_an_endpoint_the_messages_decide() -> None:
-    assert parsed(None, messages=[{"content": "x"}]).input_tokens == 1 + TOKENS_PER_MESSAGE
-    assert parsed(None, prompt="x").input_tokens == 1
+    assert parsed(None, messages=[{"content": "x"}]).prompt.is_chat
+    assert not parsed(None, prompt="x").prompt.is_chat
 
 
 def test_the_newer_name_of_max_tokens_wins() -> None:

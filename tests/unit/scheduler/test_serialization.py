@@ -37,6 +37,7 @@ def test_the_keys_of_the_contract() -> None:
             "model": candidate.model,
             "score": candidate.score,
             "input_tokens": 100,
+            "input_tokens_exact": True,
             "output_tokens": 100,
             "output_tokens_interval": [1, 300],
             "runtime_s": prediction.runtime_s,
