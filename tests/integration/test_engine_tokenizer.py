@@ -20,8 +20,9 @@ from tiny_checkpoints import build_tiny_checkpoints
 
 from deployments.chat_messages import UncountableError
 from deployments.embedded import cache_folder
+from deployments.frames import Endpoint
 from deployments.model_tokenizer import ModelTokenizer
-from deployments.openai_api import Endpoint, parse_request
+from deployments.openai_api import parse_request
 
 pytestmark = pytest.mark.integration
 
