@@ -51,6 +51,7 @@ check: install
 bench: install
 	$(BIN)/python benchmarks/decision.py
 	$(BIN)/python benchmarks/record.py
+	$(BIN)/python benchmarks/token_counts.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/simulate.py --quick $(TRACE_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -70,3 +72,14 @@ def test_long_prompts_are_estimated(counting: Site) -> None:
     body = {"model": ACCURATE, "prompt": "x" * 99}
     decision = counting.request("POST", "/v1/route", json=body).json()
     assert inputs(decision) == {ACCURATE: (25, False)}
+
+
+def test_the_router_needs_none_of_the_big_libraries() -> None:
+    code = (
+        "import sys, deployments.router; "
+        "print(sorted({'torch', 'vllm', 'transformers'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"
