@@ -15,7 +15,6 @@ import json
 import random
 import statistics
 import string
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ import orjson
 import psutil
 from tokenizers import Tokenizer
 
-from deployments.checkpoints import convert_tokenizer
-from deployments.embedded import packaged_gguf
+from deployments.build_once import build_once
+from deployments.embedded import cache_folder, packaged_gguf
 from deployments.model_tokenizer import ModelTokenizer
 from deployments.openai_api import parse_request
 from deployments.prompts import Prompt
@@ -40,11 +39,18 @@ GOAL_MS = {300: 0.3}
 
 
 def bundle() -> TokenizerBundle:
-    with tempfile.TemporaryDirectory() as folder:
-        convert_tokenizer(packaged_gguf(), Path(folder))
-        encoder = Tokenizer.from_file(f"{folder}/tokenizer.json").to_str()
-        chat = ChatFormat(Path(folder, "chat_template.jinja").read_text(), parts=False)
+    folder = cache_folder() / "benchmarks" / "tokenizer"
+    build_once(folder, _convert)
+    encoder = Tokenizer.from_file(str(folder / "tokenizer.json")).to_str()
+    chat = ChatFormat((folder / "chat_template.jinja").read_text(), parts=False)
     return TokenizerBundle(encoder, chat=chat, chat_with_tools=chat)
+
+
+def _convert(folder: Path) -> None:
+    # Needs torch, and only the first time.
+    from deployments.checkpoints import convert_tokenizer  # noqa: PLC0415
+
+    convert_tokenizer(packaged_gguf(), folder)
 
 
 def conversation(rng: random.Random, size: int) -> Prompt:

@@ -1,6 +1,7 @@
 """The one named actor that keeps what all routers share.
 
-Profiles, running trials, decisions, the load of the replicas, and what finished requests taught.
+Profiles, running trials, decisions, the load of the replicas, what finished requests taught, and
+what API keys used.
 
 It holds text and plain values only, writes to one folder of its own node, and is never on the path
 of a request: routers poll it and go on with what they have while it is away.
@@ -8,6 +9,7 @@ of a request: routers poll it and go on with what they have while it is away.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -24,6 +26,7 @@ from cluster.files import write_atomic
 from cluster.record import Record, RecordStatus
 from cluster.record_entries import Entry, Retention
 from cluster.telemetry import LoadBoard, LoadSnapshot, ReplicaLoad, TokenWeights
+from cluster.usage import Ledger, UsageBoard
 from scheduler.errors import ProfileError
 from scheduler.learning import Learning, Lesson
 from scheduler.profiles import ProfileSet
@@ -95,6 +98,9 @@ class Store:
         self._learned_at = self._written_at = time.monotonic()
         self._load()
         self._load_learned()
+        self._usage = UsageBoard()
+        self._usage_written_at = time.monotonic()
+        self._load_usage()
 
     @property
     def _profile_file(self) -> Path:
@@ -103,6 +109,10 @@ class Store:
     @property
     def _learned_file(self) -> Path:
         return self._folder / "learned.json"
+
+    @property
+    def _usage_file(self) -> Path:
+        return self._folder / "usage.json"
 
     def _load(self) -> None:
         if not self._profile_file.exists():
@@ -122,6 +132,16 @@ class Store:
             # It is learnt again within minutes; the file is kept for whoever wants to look.
             self._learned_file.replace(self._learned_file.with_suffix(".broken"))
             logger.error("what was learnt is not read: %s: %s", self._learned_file, error)
+
+    def _load_usage(self) -> None:
+        if not self._usage_file.exists():
+            return
+        try:
+            self._usage = UsageBoard.from_json(json.loads(self._usage_file.read_text()))
+        except (TypeError, ValueError, OSError) as error:
+            # Budgets begin anew; the file is kept for whoever wants to look.
+            self._usage_file.replace(self._usage_file.with_suffix(".broken"))
+            logger.error("what keys used is not read: %s: %s", self._usage_file, error)
 
     def data_dir(self) -> str:
         """Where this store persists; profiling puts its records beside."""
@@ -221,6 +241,19 @@ class Store:
         known = Learning.from_json(learned)
         if known.lessons > self._learning.lessons:
             self._learning = known
+
+    def spend(self, usage: Ledger) -> Ledger:
+        """Take in what a router's API keys used.
+
+        Returns:
+            What the keys of all routers used in the present minute and day.
+        """
+        sums = self._usage.spend(usage, time.time())
+        now = time.monotonic()
+        if usage and now - self._usage_written_at >= LEARNED_WRITE_PERIOD_S:
+            write_atomic(self._usage_file, json.dumps(self._usage.to_json()))
+            self._usage_written_at = now
+        return sums
 
     def log_decisions(self, entries: Sequence[Entry], retention: Retention) -> None:
         """Take in finished decisions, for the record; they may come twice."""

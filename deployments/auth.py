@@ -5,24 +5,23 @@ Never decided by the peer's address: behind HAProxy every client is 127.0.0.1.
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.budgets import Account, Budgets
 from deployments.error_responses import send_error
+from deployments.keys import KeyRing
+from deployments.limits import check_headers
 from deployments.openai_api import ApiError
 
 API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"
 """Environment variable with the accepted keys, separated by commas."""
 
 OPEN_PATHS = frozenset({"/health"})
-
-
-def parse_keys(text: str) -> list[str]:
-    """The keys of the environment variable; blanks around them do not belong to them."""
-    return [key.strip() for key in text.split(",") if key.strip()]
+ADMIN_PATH = "/v1/decisions"
+"""The decisions of all keys; everything else is the business of whoever has one."""
 
 
 def is_loopback(host: str | None) -> bool:
@@ -36,42 +35,63 @@ def is_loopback(host: str | None) -> bool:
 
 
 class AccessGuard:
-    """ASGI middleware: 401 without a valid key, 403 where open access would be a mistake.
+    """ASGI middleware: who may not ask gets an error object.
+
+    401 without a valid key, 403 where it is not an administrator's or where open access would be a
+    mistake, 429 where its budget is used up, 431 for too long headers.
 
     Args:
-        app: What is guarded.
+        app: What is guarded; `scope["account"]` is what it charges, `None` where there are no keys.
         keys: Accepted keys; none means open, which `host` must allow.
         host: Address that Serve listens on.
+        budgets: What the keys may use.
+        header_bytes: Gives the limit of the headers.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[str], host: str | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing,
+        host: str | None,
+        budgets: Budgets,
+        header_bytes: Callable[[], int],
+    ) -> None:
         self._app = app
-        self._keys = [key.encode() for key in keys]
+        self._keys = keys
         self._open = is_loopback(host)
         self._host = host
+        self._budgets = budgets
+        self._header_bytes = header_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through or answer it."""
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            error = self._refusal(dict(scope["headers"]).get(b"authorization", b""))
-            if error is not None:
+        if scope["type"] == "http":
+            try:
+                check_headers(scope["headers"], self._header_bytes())
+                scope["account"] = self._admitted(scope)
+            except ApiError as error:
                 await send_error(error, send)
                 return
         await self._app(scope, receive, send)
 
-    def _refusal(self, authorization: bytes) -> ApiError | None:
+    def _admitted(self, scope: Scope) -> Account | None:
+        path = scope["path"]
+        if path in OPEN_PATHS:
+            return None
         if not self._keys:
             if self._open:
                 return None
-            return ApiError(
+            raise ApiError(
                 403,
                 f"the server listens on {self._host} and has no API keys: set "
-                f"{API_KEYS_VARIABLE}, or http_options.host to 127.0.0.1",
+                f"{API_KEYS_VARIABLE} or keys_file, or http_options.host to 127.0.0.1",
                 code="no_api_keys",
             )
-        scheme, _, given = authorization.partition(b" ")
-        # Every key is compared, so that the time tells nothing about which one matched.
-        matches = [hmac.compare_digest(given.strip(), key) for key in self._keys]
-        if scheme.lower() == b"bearer" and any(matches):
-            return None
-        return ApiError(401, "missing or wrong API key", code="invalid_api_key")
+        key = self._keys.find(dict(scope["headers"]).get(b"authorization", b""))
+        if key is None:
+            raise ApiError(401, "missing or wrong API key", code="invalid_api_key")
+        if path.startswith(ADMIN_PATH) and not key.admin:
+            message = f"{path}: the key {key.name!r} is not an administrator's"
+            raise ApiError(403, message, code="admin_only")
+        return self._budgets.admit(key)

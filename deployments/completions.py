@@ -101,6 +101,8 @@ class Completions:
             error = None if sending.done else gone
             raise
         finally:
+            if account := scope.get("account"):
+                account.charge(decision, delivery.observation, error, delivery.generated_tokens)
             self._take_note(parsed, decision, delivery, error)
 
     def _timed_out(self, delivery: Delivery) -> ApiError:

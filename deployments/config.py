@@ -119,6 +119,9 @@ class RouterArgs(Strict):
     num_replicas: PositiveInt = 1
     num_cpus: NonNegativeFloat = Field(1.0, description="Logical CPUs that a replica reserves.")
     max_body_bytes: PositiveInt = Field(4 * 1024 * 1024, description="Larger bodies get 413.")
+    keys_file: str | None = Field(
+        default=None, description="YAML file of API keys, on every node that runs a router."
+    )
     request_timeout_s: PositiveFloat = Field(600.0, description="Longer requests get 504.")
     max_attempts: PositiveInt = Field(
         3, description="Replicas and models that are tried for one request, the first included."
@@ -148,6 +151,19 @@ class RouterArgs(Strict):
         if not expanded.is_absolute():
             raise ValueError(f"must be an absolute path, got {value!r}")
         return str(expanded)
+
+
+class Limits(Strict):
+    """What one request may ask for; more is refused with 400, or 431 where it is the headers."""
+
+    prompt_tokens: PositiveInt = Field(
+        default=1_000_000, description="Input tokens of all its prompts, where every model has more"
+    )
+    max_tokens: PositiveInt = Field(default=131_072, description="Its bound of generated tokens.")
+    n: PositiveInt = Field(default=64, description="Answers to each prompt.")
+    prompts: PositiveInt = Field(default=256, description="Prompts of a plain completion.")
+    stop: PositiveInt = Field(default=32, description="Stop sequences.")
+    header_bytes: PositiveInt = Field(default=16_384, description="Names and values together.")
 
 
 class RoutedModel(Strict):
@@ -188,6 +204,7 @@ class RouterConfig(Strict):
     default_weights: DefaultWeights = Field(default_factory=DefaultWeights)
     default_policy: str = "weighted"
     static_model: str | None = Field(default=None, description="Model of the policy `static`.")
+    limits: Limits = Field(default_factory=Limits)
     exact_count_bytes: NonNegativeInt = Field(
         default=200_000,
         description="Prompts of more bytes, as JSON, are not tokenized; their input tokens are "

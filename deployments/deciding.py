@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from deployments.config import RouterConfig
 from deployments.directory import ModelDirectory
 from deployments.lessons import lesson_of
+from deployments.limits import check_input_tokens, check_request
 from deployments.openai_api import ApiError, ParsedRequest
 from deployments.profile_source import ProfileSource
 from deployments.shared_state import SharedState
@@ -54,10 +55,17 @@ class Decider:
         )
 
     async def count(self, parsed: ParsedRequest) -> dict[str, TokenCount]:
-        """The input tokens of a request for every model that it may go to."""
+        """The input tokens of a request for every model that it may go to.
+
+        Raises:
+            ApiError: 400, the request is beyond the configured limits.
+        """
+        check_request(parsed, self.config.limits)
         named = parsed.model in self._directory
         models = [parsed.model] if named else [e.model for e in self._directory.entries()]
-        return await self._counter.count(parsed.prompt, models, self.config.exact_count_bytes)
+        counts = await self._counter.count(parsed.prompt, models, self.config.exact_count_bytes)
+        check_input_tokens(parsed, counts, self.config.limits)
+        return counts
 
     def decide(self, parsed: ParsedRequest, counts: Mapping[str, TokenCount]) -> Decision:
         """Who answers.

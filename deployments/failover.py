@@ -91,6 +91,11 @@ class Delivery:
         """Who answers, as far as is known."""
         return self.attempts[-1].model if self.attempts else self.decision.model
 
+    @property
+    def generated_tokens(self) -> int:
+        """By all tries together; 0 while nobody counts them: in whole answers and several ones."""
+        return self._in_prompt + len(self._ids)
+
     async def answer(self) -> bytes:
         """A whole answer as JSON.
 
@@ -181,7 +186,7 @@ class Delivery:
         """
         broken = self.attempts[-1]
         broken.replica_id, broken.error = dispatch.replica_id, str(error)
-        broken.output_tokens = self._in_prompt + len(self._ids)
+        broken.output_tokens = self.generated_tokens
         logger.warning("request %s: %s", self.decision.decision_id, error)
         if dispatch.replica_id is not None:
             self._tried.add(dispatch.replica_id)
@@ -215,7 +220,7 @@ class Delivery:
         model = next(able, None)
         if model is None:
             raise error
-        generated = self._in_prompt + len(self._ids)
+        generated = self.generated_tokens
         if not generated:
             return self._begin(Attempt(model), self.body)
         text = text_of(self._chunks, self.endpoint)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,7 @@ class ParsedRequest:
         max_tokens: The client's bound of generated tokens.
         output_tokens: Generated tokens where the request leaves no choice, else `None`.
         choices: Answers that it asks for: prompts times `n`.
+        asked: What `limits` bounds, by field: tokens, answers, prompts, stop sequences.
         task: Task class that the client named, empty where it named none.
         weights: `None` for the configured ones.
         policy: `None` for the configured one.
@@ -117,6 +119,7 @@ class ParsedRequest:
     max_tokens: int | None
     output_tokens: int | None
     choices: int
+    asked: Mapping[str, int]
     task: str
     weights: Weights | None
     policy: str | None
@@ -150,6 +153,7 @@ def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
         max_tokens=max_tokens,
         output_tokens=_fixed_tokens(data, max_tokens),
         choices=_choices(data, endpoint),
+        asked=_asked(data, endpoint),
         task=routing.task or "",
         weights=Weights(**routing.weights.model_dump()) if routing.weights else None,
         policy=routing.policy,
@@ -254,6 +258,17 @@ def _choices(data: dict[str, Any], endpoint: Endpoint) -> int:
     prompt = data.get("prompt")
     several = endpoint == "completions" and isinstance(prompt, list) and not _is_token_ids(prompt)
     return n * len(prompt) if several and prompt is not None else n
+
+
+def _asked(data: dict[str, Any], endpoint: Endpoint) -> dict[str, int]:
+    # vLLM checks the types; what is no number and no list asks for nothing.
+    numbers = ("max_tokens", "max_completion_tokens", "n")
+    lists = ("stop", "stop_token_ids", *(("prompt",) if endpoint == "completions" else ()))
+    asked = {name: data[name] for name in numbers if type(data.get(name)) is int}
+    asked |= {name: len(data[name]) for name in lists if isinstance(data.get(name), list)}
+    if _is_token_ids(data.get("prompt")):
+        asked.pop("prompt", None)
+    return asked
 
 
 def _chat(data: dict[str, Any]) -> Prompt:

@@ -25,14 +25,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cluster.serve_flags import slow_start
 from cluster.telemetry import REPORT_PERIOD_S
-from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback, parse_keys
+from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback
 from deployments.binding import serve_host
+from deployments.budgets import Budgets
 from deployments.completions import ENDPOINTS, Completions, read_body
 from deployments.config import RouterArgs, RouterConfig, describe_errors
 from deployments.deciding import AUTO, Decider
 from deployments.decision_log import DecisionLog
 from deployments.directory import SCALED_TO_ZERO, ModelDirectory
 from deployments.error_responses import EXCEPTION_HANDLERS
+from deployments.keys import KeyRing, read_keys
 from deployments.openai_api import ApiError, parse_request
 from deployments.openapi import document
 from deployments.probing import Prober
@@ -70,6 +72,8 @@ class Router:
         self._tokenizers = TokenizerSource(self._counter)
         self._decider = Decider(self._directory, self._profiles, self._shared, self._counter)
         self._prober = Prober(self._decider, self._directory, self._shared)
+        self._keys = KeyRing(())
+        self._budgets = Budgets()
         self._started = int(time.time())
         self._warning = slow_start(os.environ)
         if self._warning:
@@ -82,6 +86,7 @@ class Router:
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_lessons)),
             asyncio.create_task(self._repeat(PROBE_PERIOD_S, self._probe)),
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._fetch_tokenizers)),
+            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_usage)),
         ]
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -126,10 +131,15 @@ class Router:
         return [entry.model for entry in self._directory.entries()]
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        """The ASGI application that Serve runs for this replica."""
-        keys = parse_keys(os.environ.get(API_KEYS_VARIABLE, ""))
+        """The ASGI application that Serve runs for this replica.
+
+        Raises:
+            KeyFileError: The keys cannot be read; a router without them would let everybody in.
+        """
+        variable = os.environ.get(API_KEYS_VARIABLE, "")
+        self._keys = KeyRing(read_keys(self._args.keys_file, variable))
         host = serve_host()
-        if not keys and not is_loopback(host):
+        if not self._keys and not is_loopback(host):
             logger.error(
                 "listening on %s without API keys: every route but /health answers 403", host
             )
@@ -155,7 +165,13 @@ class Router:
             chosen = completions if fast and scope["method"] == "POST" else others
             await chosen(scope, receive, send)
 
-        return AccessGuard(app, keys=keys, host=host)
+        return AccessGuard(
+            app,
+            keys=self._keys,
+            host=host,
+            budgets=self._budgets,
+            header_bytes=lambda: self._decider.config.limits.header_bytes,
+        )
 
     # Looking
 
@@ -246,6 +262,10 @@ class Router:
 
     async def _fetch_tokenizers(self) -> None:
         await self._tokenizers.refresh(self._directory.entries())
+
+    async def _exchange_usage(self) -> None:
+        if self._keys:
+            await self._budgets.exchange(self._profiles.store)
 
     async def _probe(self) -> None:
         await self._prober.probe(PROBE_PERIOD_S)

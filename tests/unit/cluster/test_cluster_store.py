@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from cluster.record import RecordStatus
 from cluster.record_entries import Entry, Retention
 from cluster.store import TRIAL_LEASE_S, Snapshot, Store
 from cluster.telemetry import LoadSnapshot, ReplicaLoad
+from cluster.usage import Ledger, Period, Usage
 from scheduler.errors import ProfileError
 from scheduler.learning import Learning, Lesson
 from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
@@ -193,3 +195,23 @@ def test_replicas_are_told_how_their_tokens_weigh(store: Store) -> None:
     assert store.report_load(ReplicaLoad("a", "r", "n", "cpu", "cpu", 0)) == (0.25, 4.0)
     assert store.report_load(ReplicaLoad("a", "r", "n", "gpu", "GPU-0", 0)) is None
     assert store.report_load(ReplicaLoad("b", "r", "n", "cpu", "cpu", 0)) is None
+
+
+def used(tokens: int) -> Ledger:
+    return {Period.at("day", time.time()): {"ann": Usage(1, tokens, 0.5)}}
+
+
+def test_what_keys_used_survives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.store.LEARNED_WRITE_PERIOD_S", 0.0)
+    store.spend(used(3))
+    store.spend(used(4))
+    (sums,) = Store(store.data_dir()).spend({}).values()
+    assert sums == {"ann": Usage(2, 7, 1.0)}
+
+
+def test_a_broken_file_of_what_keys_used_is_set_aside(store: Store) -> None:
+    path = Path(store.data_dir()) / "usage.json"
+    for text in ("[[", "[1]"):
+        path.write_text(text)
+        assert Store(store.data_dir()).spend({}) == {}
+        assert path.with_suffix(".broken").read_text() == text

@@ -30,6 +30,7 @@ def test_a_plain_request_leaves_everything_to_the_configuration() -> None:
         max_tokens=16,
         output_tokens=None,
         choices=1,
+        asked={},
         task="",
         weights=None,
         policy=None,
