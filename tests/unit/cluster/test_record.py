@@ -265,7 +265,7 @@ def test_a_full_disk_blocks_nobody_and_room_is_used(tmp_path: Path) -> None:
     said = json.loads(done.stdout)
     stuck, freed = RecordStatus(*said["stuck"]), RecordStatus(*said["freed"])
     assert stuck.fault is not None
-    assert said["slowest_s"] < 0.5
+    assert said["slowest_s"] < 1.0
     assert (freed.waiting, freed.fault) == (0, None)
     assert freed.written + freed.dropped == said["put"]
     check_integrity(tmp_path)
