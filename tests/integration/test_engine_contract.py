@@ -73,6 +73,16 @@ def test_the_steps_of_the_engine_can_be_read_along() -> None:
     assert "max_num_seqs" in SchedulerConfig.__dataclass_fields__
 
 
+def test_an_engine_can_be_probed_and_rehearsed() -> None:
+    from vllm.config import SchedulerConfig
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.worker.worker_base import WorkerBase
+
+    assert list(inspect.signature(WorkerBase.check_health).parameters) == ["self"]
+    assert next(iter(inspect.signature(AsyncLLM.collective_rpc).parameters)) == "self"
+    assert "max_num_batched_tokens" in SchedulerConfig.__dataclass_fields__
+
+
 def test_vllms_openai_layer_turns_exceptions_into_error_objects() -> None:
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
     from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
