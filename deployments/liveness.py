@@ -130,7 +130,10 @@ class Watch:
                 asking = asyncio.create_task(self._ask())
             if self.hung != was_hung:
                 was_hung = self.hung
-                logger.error("the engine is %s", "hung" if was_hung else "alive again")
+                if was_hung:
+                    logger.error("the engine is hung: silent for %.1f s", self._liveness.silence_s)
+                else:
+                    logger.error("the engine is alive again: limit %.1f s", self._liveness.limit_s)
             await asyncio.sleep(LOOK_PERIOD_S)
 
     async def _ask(self) -> None:

@@ -14,8 +14,8 @@ from live_cluster import Cluster
 pytestmark = pytest.mark.integration
 
 MODEL, OTHER = "tiny-mistral", "tiny-phi3"
-NOTICED_WITHIN_S = 12.0
-"""Five seconds of silence, half a second of looking, three health checks, reports on their way."""
+NOTICED_WITHIN_S = 25.0
+"""Six seconds on a quiet machine; on a busy one three times the longest step counts instead."""
 
 
 def ask(cluster: Cluster, model: str) -> Any:
