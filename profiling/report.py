@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cluster.files import write_atomic
 from profiling.errors import InputError
 from profiling.fit import TARGETS, FitOptions, FitResult, TargetReport, fit_profiles
 from profiling.store import read_trials
@@ -139,15 +141,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a profile set (.json), or raw profiles: a .csv, .csv.gz or a folder of them",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write tables and figures into one file instead"
+    )
+    parser.add_argument(
+        "--raw", type=Path, metavar="PATH", help="with --html and a profile set: its trials"
+    )
+    parser.add_argument("--decisions", type=Path, metavar="FILE", help="with --html: decision log")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what is known, without writing anything.
+    """Print what is known, without writing anything; or write it as HTML.
+
+    Returns:
+        0, or 1 where the HTML cannot be written.
 
     Raises:
-        InputError: The input cannot be read.
+        InputError: An input cannot be read.
         ProfileError: The profile set is broken.
     """
+    if args.html is not None:
+        return _write_html(args)
     console = Console()
     if args.input.suffix == ".json":
         profiles = read_profile_set(args.input)
@@ -163,6 +177,40 @@ def run(args: argparse.Namespace) -> int:
     else:
         console.print(str(cleaning), highlight=False)
         print_result(result, console)
+    return 0
+
+
+def _write_html(args: argparse.Namespace) -> int:
+    # Drawing takes a second to import; printing does without.
+    from profiling.html_report import html_report, recording_console  # noqa: PLC0415
+    from profiling.plots import gather  # noqa: PLC0415
+
+    if args.json:
+        raise InputError("--json and --html: only one of them")
+    console = recording_console()
+    if args.input.suffix == ".json":
+        profiles, raw = read_profile_set(args.input), args.raw
+        print_profiles(profiles, console)
+        trials = read_trials(raw)[0] if raw else None
+    else:
+        if args.raw is not None:
+            raise InputError("--raw: --input has the trials already")
+        raw = args.input
+        trials, cleaning = read_trials(raw)
+        console.print(str(cleaning), highlight=False)
+        result = fit_profiles(trials, FitOptions())
+        profiles = result.profile_set
+        print_result(result, console)
+    inputs = gather(
+        profiles, trials, trials_source=raw.name if raw else "", decisions=args.decisions
+    )
+    text = html_report(f"What {args.input.name} says", console, inputs)
+    try:
+        write_atomic(args.html, text)
+    except OSError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {args.html}")
     return 0
 
 

@@ -1,18 +1,23 @@
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from profiling.figures.concurrency import joules_per_token
 from profiling.figures.dominance import cells, winners
 from profiling.figures.predictions import Comparison, draw_predictions
+from profiling.figures.residuals import draw_residuals
+from profiling.figures.sensitivity import draw_sensitivity, sweep, with_weight
 from profiling.figures.style import COLORS, house_style, label_points, model_styles, new_figure
 from profiling.figures.tradeoffs import pareto_front
+from profiling.told import Told
 from scheduler.profiles import LinearModel, ModelProfile
-from scheduler.types import ClusterState, ModelState, RoutingRequest
+from scheduler.types import ClusterState, Metric, ModelState, RoutingRequest, Weights
 
 
 def test_pareto_front_by_hand() -> None:
@@ -144,3 +149,62 @@ def test_names_do_not_cover_each_other_nor_points() -> None:
         assert not any(box.contains(*pixel) for box in boxes for pixel in pixels)
         frame = axes.get_window_extent()
         assert all(frame.containsx(box.x1) and frame.containsy(box.y1) for box in boxes)
+
+
+def told(ratio: float, target: str = "runtime", at: float = 0.0) -> Told:
+    return Told("small", target, at, predicted=2.0, low=1.8, high=2.2, actual=2.0 * ratio)
+
+
+def test_residuals_say_how_many_lie_in_their_intervals() -> None:
+    requests = [told(1.0), told(1.05, at=100.0), told(2.0, at=400.0), told(1.0, at=600.0)]
+    with house_style():
+        figure = draw_residuals(requests, model_styles(["small", "large"]), "log")
+    runtime, energy = figure.axes
+    assert runtime.get_title(loc="left") == (
+        "Runtime: 4 requests, MAPE 13.7%, 75% inside their 90 % interval"
+    )
+    assert energy.get_title(loc="left") == "Energy: none measured"
+    assert energy.get_xlabel() == "time since the first request (min)"
+    ticks = {label.get_text() for label in runtime.get_yticklabels()}
+    assert ticks == {"÷2", "÷1.5", "1", "×1.5", "×2"}
+    # Both directions have the same room.
+    low, high = runtime.get_ylim()
+    assert low * high == pytest.approx(1)
+
+
+def test_energy_per_token_by_model_and_concurrency() -> None:
+    trials = pd.DataFrame(
+        {
+            "model": ["small"] * 4 + ["large"],
+            "concurrency": [1, 1, 1, 8, 1],
+            "output_tokens": [10, 10, 0, 10, 5],
+            "energy_joules": [10.0, 30.0, 5.0, 5.0, 40.0],
+        }
+    )
+    table = joules_per_token(trials).set_index(["model", "concurrency"])
+    assert table.loc[("small", 1), "median"] == 2.0
+    assert table.loc[("small", 1), "n"] == 2
+    assert table.loc[("small", 8), "median"] == 0.5
+    assert table.loc[("large", 1), "median"] == 8.0
+
+
+def test_one_weight_moves_and_the_others_keep_their_ratio() -> None:
+    moved = with_weight(Weights(accuracy=2, energy=1, time=1), Metric.ACCURACY, 0.2)
+    assert [moved.accuracy, moved.energy, moved.time] == pytest.approx([0.2, 0.4, 0.4])
+    alone = with_weight(Weights(accuracy=1, energy=0, time=0), Metric.ACCURACY, 0.5)
+    assert [alone.accuracy, alone.energy, alone.time] == pytest.approx([0.5, 0.25, 0.25])
+
+
+def test_a_weight_that_moves_hands_over_to_the_model_that_is_best_at_it() -> None:
+    models = tuple(
+        ModelState(m, profile=profile(m, cost, accuracy))
+        for m, cost, accuracy in (("cheap", 1.0, 0.5), ("good", 4.0, 0.9))
+    )
+    state = ClusterState(models, "v1")
+    request = RoutingRequest("d", dict.fromkeys(("cheap", "good"), 10), output_tokens=10)
+    won = [decision.model for decision in sweep(request, state, Metric.ACCURACY, steps=10)]
+    # Two candidates keep only the sign: at half of all the weight it is a tie, then it turns over.
+    assert won == ["cheap"] * 5 + ["good"] * 6
+    figure = draw_sensitivity(request, state, model_styles(["cheap", "good"]), "a request")
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["50%"], ["0%"], ["0%"]]

@@ -16,6 +16,8 @@ from scheduler.types import ClusterState, Decision, ModelState, RoutingRequest, 
 
 SEED_DATA = Path(__file__).parents[4] / "shared" / "data" / "profiles_seed.csv.gz"
 PNG = b"\x89PNG"
+PROFILED = {"tradeoffs", "dominance", "sensitivity"}
+"""What a profile set alone is enough for."""
 
 
 def profile(
@@ -34,10 +36,10 @@ def profile(
 
 
 PROFILES = ProfileSet((profile("small", 0.02, 0.4), profile("large", 0.3, 0.7)))
-TRIALS = """model,input_tokens,output_tokens,runtime_s,energy_joules
-small,10,20,0.5,22
-small,20,40,0.9,39
-large,10,20,6.0,250
+TRIALS = """model,concurrency,input_tokens,output_tokens,runtime_s,energy_joules
+small,1,10,20,0.5,22
+small,4,20,40,0.9,39
+large,1,10,20,6.0,250
 """
 
 
@@ -85,18 +87,45 @@ def test_draws_everything_that_has_its_input(
     decisions = log(tmp_path / "decisions.jsonl", [decide(n) for n in range(6)])
     out = tmp_path / "deep" / "plots"
     assert run(out, "--profiles", profiles, "--raw", raw, "--decisions", decisions) == 0
-    assert drawn(out) == {"tradeoffs", "scores", "dominance", "predictions"}
-    assert "skipped" not in capsys.readouterr().err
+    assert drawn(out) == PROFILED | {"scores", "predictions", "concurrency"}
+    # The log is of decisions that nobody carried out.
+    assert capsys.readouterr().err == (
+        "skipped residuals: decisions.jsonl has no answer that was predicted\n"
+    )
 
 
 def test_says_what_it_skips(
     tmp_path: Path, profiles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, "--profiles", profiles) == 0
-    assert drawn(tmp_path) == {"tradeoffs", "dominance"}
+    assert drawn(tmp_path) == PROFILED
     err = capsys.readouterr().err
     assert "skipped scores: needs --decisions" in err
     assert "skipped predictions: needs --raw and --profiles" in err
+    assert "skipped residuals: needs --decisions" in err
+    assert "skipped concurrency: needs --raw" in err
+
+
+def test_draws_what_answers_took(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    records = [
+        decision_to_dict(decide(n))
+        | {"finished_at": 9.0 * n, "observation": {"runtime_s": 0.6, "energy_joules": 20.0}}
+        for n in range(30)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert run(tmp_path, "--decisions", path) == 0
+    assert drawn(tmp_path) == {"scores", "residuals"}
+
+
+def test_trials_at_one_concurrency_say_nothing_of_load(
+    tmp_path: Path, profiles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw.csv"
+    raw.write_text(TRIALS.replace("small,4", "small,1"))
+    assert run(tmp_path, "--profiles", profiles, "--raw", raw) == 0
+    assert drawn(tmp_path) == PROFILED | {"predictions"}
+    assert "skipped concurrency: raw.csv has trials at one" in capsys.readouterr().err
 
 
 def test_decisions_alone_are_enough(tmp_path: Path) -> None:
@@ -106,11 +135,9 @@ def test_decisions_alone_are_enough(tmp_path: Path) -> None:
     assert drawn(tmp_path) == {"scores"}
 
 
-@pytest.mark.parametrize("options", [[], ["--raw"], ["--decisions"]])
+@pytest.mark.parametrize("options", [[], ["--decisions"]])
 def test_nothing_to_plot_is_bad_input(tmp_path: Path, options: list[str]) -> None:
-    raw = tmp_path / "raw.csv"
-    raw.write_text(TRIALS)
-    paths = {"--raw": raw, "--decisions": log(tmp_path / "empty.jsonl", [])}
+    paths = {"--decisions": log(tmp_path / "empty.jsonl", [])}
     given = [part for option in options for part in (option, paths[option])]
     with pytest.raises(InputError, match="nothing to plot"):
         run(tmp_path / "plots", *given)
@@ -143,7 +170,7 @@ def test_one_model_on_two_accelerators_and_one_without_accuracy(tmp_path: Path) 
         "m,NVIDIA A100,1,10,20,0.3,13\nm,NVIDIA A100,8,10,20,0.9,5\nm,cpu,8,10,20,1.9,5\n"
     )
     assert run(tmp_path, "--profiles", path, "--raw", raw) == 0
-    assert drawn(tmp_path) == {"tradeoffs", "dominance", "predictions"}
+    assert drawn(tmp_path) == PROFILED | {"predictions", "concurrency"}
     labels = (tmp_path / "predictions.svg").read_text()
     assert "m (NVIDIA A100), runtime" in labels
     assert "m (cpu), runtime" in labels
@@ -215,4 +242,4 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
 def test_seed_data_against_the_shipped_profiles(tmp_path: Path) -> None:
     shipped = Path(__file__).parents[3] / "scheduler" / "data" / "default_profiles.json"
     assert run(tmp_path, "--profiles", shipped, "--raw", SEED_DATA) == 0
-    assert drawn(tmp_path) == {"tradeoffs", "dominance", "predictions"}
+    assert drawn(tmp_path) == PROFILED | {"predictions"}

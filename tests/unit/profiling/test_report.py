@@ -18,6 +18,10 @@ from scheduler.errors import ProfileError
 from scheduler.profiles import FORMS
 
 
+def arguments(path: Path, *, json: bool = False) -> argparse.Namespace:
+    return argparse.Namespace(input=path, json=json, html=None)
+
+
 @pytest.fixture(scope="module")
 def result() -> FitResult:
     rows = [
@@ -126,29 +130,29 @@ def test_reports_on_a_profile_set_file(
 ) -> None:
     path = tmp_path / "p.json"
     path.write_text(result.profile_set.to_json())
-    assert run(argparse.Namespace(input=path, json=False)) == 0
+    assert run(arguments(path)) == 0
     assert "tiny on cpu" in capsys.readouterr().out
-    assert run(argparse.Namespace(input=path, json=True)) == 0
+    assert run(arguments(path, json=True)) == 0
     assert capsys.readouterr().out == result.profile_set.to_json()
 
 
 def test_reports_on_raw_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "p.csv"
     path.write_text("model,input_tokens,output_tokens,runtime_s,energy_j\na,1,1,1,1\na,1,1,0,1\n")
-    assert run(argparse.Namespace(input=path, json=False)) == 0
+    assert run(arguments(path)) == 0
     text = capsys.readouterr().out
     assert text.startswith("1 of 2 rows; left out: 1 with runtime_s not above 0")
     assert "a on unknown: runtime_s, 1 trials" in text
-    assert run(argparse.Namespace(input=path, json=True)) == 0
+    assert run(arguments(path, json=True)) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
 
 
 def test_bad_profile_sets_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
-        run(argparse.Namespace(input=tmp_path / "none.json", json=False))
+        run(arguments(tmp_path / "none.json"))
     (tmp_path / "half.json").write_text('{"schema_version": 1, "prof')
     with pytest.raises(ProfileError, match="not JSON, or cut off"):
-        run(argparse.Namespace(input=tmp_path / "half.json", json=False))
+        run(arguments(tmp_path / "half.json"))
 
 
 def test_the_brief_form_has_a_line_a_model(result: FitResult) -> None:

@@ -1,0 +1,87 @@
+"""Finished decisions of a log: what the requests were told to cost, and what they took."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiling.errors import InputError
+
+COSTS = {
+    "runtime": ("runtime_s", "runtime_interval_s"),
+    "energy": ("energy_joules", "energy_interval_joules"),
+}
+"""Names of a cost and of its interval in a candidate; the cost has the same in an observation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One cost of one finished request.
+
+    Attributes:
+        target: Key of `COSTS`.
+        finished_at: Unix time.
+        predicted: When the decision was made, in seconds or joules.
+        low: Of the 90 % interval.
+        high: Likewise.
+        actual: What it took.
+    """
+
+    model: str
+    target: str
+    finished_at: float
+    predicted: float
+    low: float
+    high: float
+    actual: float
+
+    @property
+    def ratio(self) -> float:
+        """Actual over predicted."""
+        return self.actual / self.predicted
+
+    @property
+    def inside(self) -> bool:
+        """Whether it lies in its interval."""
+        return self.low <= self.actual <= self.high
+
+
+def read_told(path: Path) -> list[Told]:
+    """Every cost that was predicted and measured, in the order of time.
+
+    A last line without an end is left out: it may just be being written.
+
+    Raises:
+        InputError: The file cannot be read, or a line is not a decision.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    return sorted(_told(path, lines), key=lambda told: told.finished_at)
+
+
+def _told(path: Path, lines: Iterable[str]) -> Iterator[Told]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield from _costs(json.loads(line))
+        except (KeyError, TypeError, ValueError) as error:
+            fault = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path}: line {number} is not a decision ({fault})") from error
+
+
+def _costs(record: dict[str, Any]) -> Iterator[Told]:
+    chosen = [c for c in record["candidates"] if c["model"] == record["model"]]
+    # Decisions that were only printed, or whose answer was cut, have none.
+    observation = record.get("observation")
+    if observation is None or not chosen:
+        return
+    for target, (cost, interval) in COSTS.items():
+        predicted, actual = chosen[0][cost], observation[cost]
+        low, high = chosen[0][interval]
+        if actual is not None and predicted > 0 and math.isfinite(actual) and actual > 0:
+            yield Told(record["model"], target, record["finished_at"], predicted, low, high, actual)
