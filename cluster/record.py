@@ -99,19 +99,22 @@ class Record:
             waiting = len(self._waiting) + len(self._writing)
             return RecordStatus(self._written, waiting, self._waiting.dropped, self._fault)
 
-    def latest(self, limit: int, before: float = math.inf) -> list[dict[str, Any]]:
+    def latest(
+        self, limit: int, before: float = math.inf, since: float = -math.inf
+    ) -> list[dict[str, Any]]:
         """The newest records first, those that still wait included.
 
         Args:
             limit: At most so many.
             before: Only decisions that had finished before this Unix time.
+            since: Only those that finished after this one.
         """
         pending = {
             entry.decision_id: entry.record()
             for entry in self._pending()
-            if entry.finished_at < before
+            if since < entry.finished_at < before
         }
-        stored = self._read(lambda file: file.latest(limit, before)) or []
+        stored = self._read(lambda file: file.latest(limit, before, since)) or []
         merged = {record["decision_id"]: record for record in stored} | pending
         return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]
 

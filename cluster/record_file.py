@@ -161,19 +161,23 @@ class RecordFile:
         )
         return int((pages - free) * size)
 
-    def latest(self, limit: int, before: float = math.inf) -> list[dict[str, Any]]:
+    def latest(
+        self, limit: int, before: float = math.inf, since: float = -math.inf
+    ) -> list[dict[str, Any]]:
         """The newest records first.
 
         Args:
             limit: At most so many.
             before: Only decisions that had finished before this Unix time.
+            since: Only those that finished after this one.
 
         Raises:
             sqlite3.Error: The database cannot be read.
         """
         rows = self._connection.execute(
-            f"{_ALL} WHERE finished_at < ? ORDER BY finished_at DESC, decision_id DESC LIMIT ?",
-            (before, limit),
+            f"{_ALL} WHERE finished_at < ? AND finished_at > ?"
+            " ORDER BY finished_at DESC, decision_id DESC LIMIT ?",
+            (before, since, limit),
         )
         return [Entry.joined(*row) for row in rows]
 

@@ -259,9 +259,11 @@ class Store:
         """Take in finished decisions, for the record; they may come twice."""
         self._record.put(entries, retention)
 
-    def decisions(self, limit: int, before: float = math.inf) -> list[dict[str, Any]]:
-        """The latest decisions that had finished before a Unix time, newest first."""
-        return self._record.latest(limit, before)
+    def decisions(
+        self, limit: int, before: float = math.inf, since: float = -math.inf
+    ) -> list[dict[str, Any]]:
+        """The latest decisions that had finished between two Unix times, newest first."""
+        return self._record.latest(limit, before, since)
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
         """One decision, `None` where it is unknown or no longer kept."""

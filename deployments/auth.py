@@ -15,6 +15,7 @@ from deployments.error_responses import send_error
 from deployments.keys import KeyRing
 from deployments.limits import check_headers
 from deployments.openai_api import ApiError
+from deployments.page_routes import is_page
 
 API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"
 """Environment variable with the accepted keys, separated by commas."""
@@ -22,6 +23,11 @@ API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"
 OPEN_PATHS = frozenset({"/health"})
 ADMIN_PATH = "/v1/decisions"
 """The decisions of all keys; everything else is the business of whoever has one."""
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key: probes have none, and the files of the page are no secret."""
+    return path in OPEN_PATHS or is_page(path)
 
 
 def is_loopback(host: str | None) -> bool:
@@ -77,7 +83,7 @@ class AccessGuard:
 
     def _admitted(self, scope: Scope) -> Account | None:
         path = scope["path"]
-        if path in OPEN_PATHS:
+        if is_open(path):
             return None
         if not self._keys:
             if self._open:

@@ -94,7 +94,7 @@ class DecisionLog:
             raise
 
     async def latest(
-        self, store: Any, limit: int, before: float = math.inf
+        self, store: Any, limit: int, before: float = math.inf, since: float = -math.inf
     ) -> list[dict[str, Any]]:
         """The latest decisions of all routers, newest first.
 
@@ -102,13 +102,15 @@ class DecisionLog:
             store: Handle of the store actor; while it is away, there are only those of this router.
             limit: At most so many.
             before: Only decisions that had finished before this Unix time.
+            since: Only those that finished after this one.
         """
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                stored: list[dict[str, Any]] = await store.decisions.remote(limit, before)
+                stored: list[dict[str, Any]] = await store.decisions.remote(limit, before, since)
         except (RayError, TimeoutError):
             stored = []
-        own = [entry for entry in reversed(self._recent) if entry.finished_at < before][:limit]
+        recent = reversed(self._recent)
+        own = [entry for entry in recent if since < entry.finished_at < before][:limit]
         merged = {record["decision_id"]: record for record in stored}
         merged |= {entry.decision_id: entry.record() for entry in own}
         return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]

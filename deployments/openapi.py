@@ -129,6 +129,13 @@ OPERATIONS = (
     ),
     Operation("get", "/v1/decisions/{decision_id}", "one of them", errors=(404,)),
     Operation("get", "/v1/profiles", "the profile set in use"),
+    Operation(
+        "get",
+        "/v1/live",
+        "what goes on now, and the decisions that finished after a moment",
+        query={"since": {"type": "number", "minimum": 0, "description": "Unix time."}},
+        errors=(400,),
+    ),
     Operation("get", "/health", "state of the models, faults"),
     Operation("get", "/openapi.json", "this document"),
 )

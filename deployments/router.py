@@ -35,8 +35,10 @@ from deployments.decision_log import DecisionLog
 from deployments.directory import SCALED_TO_ZERO, ModelDirectory
 from deployments.error_responses import EXCEPTION_HANDLERS
 from deployments.keys import KeyRing, read_keys
+from deployments.live import live_route
 from deployments.openai_api import ApiError, parse_request
 from deployments.openapi import document
+from deployments.page_routes import page_routes
 from deployments.probing import Prober
 from deployments.profile_source import ProfileSource
 from deployments.shared_state import SharedState
@@ -140,9 +142,7 @@ class Router:
         self._keys = KeyRing(read_keys(self._args.keys_file, variable))
         host = serve_host()
         if not self._keys and not is_loopback(host):
-            logger.error(
-                "listening on %s without API keys: every route but /health answers 403", host
-            )
+            logger.error("listening on %s without API keys: the API answers 403", host)
         completions = Completions(
             self._args, self._decider, self._directory, self._log, self._shared.loads.router_id
         )
@@ -156,6 +156,8 @@ class Router:
             Route("/v1/profiles", self._get_profiles),
             Route("/health", self._health),
             Route("/openapi.json", self._openapi),
+            live_route(self._decider, self._profiles, self._shared, self._log),
+            *page_routes(),
         ]
         others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
 
