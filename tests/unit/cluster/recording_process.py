@@ -1,6 +1,7 @@
 """Processes of the record's tests that are killed, or run out of disk, in the middle of it.
 
-`python recording_process.py load FOLDER` hands in decisions as fast as it can and says which.
+`python recording_process.py load FOLDER` hands in decisions as fast as the disk takes them, and
+says which.
 `python recording_process.py full FOLDER` may write files of 256 KiB only, and later any.
 """
 
@@ -30,6 +31,9 @@ def load(folder: Path) -> None:
     for number in count():
         store.log_decisions([entry(number)], KEEP_ALL)
         print(number, time.monotonic(), flush=True)
+        # Else the oldest of those that wait would be dropped.
+        while store.version().record.waiting > 5_000:
+            time.sleep(0.001)
 
 
 def full(folder: Path) -> None:
