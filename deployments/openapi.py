@@ -81,7 +81,8 @@ class Operation:
     Attributes:
         bodies: Any of them is taken.
         query: JSON schemas by parameter.
-        errors: Statuses besides 401 and 403, which every path but `/health` may answer.
+        errors: Statuses besides 431, which every path may answer, and 401, 403 and 429, which every
+            path but `/health` may.
     """
 
     method: Literal["get", "post"]
@@ -165,7 +166,7 @@ def document() -> dict[str, Any]:
 def _described(operation: Operation) -> dict[str, Any]:
     names = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
     guarded = operation.path != "/health"
-    errors = sorted({*operation.errors, *((401, 403) if guarded else ())})
+    errors = sorted({*operation.errors, *((401, 403, 429) if guarded else ()), 431})
     described: dict[str, Any] = {
         "summary": operation.summary,
         "security": [{"key": []}] if guarded else [],
