@@ -53,8 +53,10 @@ bench: install
 	$(BIN)/python benchmarks/record.py
 	$(BIN)/python benchmarks/token_counts.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/flamegraph.py
 	$(BIN)/python benchmarks/simulate.py --quick $(TRACE_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)
+	$(BIN)/python benchmarks/trace.py $(TRACE_OPTION)
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +31,16 @@ def draw_lengths(trace: Path | None, n: int, rng: random.Random) -> list[tuple[i
         everything = list(zip(frame["input_tokens"], frame["output_tokens"], strict=True))
         longest = int((frame["input_tokens"] + frame["output_tokens"]).max())
         pairs = rng.sample(everything, n)
+    return scaled(pairs, longest)
+
+
+def scaled(pairs: Sequence[tuple[int, int]], longest: int) -> list[tuple[int, int]]:
+    """Lengths that fit into the context.
+
+    Args:
+        pairs: Prompt and generated tokens.
+        longest: Their sum where it is largest; that one just fits.
+    """
     scale = (CONTEXT - 2) / longest
     return [(max(round(tin * scale), 1), max(round(tout * scale), 1)) for tin, tout in pairs]
 

@@ -10,17 +10,20 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import aiohttp
 import orjson
+from cpu_time import MODEL, PROXY, ROUTER
 
 REQUEST_TIMEOUT_S = 60.0
 HEARTBEAT_S = 0.005
-# One token each in the tokenizer of the tiny checkpoints; the chat template adds the rest of 64.
-PROMPT_DIGITS = 34
+# The chat template of the tiny checkpoints adds so many to the digits, which are one token each.
+TEMPLATE_TOKENS = 30
 
 
 class LoadError(Exception):
@@ -35,23 +38,47 @@ class Load:
         clients: Requests in flight at any moment.
         output_tokens: Generated tokens of each request, exactly.
         stream: Whether answers are streamed.
+        input_tokens: Prompt tokens of each request, about.
     """
 
     clients: int
     output_tokens: int
     stream: bool
+    input_tokens: int = 64
 
     def __str__(self) -> str:
         clients = f"{self.clients} client{'s' if self.clients > 1 else ''}"
-        return f"{clients}, {self.output_tokens} token{'s' if self.output_tokens > 1 else ''}"
+        tokens = f"{self.input_tokens} -> {self.output_tokens} token"
+        return f"{clients}, {tokens}{'s' if self.output_tokens > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server, and what it is asked.
+
+    Attributes:
+        url: Without a path.
+        model: The requests' `model`.
+        cpu_seconds: What the server's processes have taken so far, by what they are.
+    """
+
+    url: str
+    model: str
+    cpu_seconds: Callable[[], Counter[str]] = Counter
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request: `time.perf_counter()` when it was sent, first answered, and complete."""
+    """One request, in `time.perf_counter()`.
+
+    Attributes:
+        sent: When.
+        reads: When a piece of the answer came, each.
+        complete: When the whole answer was there.
+    """
 
     sent: float
-    first_byte: float
+    reads: tuple[float, ...]
     complete: float
 
 
@@ -62,11 +89,13 @@ class Measurement:
     Attributes:
         stall_s: The longest time that this process itself was kept from running. Where it is not
             far below the other figures, they say more about the machine than about the server.
+        cpu_s: CPU seconds that the server took meanwhile, by what its processes are.
     """
 
     load: Load
     exchanges: tuple[Exchange, ...]
     stall_s: float
+    cpu_s: Counter[str]
 
     @cached_property
     def elapsed_s(self) -> float:
@@ -90,15 +119,39 @@ class Measurement:
 
     @property
     def ttft_p50_s(self) -> float:
-        return statistics.median(e.first_byte - e.sent for e in self.exchanges)
+        return statistics.median(e.reads[0] - e.sent for e in self.exchanges)
+
+    @property
+    def cpu_per_request_s(self) -> float:
+        """Of router and model deployment: neither the engine's nor that of a proxy before them."""
+        return (self.cpu_s[ROUTER] + self.cpu_s[MODEL]) / len(self.exchanges)
+
+    @property
+    def proxy_cpu_per_request_s(self) -> float:
+        return self.cpu_s[PROXY] / len(self.exchanges)
+
+    @property
+    def reads_per_request(self) -> float:
+        """Pieces that an answer came in. Chunks that were held back come together, as one."""
+        return statistics.median(len(e.reads) for e in self.exchanges)
+
+    @property
+    def tokens_apart(self) -> float:
+        """Share of the tokens that can have come in a piece of their own."""
+        return min(self.reads_per_request / self.load.output_tokens, 1.0)
+
+    @property
+    def gap_p95_s(self) -> float:
+        """The pause between a piece and the next one."""
+        gaps = [b - a for e in self.exchanges for a, b in pairwise(e.reads)]
+        return statistics.quantiles(gaps, n=20)[-1]
 
 
-async def measure(url: str, model: str, load: Load, seconds: float, seed: str) -> Measurement:
+async def measure(target: Target, load: Load, seconds: float, seed: str) -> Measurement:
     """Load a server until the time is over; what is in flight then is finished and counted.
 
     Args:
-        url: Of the server, without a path.
-        model: The requests' `model`.
+        target: Whom to ask.
         load: What to do.
         seconds: New requests are sent for so long.
         seed: Of the prompts. None comes twice from one seed, nor from two.
@@ -106,15 +159,16 @@ async def measure(url: str, model: str, load: Load, seconds: float, seed: str) -
     Raises:
         LoadError: A request failed.
     """
-    bodies = _bodies(model, load, seed)
+    bodies = _bodies(target.model, load, seed)
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
     async with aiohttp.ClientSession(
-        url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout
+        target.url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout
     ) as session:
         # Opening the connections is not measured.
         await asyncio.gather(*(_exchange(session, next(bodies), load) for _ in range(load.clients)))
         exchanges: list[Exchange] = []
         stalls: list[float] = []
+        cpu_before = target.cpu_seconds()
         heartbeat = asyncio.create_task(_feel_stalls(stalls))
         deadline = time.perf_counter() + seconds
 
@@ -127,7 +181,9 @@ async def measure(url: str, model: str, load: Load, seconds: float, seed: str) -
 
         await asyncio.gather(*(client() for _ in range(load.clients)))
         heartbeat.cancel()
-    return Measurement(load, tuple(exchanges), max(stalls, default=0.0))
+        cpu_s = target.cpu_seconds()
+        cpu_s.subtract(cpu_before)
+    return Measurement(load, tuple(exchanges), max(stalls, default=0.0), cpu_s)
 
 
 async def _feel_stalls(stalls: list[float]) -> None:
@@ -142,7 +198,7 @@ def _bodies(model: str, load: Load, seed: str) -> Iterator[bytes]:
     while True:
         body = {
             "model": model,
-            "messages": [{"role": "user", "content": _prompt(generator)}],
+            "messages": [{"role": "user", "content": _prompt(generator, load)}],
             "max_tokens": load.output_tokens,
             "ignore_eos": True,
             "temperature": 0,
@@ -153,23 +209,23 @@ def _bodies(model: str, load: Load, seed: str) -> Iterator[bytes]:
         yield orjson.dumps(body)
 
 
-def _prompt(generator: random.Random) -> str:
-    return str(generator.randrange(10 ** (PROMPT_DIGITS - 1), 10**PROMPT_DIGITS))
+def _prompt(generator: random.Random, load: Load) -> str:
+    return "".join(generator.choices("0123456789", k=load.input_tokens - TEMPLATE_TOKENS))
 
 
 async def _exchange(session: aiohttp.ClientSession, body: bytes, load: Load) -> Exchange:
     headers = {"content-type": "application/json"}
     parts: list[bytes] = []
-    first_byte = 0.0
+    reads: list[float] = []
     sent = time.perf_counter()
     try:
         async with session.post("/v1/chat/completions", data=body, headers=headers) as response:
             async for part in response.content.iter_any():
-                first_byte = first_byte or time.perf_counter()
+                reads.append(time.perf_counter())
                 parts.append(part)
     except (aiohttp.ClientError, TimeoutError) as error:
         raise LoadError(f"{type(error).__name__}: {error}") from error
-    exchange = Exchange(sent, first_byte, time.perf_counter())
+    exchange = Exchange(sent, tuple(reads), time.perf_counter())
     _check(response.status, b"".join(parts), load)
     return exchange
 

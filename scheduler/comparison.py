@@ -93,14 +93,15 @@ def compare(
         temperature: Of the softmax stage.
     """
     measured = [contender.profile.accuracy for contender in contenders]
-    known = [accuracy for accuracy in measured if accuracy is not None]
-    fallback = math.fsum(known) / len(known) if known else UNKNOWN_ACCURACY
-    accuracies = [fallback if accuracy is None else accuracy for accuracy in measured]
-    runtime_s, energy_joules = zip(*predicted, strict=True)
+    accuracies = [accuracy for accuracy in measured if accuracy is not None]
+    if len(accuracies) < len(measured):
+        known = len(accuracies)
+        fallback = math.fsum(accuracies) / known if known else UNKNOWN_ACCURACY
+        accuracies = [fallback if accuracy is None else accuracy for accuracy in measured]
     costs = {
         Metric.ACCURACY: [1.0 - accuracy for accuracy in accuracies],
-        Metric.ENERGY: energy_joules,
-        Metric.TIME: runtime_s,
+        Metric.ENERGY: [cost.energy_joules for cost in predicted],
+        Metric.TIME: [cost.runtime_s for cost in predicted],
     }
     stages = {
         metric: normalize_metric(metric, values, temperature=temperature)

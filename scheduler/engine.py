@@ -52,16 +52,15 @@ class Scheduler:
         contenders: list[Contender] = []
         predicted: list[PredictedCosts] = []
         for contender in eligible:
-            model, profile = contender.model, contender.profile
             try:
                 costs = predict_costs(contender)
             except InvalidPredictionError as error:
-                kind = ExclusionKind.INVALID_PREDICTION
-                excluded.append(Exclusion(model.model, kind, str(error)))
+                name, reason = contender.model.model, str(error)
+                excluded.append(Exclusion(name, ExclusionKind.INVALID_PREDICTION, reason))
                 continue
-            if limits and (broken := broken_constraints(limits, costs, profile.accuracy)):
-                reason = "; ".join(broken)
-                excluded.append(Exclusion(model.model, ExclusionKind.CONSTRAINT, reason))
+            if limits and (broken := broken_constraints(limits, costs, contender.profile.accuracy)):
+                name, reason = contender.model.model, "; ".join(broken)
+                excluded.append(Exclusion(name, ExclusionKind.CONSTRAINT, reason))
                 continue
             contenders.append(contender)
             predicted.append(costs)

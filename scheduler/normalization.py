@@ -112,7 +112,7 @@ def normalize(costs: Sequence[float], *, temperature: float = DEFAULT_TEMPERATUR
     Raises:
         ValueError: There is no cost, or one is negative, NaN or infinite, or so is the temperature.
     """
-    _check(costs)
+    _extremes(costs)
     return _all_stages(costs, temperature)
 
 
@@ -126,26 +126,31 @@ def normalize_metric(
     Raises:
         ValueError: As `normalize`.
     """
-    _check(costs)
-    if within_tolerance(metric, costs):
+    if _close(metric, *_extremes(costs)):
         costs = [1.0] * len(costs)
     return _all_stages(costs, temperature)
 
 
 def within_tolerance(metric: Metric, costs: Sequence[float]) -> bool:
     """Whether the candidates count as equal on a metric: normalizing would only blow up noise."""
-    highest = max(costs)
-    span = highest - min(costs)
+    return _close(metric, min(costs), max(costs))
+
+
+def _close(metric: Metric, lowest: float, highest: float) -> bool:
     if metric is Metric.ACCURACY:
-        return span < ACCURACY_TOLERANCE
-    return span <= RELATIVE_TOLERANCE * highest
+        return highest - lowest < ACCURACY_TOLERANCE
+    return highest - lowest <= RELATIVE_TOLERANCE * highest
 
 
-def _check(costs: Sequence[float]) -> None:
+def _extremes(costs: Sequence[float]) -> tuple[float, float]:
+    """The lowest and the highest of them, once they are known to be costs."""
     if not costs:
         raise ValueError("costs: must have at least one value")
-    if not all(map(math.isfinite, costs)) or min(costs) < 0:
+    lowest, highest = min(costs), max(costs)
+    # A finite sum says that all are; an infinite one may also be that of huge costs.
+    if lowest < 0 or not (math.isfinite(sum(costs)) or all(map(math.isfinite, costs))):
         raise ValueError(f"costs: must be finite numbers >= 0, got {list(costs)!r}")
+    return lowest, highest
 
 
 def _all_stages(costs: Sequence[float], temperature: float) -> StageColumns:
@@ -157,8 +162,9 @@ def _all_stages(costs: Sequence[float], temperature: float) -> StageColumns:
 
 
 def _standardize(values: Sequence[float]) -> list[float]:
-    # Compared, not computed: a rounded mean of equal values may differ from them.
-    if values.count(values[0]) == len(values):
+    # Compared, not computed: a rounded mean of equal values may differ from them. Mostly the ends
+    # are not equal, which saves looking at the others.
+    if values[0] == values[-1] and values.count(values[0]) == len(values):
         return [0.0] * len(values)
     mean = math.fsum(values) / len(values)
     # The distance to the mean in all candidates at once is their deviation, times sqrt(n).

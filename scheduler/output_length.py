@@ -37,7 +37,8 @@ class PromptEffect:
             input_tokens = self.longest
         elif input_tokens < self.shortest:
             input_tokens = self.shortest
-        return float((input_tokens / self.usual) ** self.exponent)
+        factor: float = (input_tokens / self.usual) ** self.exponent
+        return factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,11 @@ class OutputLength:
         """Mean length where generation stops at `limit` tokens."""
         # With running sums, not through all quantiles for every model and decision.
         values = self.quantiles
-        within = bisect(values, limit)
+        n, within = len(values), bisect(values, limit)
         total = self._sums[within]
-        if within < len(values):
-            total += (len(values) - within) * limit
-        return total / len(values)
+        if within < n:
+            total += (n - within) * limit
+        return total / n
 
     def quantile(self, share: float, limit: float = math.inf) -> float:
         """The length that a `share` of 0..1 of the answers does not exceed, linear in between."""
@@ -97,7 +98,9 @@ def expected_output_tokens(
     if request.output_tokens is not None:
         expected: float = request.output_tokens
     elif (length := _observed(request, state)) is not None:
-        factor = length.factor(input_tokens)
+        # Not through `OutputLength.factor`: a call more for every model of every decision.
+        prompt = length.prompt
+        factor = 1.0 if prompt is None else prompt.factor(input_tokens)
         expected = length.expected(limit / factor) * factor
     else:
         expected = profile.mean_output_tokens

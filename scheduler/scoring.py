@@ -43,7 +43,7 @@ def rank(scores: Sequence[float], weights: Weights, comparison: Comparison) -> l
         comparison: The candidates.
     """
     order = sorted(range(len(scores)), key=scores.__getitem__)
-    ordered = sorted(scores)
+    ordered = [scores[index] for index in order]
     if len(order) == 1 or min(map(sub, ordered[1:], ordered)) > TIE:
         return order
     ranked: list[int] = []

@@ -1,0 +1,130 @@
+"""Load from reality: the arrivals of a chat service, replayed against the embedded models.
+
+    python benchmarks/trace.py [--trace FILE] [--requests N] [--rate R] [--deadline S]
+                               [--plot FILE] [--quick] [--json]
+
+Brings the embedded models up, profiles them, and sends the same arrivals once for each way to
+choose: `auto` with all weight on time, all on energy and even weights, every model alone, and
+round robin. Requests are sent when they are due, whatever still runs. Lengths are the trace's,
+scaled to the models' context; without a trace, arrivals and lengths like it are drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedded_models import EmbeddedModels, embedded_models
+from loadgen import LoadError
+from replay import Answer, arrivals, replay
+from rich.console import Console
+from rich.progress import Progress
+from servers import ServerError
+from simulated_cluster import Job
+from trace_report import Outcome, as_json, as_table, draw_outcomes
+
+WEIGHTS: Mapping[str, Mapping[str, float]] = {
+    "auto, time": {"time": 1},
+    "auto, energy": {"energy": 1},
+    "auto, even": {"accuracy": 1, "energy": 1, "time": 1},
+}
+ROUND_ROBIN = "round robin"
+SETTLE_S = 5.0
+WARM_UP_REQUESTS = 20
+WIDTH = 120
+
+console = Console(stderr=True)
+
+
+def main() -> int:
+    """Replay and print, after Ctrl-C what is complete; 1 where a server or a request failed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument(
+        "--trace", type=Path, help="CSV with timestamp, input_tokens and output_tokens"
+    )
+    parser.add_argument("--requests", type=int, default=200, help="of each way to choose")
+    parser.add_argument("--rate", type=float, default=4.0, help="mean arrivals a second")
+    parser.add_argument("--deadline", type=float, default=5.0, help="seconds from due to complete")
+    parser.add_argument("--budget", type=float, default=120.0, help="seconds of profiling")
+    parser.add_argument("--plot", type=Path, help="draw into this file, PNG or SVG")
+    parser.add_argument("--quick", action="store_true", help="40 requests, profiles that ship")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args()
+    if args.quick:
+        args.requests, args.budget = 40, 0.0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    outcomes: list[Outcome] = []
+    try:
+        jobs = arrivals(args.trace, args.rate, args.requests, args.seed)
+        with embedded_models(console) as running:
+            if args.budget:
+                running.profile(args.budget, args.seed)
+            for outcome in _outcomes(running, jobs, args.deadline, args.seed):
+                outcomes.append(outcome)
+    except (LoadError, ServerError, OSError, ValueError) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print(f"stopped after {len(outcomes)} ways to choose")
+        if not outcomes:
+            return 130
+    about = {
+        "trace": args.trace.name if args.trace else None,
+        "requests": len(jobs),
+        "rate_per_s": args.rate,
+        "deadline_s": args.deadline,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if args.plot:
+        draw_outcomes(outcomes, about, args.plot)
+    if args.json:
+        print(json.dumps(as_json(outcomes, about), indent=2))
+    else:
+        out = Console()
+        (out if out.is_terminal else Console(width=WIDTH)).print(as_table(outcomes, about))
+    return 0
+
+
+def _outcomes(
+    running: EmbeddedModels, jobs: Sequence[Job], deadline_s: float, seed: int
+) -> Iterator[Outcome]:
+    ways: dict[str, dict[str, Any]] = {
+        **{
+            name: {"model": "auto", "routing": {"weights": weights}}
+            for name, weights in WEIGHTS.items()
+        },
+        **{model: {"model": model} for model in running.models},
+        ROUND_ROBIN: {"model": "auto", "routing": {"policy": "round_robin"}},
+    }
+    url = running.server.url
+    span_s = jobs[-1].arrived_s - jobs[0].arrived_s
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("warming up", total=len(ways))
+        # Every model, and whatever is learnt at first.
+        asyncio.run(_replayed(url, jobs[:WARM_UP_REQUESTS], ways[ROUND_ROBIN], f"{seed} warm-up"))
+        for name, fields in ways.items():
+            progress.update(task, description=name)
+            answers = asyncio.run(_replayed(url, jobs, fields, f"{seed} {name}"))
+            yield Outcome(name, answers, span_s, deadline_s)
+            progress.advance(task)
+
+
+async def _replayed(
+    url: str, jobs: Sequence[Job], fields: Mapping[str, Any], seed: str
+) -> list[Answer]:
+    answers = await replay(url, jobs, fields, seed)
+    # So that the next begins with nothing to do, and with what was learnt here.
+    await asyncio.sleep(SETTLE_S)
+    return answers
+
+
+if __name__ == "__main__":
+    sys.exit(main())
