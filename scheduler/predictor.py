@@ -103,7 +103,7 @@ def predict(contender: Contender) -> Prediction:
         runtime_factor=state.runtime_correction.factor,
         energy_factor=state.energy_correction.factor,
         extrapolates=distance > 1,
-        input_tokens_exact=state.model not in request.estimated_inputs,
+        input_tokens_exact=state.model not in contender.request.estimated_inputs,
     )
 
 
