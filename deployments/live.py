@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from cluster.telemetry import ReplicaLoad
 from deployments.budgets import Account
@@ -42,10 +42,10 @@ REPLICA_FIELDS = (
 """What of a load report is for everybody; where a replica listens is not."""
 
 
-def live_route(
+def live_view(
     decider: Decider, profiles: ProfileSource, shared: SharedState, log: DecisionLog
-) -> Route:
-    """The route, over the parts of a router."""
+) -> Callable[[Request], Awaitable[Response]]:
+    """The handler, over the parts of a router."""
 
     async def live(request: Request) -> Response:
         since = _since(request)
@@ -66,7 +66,7 @@ def live_route(
         }
         return Response(orjson.dumps(view), media_type="application/json")
 
-    return Route("/v1/live", live)
+    return live
 
 
 def model_row(state: ModelState) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from deployments.decision_log import DecisionLog
 from deployments.directory import SCALED_TO_ZERO, ModelDirectory
 from deployments.error_responses import EXCEPTION_HANDLERS
 from deployments.keys import KeyRing, read_keys
-from deployments.live import live_route
+from deployments.live import live_view
 from deployments.openai_api import ApiError, parse_request
 from deployments.openapi import document
 from deployments.page_routes import page_routes
@@ -154,9 +154,9 @@ class Router:
             Route("/v1/decisions", self._list_decisions),
             Route("/v1/decisions/{decision_id}", self._get_decision),
             Route("/v1/profiles", self._get_profiles),
+            Route("/v1/live", live_view(self._decider, self._profiles, self._shared, self._log)),
             Route("/health", self._health),
             Route("/openapi.json", self._openapi),
-            live_route(self._decider, self._profiles, self._shared, self._log),
             *page_routes(),
         ]
         others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)

@@ -81,9 +81,9 @@ def main(url: str) -> None:
             return page
 
         # There before the requests, so that it sees what they draw.
-        watching = visit(1240, 1290, device_scale_factor=1.25)
+        watching = visit(1240, 1180, device_scale_factor=1.25)
         warm_up(url)
-        decide(visit(1240, 1290, device_scale_factor=1.5), IMAGES / "page.png")
+        decide(visit(1240, 1180, device_scale_factor=1.5), IMAGES / "page.png")
         live(watching, IMAGES / "page-live.png")
         phone(
             visit(390, 844, device_scale_factor=2, color_scheme="dark"), IMAGES / "page-phone.png"

@@ -15,7 +15,7 @@ function scaled(value, steps) {
 export function digits(value) {
   const size = Math.abs(value);
   if (size < INVISIBLE) return "0";
-  const text = size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(2);
+  const text = size >= 99.95 ? value.toFixed(0) : size >= 9.995 ? value.toFixed(1) : value.toFixed(2);
   return text.replace("-", "−");
 }
 
