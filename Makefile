@@ -24,7 +24,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # Three processes for each engine import vLLM: without bytecode that takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install serve test check bench clean
+.PHONY: install serve test check bench bench-routing clean
 
 install: $(VENV)/installed
 
@@ -57,6 +57,10 @@ bench: install
 	$(BIN)/python benchmarks/simulate.py --quick $(TRACE_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)
 	$(BIN)/python benchmarks/trace.py $(TRACE_OPTION)
+
+# Needs the outcomes that DATA names, three files quality_*.csv.gz.
+bench-routing: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/routing.py $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file's content in one step that survives a crash; makes missing folders.
 
     Raises:
@@ -17,8 +17,8 @@ def write_atomic(path: Path, text: str) -> None:
     # In the same folder, because a rename is only atomic within one file system.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -27,9 +27,10 @@ from cluster.record import Record, RecordStatus
 from cluster.record_entries import Entry, Retention
 from cluster.telemetry import LoadBoard, LoadSnapshot, ReplicaLoad, TokenWeights
 from cluster.usage import Ledger, UsageBoard
-from scheduler.errors import ProfileError
+from scheduler.errors import ProfileError, QualityModelError
 from scheduler.learning import Learning, Lesson
 from scheduler.profiles import ProfileSet
+from scheduler.quality import QualityModel
 
 STORE_NAME = "dynamic-llm-scheduler-store"
 STORE_NAMESPACE = "dynamic-llm-scheduler"
@@ -96,11 +97,13 @@ class Store:
         self._loads = LoadBoard()
         self._learning = Learning()
         self._learned_at = self._written_at = time.monotonic()
+        self._quality: tuple[str, bytes] | None = None
         self._load()
         self._load_learned()
         self._usage = UsageBoard()
         self._usage_written_at = time.monotonic()
         self._load_usage()
+        self._load_quality()
 
     @property
     def _profile_file(self) -> Path:
@@ -142,6 +145,41 @@ class Store:
             # Budgets begin anew; the file is kept for whoever wants to look.
             self._usage_file.replace(self._usage_file.with_suffix(".broken"))
             logger.error("what keys used is not read: %s: %s", self._usage_file, error)
+
+    @property
+    def _quality_file(self) -> Path:
+        return self._folder / "quality.model"
+
+    def _load_quality(self) -> None:
+        if not self._quality_file.exists():
+            return
+        try:
+            data = self._quality_file.read_bytes()
+            self._quality = QualityModel.from_bytes(data).version, data
+        except (QualityModelError, OSError) as error:
+            logger.error("no estimates per prompt: %s: %s", self._quality_file, error)
+
+    def quality_version(self) -> str | None:
+        """Content hash of the quality model, `None` where none was published."""
+        return self._quality[0] if self._quality else None
+
+    def quality(self) -> bytes | None:
+        """The quality model as a file has it."""
+        return self._quality[1] if self._quality else None
+
+    def publish_quality(self, data: bytes) -> str:
+        """Take in a quality model in the place of the one of before.
+
+        Returns:
+            Its version, after it is on disk.
+
+        Raises:
+            QualityModelError: It is none; nothing changes.
+        """
+        version = QualityModel.from_bytes(data).version
+        write_atomic(self._quality_file, data)
+        self._quality = version, data
+        return version
 
     def data_dir(self) -> str:
         """Where this store persists; profiling puts its records beside."""

@@ -24,7 +24,7 @@ from cluster.record_entries import Retention
 from deployments.liveness import PATIENCE_S
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES
-from scheduler.types import Weights
+from scheduler.types import LimitSettings, Metric, Otherwise, Weights
 
 
 class Strict(BaseModel):
@@ -193,6 +193,39 @@ class DefaultWeights(Strict):
         return Weights(self.accuracy, self.energy, self.time)
 
 
+class ConstrainedConfig(Strict):
+    """How the policy `constrained` works where a request does not say."""
+
+    confidence: float = Field(
+        default=0.9, ge=0.5, le=0.999, description="How likely every limit has to be kept."
+    )
+    objective: Literal["energy", "time"] = Field(
+        default="energy",
+        description="The cost that is to be least among the models that keep the limits.",
+    )
+    otherwise: Literal["error", "best_effort", "fixed"] = Field(
+        default="error",
+        description="Where no model keeps the limits: 422, the model that misses them by least, "
+        "or `model`.",
+    )
+    model: str | None = Field(default=None, description="For `otherwise: fixed`.")
+
+    @model_validator(mode="after")
+    def _fixed_has_a_model(self) -> ConstrainedConfig:
+        if (self.otherwise == "fixed") != (self.model is not None):
+            raise ValueError("`model` and `otherwise: fixed` belong together")
+        return self
+
+    def settings(self) -> LimitSettings:
+        """The same for the scheduler."""
+        return LimitSettings(
+            confidence=self.confidence,
+            objective=Metric(self.objective),
+            otherwise=Otherwise(self.otherwise),
+            model=self.model,
+        )
+
+
 class RouterConfig(Strict):
     """`user_config` of the router's deployment: may be changed without a restart."""
 
@@ -210,6 +243,7 @@ class RouterConfig(Strict):
         description="Prompts of more bytes, as JSON, are not tokenized; their input tokens are "
         "estimated.",
     )
+    constrained: ConstrainedConfig = Field(default_factory=ConstrainedConfig)
     probe_interval_s: PositiveFloat | None = Field(
         default=300.0,
         description="A model that has answered nothing for so long gets a short request of the "
@@ -235,9 +269,12 @@ class RouterConfig(Strict):
         return policy
 
     @model_validator(mode="after")
-    def _static_model_is_routed(self) -> RouterConfig:
+    def _named_models_are_routed(self) -> RouterConfig:
         if self.static_model is not None and all(m.id != self.static_model for m in self.models):
             raise ValueError(f"static_model {self.static_model!r} is not among the models")
+        fixed = self.constrained.model
+        if fixed is not None and all(m.id != fixed for m in self.models):
+            raise ValueError(f"constrained: model {fixed!r} is not among the models")
         return self
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 
 from deployments.config import RouterConfig
 from deployments.directory import ModelDirectory
@@ -11,9 +12,11 @@ from deployments.lessons import lesson_of
 from deployments.limits import check_input_tokens, check_request
 from deployments.openai_api import ApiError, ParsedRequest
 from deployments.profile_source import ProfileSource
+from deployments.quality_source import QualitySource
 from deployments.shared_state import SharedState
 from deployments.token_counting import TokenCount, TokenCounter
 from scheduler.engine import Scheduler
+from scheduler.tasks import classify
 from scheduler.types import ClusterState, Decision, Observation, RoutingRequest
 
 AUTO = "auto"
@@ -39,6 +42,7 @@ class Decider:
         profiles: ProfileSource,
         shared: SharedState,
         counter: TokenCounter,
+        quality: QualitySource,
     ) -> None:
         self.config = RouterConfig()
         self.decisions = 0
@@ -46,13 +50,15 @@ class Decider:
         self._profiles = profiles
         self._shared = shared
         self._counter = counter
+        self._quality = quality
         self._scheduler = Scheduler()
 
     def state(self) -> ClusterState:
         """All models at this moment."""
-        return self._directory.cluster_state(
+        state = self._directory.cluster_state(
             self._profiles.current, self._shared, self.config.static_model
         )
+        return replace(state, limits=self.config.constrained.settings())
 
     async def count(self, parsed: ParsedRequest) -> dict[str, TokenCount]:
         """The input tokens of a request for every model that it may go to.
@@ -84,6 +90,7 @@ class Decider:
             m.model: counts.get(m.model) or self._counter.estimate(parsed.prompt, m.model)
             for m in state.models
         }
+        quality, quality_source = self._quality.estimate(parsed.text)
         request = RoutingRequest(
             decision_id=uuid.uuid4().hex,
             input_tokens={model: count.tokens for model, count in inputs.items()},
@@ -94,7 +101,9 @@ class Decider:
             policy=parsed.policy or self.config.default_policy,
             models=parsed.models,
             constraints=parsed.constraints,
-            task=parsed.task,
+            task=parsed.task or classify(parsed.text),
+            quality=quality,
+            quality_source=quality_source,
             sequence=self.decisions,
         )
         if parsed.model == AUTO:

@@ -29,7 +29,7 @@ def lesson_of(
     return Lesson(
         outcome=_outcome(predicted, profile, observation, slots) if predicted and profile else None,
         model=observation.model,
-        task=parsed.task,
+        task=decision.task,
         input_tokens=observation.input_tokens,
         output_tokens=None if parsed.output_tokens is not None else observation.output_tokens,
         cut=observation.cut,

@@ -87,6 +87,7 @@ class RoutingFields(BaseModel):
         max_latency_s: float | None = None
         max_energy_joules: float | None = None
         min_accuracy: float | None = None
+        confidence: float | None = None
 
     model_config = ConfigDict(extra="forbid", strict=True)
     weights: WeightFields | None = None
@@ -108,6 +109,8 @@ class ParsedRequest:
         choices: Answers that it asks for: prompts times `n`.
         asked: What `limits` bounds, by field: tokens, answers, prompts, stop sequences.
         task: Task class that the client named, empty where it named none.
+        text: What is asked: the last message of the user, or the first prompt; empty where it
+            came as token ids.
         weights: `None` for the configured ones.
         policy: `None` for the configured one.
     """
@@ -121,6 +124,7 @@ class ParsedRequest:
     choices: int
     asked: Mapping[str, int]
     task: str
+    text: str
     weights: Weights | None
     policy: str | None
     models: tuple[str, ...] | None
@@ -155,6 +159,7 @@ def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
         choices=_choices(data, endpoint),
         asked=_asked(data, endpoint),
         task=routing.task or "",
+        text=_last_message(data) if endpoint == "chat" else _first_prompt(data),
         weights=Weights(**routing.weights.model_dump()) if routing.weights else None,
         policy=routing.policy,
         models=tuple(routing.models) if routing.models else None,
@@ -282,6 +287,18 @@ def _chat(data: dict[str, Any]) -> Prompt:
         text_bytes += utf8_bytes(_text(message.get("content")))
     members = {name: data[name] for name in CHAT_MEMBERS if name in data}
     return Prompt(members, text_bytes, other_tokens=TOKENS_PER_MESSAGE * len(messages))
+
+
+def _last_message(data: dict[str, Any]) -> str:
+    messages = data["messages"]
+    users = (m for m in reversed(messages) if m.get("role") == "user")
+    return _text(next(users, messages[-1]).get("content"))
+
+
+def _first_prompt(data: dict[str, Any]) -> str:
+    prompt = data["prompt"]
+    first = prompt[0] if isinstance(prompt, list) else prompt
+    return first if isinstance(first, str) else ""
 
 
 def _text(content: Any) -> str:

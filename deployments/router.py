@@ -41,6 +41,7 @@ from deployments.openapi import document
 from deployments.page_routes import page_routes
 from deployments.probing import Prober
 from deployments.profile_source import ProfileSource
+from deployments.quality_source import QualitySource
 from deployments.shared_state import SharedState
 from deployments.token_counting import TokenCounter
 from deployments.tokenizer_source import TokenizerSource
@@ -72,7 +73,10 @@ class Router:
         self._shared = SharedState(uuid.uuid4().hex[:12])
         self._counter = TokenCounter()
         self._tokenizers = TokenizerSource(self._counter)
-        self._decider = Decider(self._directory, self._profiles, self._shared, self._counter)
+        self._quality = QualitySource()
+        self._decider = Decider(
+            self._directory, self._profiles, self._shared, self._counter, self._quality
+        )
         self._prober = Prober(self._decider, self._directory, self._shared)
         self._keys = KeyRing(())
         self._budgets = Budgets()
@@ -117,6 +121,7 @@ class Router:
         """
         try:
             await self._profiles.refresh()
+            await self._quality.refresh(self._profiles.store)
         finally:
             self._directory.set_trials(self._profiles.trials)
             for entry in self._directory.entries():
@@ -223,7 +228,12 @@ class Router:
         return Response(self._profiles.current.to_json(), media_type="application/json")
 
     async def _health(self, _: Request) -> Response:
-        found = (self._config_fault, *self._profiles.faults(), *self._shared.loads.faults)
+        found = (
+            self._config_fault,
+            self._quality.fault,
+            *self._profiles.faults(),
+            *self._shared.loads.faults,
+        )
         faults = [fault for fault in found if fault]
         states = self._decider.state().models
         models = {

@@ -1,4 +1,4 @@
-"""`python -m profiling run | fit | publish | accuracy | plot | report | lengths | drift`."""
+"""`python -m profiling run | fit | publish | accuracy | quality | evaluate | plot | ...`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ COMMANDS = {
     "fit": _Command("profiling.fit_command", "raw profiles to a profile set"),
     "publish": _Command("profiling.publish", "hand a profile set to the running cluster"),
     "accuracy": _Command("profiling.accuracy", "measure the share of right answers of each model"),
+    "quality": _Command("profiling.quality", "fit, publish or report what estimates per prompt"),
+    "evaluate": _Command("profiling.evaluate", "replay routing by prompt over outcomes"),
     "plot": _Command("profiling.plots", "draw trade-offs, score changes, dominance and residuals"),
     "report": _Command("profiling.report", "print what a profile set or raw profiles say"),
     "lengths": _Command("profiling.lengths", "replay how well lengths of answers are foreseen"),

@@ -17,11 +17,13 @@ from typing import NoReturn
 from rich.console import Console
 
 from scheduler.engine import Scheduler
-from scheduler.errors import ProfileError, SchedulerError
+from scheduler.errors import ProfileError, QualityModelError, SchedulerError
 from scheduler.policies import POLICIES
 from scheduler.profiles import ProfileSet
+from scheduler.quality import QualityModel
 from scheduler.report import render_decision
 from scheduler.serialization import decision_to_dict
+from scheduler.tasks import classify
 from scheduler.tokens import estimate_tokens
 from scheduler.types import ClusterState, ModelState, RoutingRequest, Weights
 
@@ -74,6 +76,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("policy", default="weighted", help=f"one of {', '.join(POLICIES)}; default weighted")
     add("models", metavar="A,B", help="the only models to consider")
     add("profiles", type=Path, metavar="FILE", help="profile set; default: the one shipped")
+    add("quality", type=Path, metavar="FILE", help="quality model: accuracies for this prompt")
     add("json", action="store_true", help="print the decision as JSON")
     return parser
 
@@ -94,9 +97,20 @@ def _read_profiles(path: Path | None) -> ProfileSet:
         raise ProfileError(f"profiles: {source}: {error}") from error
 
 
+def _read_quality(path: Path) -> QualityModel:
+    try:
+        return QualityModel.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise QualityModelError(f"quality: cannot read {path}: {error.strerror}") from error
+    except QualityModelError as error:
+        raise QualityModelError(f"quality: {path}: {error}") from error
+
+
 def _request(options: argparse.Namespace, profiles: ProfileSet) -> RoutingRequest:
     tokens = options.input_tokens or estimate_tokens(options.prompt)
     models = frozenset(profile.model for profile in profiles.profiles)
+    prompt = options.prompt or ""
+    quality = _read_quality(options.quality) if options.quality else None
     return RoutingRequest(
         decision_id="offline",
         input_tokens=dict.fromkeys(models, tokens),
@@ -106,6 +120,9 @@ def _request(options: argparse.Namespace, profiles: ProfileSet) -> RoutingReques
         weights=_weights(options),
         policy=options.policy,
         models=None if options.models is None else tuple(options.models.split(",")),
+        task=classify(prompt),
+        quality=quality.estimate(prompt) if quality else {},
+        quality_source=f"quality model {quality.version}" if quality else "",
     )
 
 

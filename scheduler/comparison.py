@@ -39,7 +39,7 @@ class Comparison:
             score=score,
             prediction=predict(contender),
             accuracy=self.accuracies[index],
-            accuracy_imputed=contender.profile.accuracy is None,
+            accuracy_imputed=contender.accuracy is None,
             stages={metric: columns.row(index) for metric, columns in self.stages.items()},
         )
 
@@ -92,7 +92,7 @@ def compare(
         predicted: One per contender, in the same order.
         temperature: Of the softmax stage.
     """
-    measured = [contender.profile.accuracy for contender in contenders]
+    measured = [contender.accuracy for contender in contenders]
     accuracies = [accuracy for accuracy in measured if accuracy is not None]
     if len(accuracies) < len(measured):
         known = len(accuracies)

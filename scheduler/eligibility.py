@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 from scheduler.errors import InvalidRequestError
 from scheduler.output_length import expected_output_tokens
-from scheduler.predictor import Contender, PredictedCosts
+from scheduler.predictor import Contender
 from scheduler.profiles import ModelProfile
 from scheduler.types import (
     ClusterState,
-    Constraints,
     Exclusion,
     ExclusionKind,
     ModelState,
@@ -73,24 +72,6 @@ def contend(request: RoutingRequest, model: ModelState, profile: ModelProfile) -
         ) from None
     output_tokens = expected_output_tokens(request, model, profile, input_tokens)
     return Contender(request, model, profile, input_tokens, output_tokens)
-
-
-def broken_constraints(
-    limits: Constraints, costs: PredictedCosts, accuracy: float | None
-) -> list[str]:
-    """The limits that a prediction breaks, in words; an accuracy never measured keeps none."""
-    broken = []
-    latency, energy, least = limits.max_latency_s, limits.max_energy_joules, limits.min_accuracy
-    if latency is not None and costs.runtime_s > latency:
-        broken.append(f"predicted {costs.runtime_s:.6g} s > max_latency_s {latency:.6g} s")
-    if energy is not None and costs.energy_joules > energy:
-        broken.append(f"predicted {costs.energy_joules:.6g} J > max_energy_joules {energy:.6g} J")
-    if least is not None:
-        if accuracy is None:
-            broken.append(f"unknown accuracy, min_accuracy is {least:.6g}")
-        elif accuracy < least:
-            broken.append(f"accuracy {accuracy:.6g} < min_accuracy {least:.6g}")
-    return broken
 
 
 def unknown_models(names: Iterable[str], state: ClusterState) -> str:

@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.comparison import RankedCandidates, compare
-from scheduler.eligibility import broken_constraints, contend, eligible_models, unknown_models
+from scheduler.eligibility import contend, eligible_models, unknown_models
 from scheduler.errors import InvalidPredictionError, InvalidRequestError, NoCandidateError
+from scheduler.limits import Breaking, broken_limits, effective_limits, next_best
 from scheduler.normalization import DEFAULT_TEMPERATURE
 from scheduler.policies import get_policy
+from scheduler.policies.constrained import ConstrainedPolicy
 from scheduler.predictor import Contender, PredictedCosts, predict_costs
 from scheduler.scoring import rank
 from scheduler.types import (
     Candidate,
     ClusterState,
-    Constraints,
     Decision,
     Exclusion,
     ExclusionKind,
+    LimitReport,
     RoutingRequest,
 )
 
 PINNED = "pinned"
 """The policy that decisions name where the request itself named the model."""
-
-_UNLIMITED = Constraints()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,11 @@ class Scheduler:
         """
         policy = get_policy(request.policy)
         eligible, excluded = eligible_models(request, state)
-        limits = request.constraints if request.constraints != _UNLIMITED else None
+        settings = state.limits if policy.name == ConstrainedPolicy.name else None
+        limits = effective_limits(request.constraints, settings)
         contenders: list[Contender] = []
         predicted: list[PredictedCosts] = []
+        breaking: list[Breaking] = []
         for contender in eligible:
             try:
                 costs = predict_costs(contender)
@@ -58,12 +60,20 @@ class Scheduler:
                 name, reason = contender.model.model, str(error)
                 excluded.append(Exclusion(name, ExclusionKind.INVALID_PREDICTION, reason))
                 continue
-            if limits and (broken := broken_constraints(limits, costs, contender.profile.accuracy)):
-                name, reason = contender.model.model, "; ".join(broken)
-                excluded.append(Exclusion(name, ExclusionKind.CONSTRAINT, reason))
+            if limits and (broken := broken_limits(limits, contender, costs)):
+                breaking.append(Breaking(contender, costs, broken))
                 continue
             contenders.append(contender)
             predicted.append(costs)
+        report = LimitReport(limits.confidence, met=True) if limits else None
+        if settings and limits and not contenders and (taken := next_best(breaking, settings)):
+            breaking.remove(taken)
+            contenders, predicted = [taken.contender], [taken.costs]
+            reasons = tuple(broken.reason for broken in taken.broken)
+            report = LimitReport(limits.confidence, False, settings.otherwise, reasons)
+        excluded += (
+            Exclusion(b.contender.model.model, ExclusionKind.CONSTRAINT, b.reason) for b in breaking
+        )
         if not contenders:
             raise NoCandidateError(tuple(excluded))
         comparison = compare(contenders, predicted, temperature=self.temperature)
@@ -77,6 +87,9 @@ class Scheduler:
             profile_version=state.profile_version,
             candidates=RankedCandidates(comparison, scores, order),
             excluded=tuple(excluded),
+            task=request.task,
+            quality_source=request.quality_source,
+            limits=report,
         )
 
     def pin(self, request: RoutingRequest, state: ClusterState, model: str) -> Decision:
@@ -118,4 +131,6 @@ class Scheduler:
             profile_version=state.profile_version,
             candidates=candidates,
             excluded=excluded,
+            task=request.task,
+            quality_source=request.quality_source,
         )

@@ -47,3 +47,7 @@ class InvalidPredictionError(SchedulerError):
 
 class ProfileError(SchedulerError):
     """A profile set cannot be read: broken JSON, a missing field, a newer schema, a wrong hash."""
+
+
+class QualityModelError(SchedulerError):
+    """A quality model cannot be read: something else, cut off, changed, or of a later schema."""

@@ -12,7 +12,14 @@ from scheduler.errors import InvalidPredictionError
 from scheduler.load import meet
 from scheduler.output_length import output_tokens_interval
 from scheduler.profiles import LinearModel, ModelProfile
-from scheduler.types import Correction, Interval, ModelState, Prediction, RoutingRequest
+from scheduler.types import (
+    Correction,
+    Interval,
+    ModelState,
+    Prediction,
+    QualityEstimate,
+    RoutingRequest,
+)
 
 # Of the half-width of an interval in log space, where a fit is used outside of what it has seen.
 LEAST_SPREAD_OUTSIDE = 0.1
@@ -29,6 +36,17 @@ class Contender:
     profile: ModelProfile
     input_tokens: int
     output_tokens: int
+
+    @property
+    def quality(self) -> QualityEstimate | None:
+        """What was estimated of the model's answer to this prompt."""
+        return self.request.quality.get(self.model.model)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The estimate for this prompt, else the model's mean, `None` where both are unknown."""
+        quality = self.quality
+        return self.profile.accuracy if quality is None else quality.accuracy
 
 
 @dataclass(slots=True)
@@ -80,6 +98,7 @@ def predict(contender: Contender) -> Prediction:
     concurrency, queued = meet(state)
     lengths = output_tokens_interval(contender.request, state, tin, tout)
     distance = _distance(profile, tin, tout, concurrency)
+    quality = contender.quality
 
     def interval(cost: float, model: LinearModel, correction: Correction) -> Interval:
         expected = model.predict(tin, tout, concurrency)
@@ -95,9 +114,11 @@ def predict(contender: Contender) -> Prediction:
         output_tokens_interval=lengths,
         runtime_s=runtime_s,
         energy_joules=energy_joules,
-        accuracy=profile.accuracy,
+        accuracy=contender.accuracy,
         runtime_interval_s=interval(runtime_s, profile.runtime, state.runtime_correction),
         energy_interval_joules=interval(energy_joules, profile.energy, state.energy_correction),
+        accuracy_interval=quality.interval if quality else None,
+        familiarity=quality.familiarity if quality else None,
         concurrency=concurrency,
         wait_s=runtime_s * queued / (queued + concurrency),
         runtime_factor=state.runtime_correction.factor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.types import Candidate, Decision, Interval, Metric, Stages
+from scheduler.types import Candidate, Decision, Interval, LimitReport, Metric, Stages
 
 STAGE_NAMES = {Metric.TIME: "runtime", Metric.ENERGY: "energy", Metric.ACCURACY: "accuracy"}
 """What users call the metrics where their stages stand; the weight of runtime is called `time`."""
@@ -20,6 +20,20 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "profile_version": decision.profile_version,
         "candidates": [_candidate(candidate) for candidate in decision.candidates],
         "excluded": [{"model": e.model, "reason": e.reason} for e in decision.excluded],
+        "task": decision.task,
+        "quality_source": decision.quality_source,
+        "limits": _limits(decision.limits),
+    }
+
+
+def _limits(report: LimitReport | None) -> dict[str, Any] | None:
+    if report is None:
+        return None
+    return {
+        "confidence": report.confidence,
+        "met": report.met,
+        "otherwise": report.otherwise,
+        "broken": list(report.broken),
     }
 
 
@@ -38,6 +52,10 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "energy_interval_joules": interval_list(prediction.energy_interval_joules),
         "accuracy": candidate.accuracy,
         "accuracy_imputed": candidate.accuracy_imputed,
+        "accuracy_interval": (
+            interval_list(prediction.accuracy_interval) if prediction.accuracy_interval else None
+        ),
+        "familiarity": prediction.familiarity,
         "concurrency": prediction.concurrency,
         "wait_s": prediction.wait_s,
         "runtime_factor": prediction.runtime_factor,

@@ -68,13 +68,19 @@ class Weights:
 class Constraints:
     """Hard limits; a model predicted to break one is no candidate. `None` means no limit.
 
+    Attributes:
+        confidence: How likely each limit has to be kept, by the intervals of the predictions;
+            `None` compares the predictions themselves.
+
     Raises:
-        InvalidRequestError: A limit is not a finite positive number, or an accuracy above 1.
+        InvalidRequestError: A limit is not a finite positive number, an accuracy above 1, or a
+            confidence that no interval can give.
     """
 
     max_latency_s: float | None = None
     max_energy_joules: float | None = None
     min_accuracy: float | None = None
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_latency_s", "max_energy_joules"):
@@ -87,6 +93,76 @@ class Constraints:
             raise InvalidRequestError(
                 "routing.constraints.min_accuracy", f"must be in 0..1, got {self.min_accuracy!r}"
             )
+        if self.confidence is not None and not 0.5 <= self.confidence <= 0.999:
+            raise InvalidRequestError(
+                "routing.constraints.confidence", f"must be in 0.5..0.999, got {self.confidence!r}"
+            )
+
+
+class Otherwise(StrEnum):
+    """What happens where no model keeps the limits."""
+
+    ERROR = "error"
+    BEST_EFFORT = "best_effort"
+    FIXED = "fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """How the policy `constrained` works where the request does not say.
+
+    Attributes:
+        confidence: As `Constraints.confidence`.
+        objective: The cost that is to be least among the models that keep the limits.
+        otherwise: `BEST_EFFORT` takes the model that misses the limits by least, `FIXED` takes
+            `model`, or the best effort where that cannot take the request.
+    """
+
+    confidence: float = 0.9
+    objective: Metric = Metric.ENERGY
+    otherwise: Otherwise = Otherwise.ERROR
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReport:
+    """How the limits of a request were kept.
+
+    Attributes:
+        confidence: That was asked for, `None` where predictions were compared as they are.
+        met: Whether the chosen model keeps them.
+        otherwise: What was done because no model does, `None` where one does.
+        broken: The limits that the chosen model breaks, in words.
+    """
+
+    confidence: float | None
+    met: bool
+    otherwise: Otherwise | None = None
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A central 90 % prediction interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class QualityEstimate:
+    """How likely one model is to answer one prompt right.
+
+    Attributes:
+        accuracy: Probability of a right answer.
+        interval: Where the share of right answers to prompts that are rated like this one lies.
+        familiarity: 1 where the prompt looks like those that were learnt from, 0 where it has
+            nothing of them and `accuracy` is the model's mean.
+    """
+
+    accuracy: float
+    interval: Interval
+    familiarity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +177,9 @@ class RoutingRequest:
         output_tokens: Generated tokens where they are known beforehand, else `None`.
         models: The only models to consider, `None` for all.
         task: Task class of the prompt, empty where none is known.
+        quality: What was estimated of this prompt, by model id; the profiles' accuracies stand in
+            for models that are not there.
+        quality_source: Names what estimated it, empty where nothing did.
         sequence: How many requests this router took before; drives `round_robin`.
     """
 
@@ -113,6 +192,8 @@ class RoutingRequest:
     models: tuple[str, ...] | None = None
     constraints: Constraints = field(default_factory=Constraints)
     task: str = ""
+    quality: Mapping[str, QualityEstimate] = field(default_factory=dict)
+    quality_source: str = ""
     sequence: int = 0
     estimated_inputs: frozenset[str] = frozenset()
 
@@ -177,20 +258,14 @@ class ClusterState:
         profile_version: Content hash of the profile set that the profiles come from.
         reference: Means and deviations for the policy `utility`, `None` where unknown.
         static_model: The model that the policy `static` always takes; the first one if `None`.
+        limits: Of the policy `constrained`.
     """
 
     models: tuple[ModelState, ...]
     profile_version: str
     reference: Reference | None = None
     static_model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A central 90 % prediction interval."""
-
-    low: float
-    high: float
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +280,9 @@ class Prediction:
         runtime_s: End-to-end seconds, `wait_s` included.
         energy_joules: Joules drawn for the request.
         accuracy: Probability of a right answer, `None` where unknown.
+        accuracy_interval: Of an estimate for this very prompt, else `None`.
+        familiarity: How much this prompt looks like those the estimate was learnt from, 0..1;
+            `None` without such an estimate.
         concurrency: Requests that will share a replica with it, itself included.
         wait_s: Seconds until the engine begins with it.
         runtime_factor: Correction that is in `runtime_s`.
@@ -220,6 +298,8 @@ class Prediction:
     accuracy: float | None
     runtime_interval_s: Interval
     energy_interval_joules: Interval
+    accuracy_interval: Interval | None = None
+    familiarity: float | None = None
     concurrency: float = 1.0
     wait_s: float = 0.0
     runtime_factor: float = 1.0
@@ -288,6 +368,9 @@ class Decision:
         weights: The request's, scaled to a sum of 1.
         candidates: Best first. Empty only where a pinned model has no usable prediction.
         excluded: Models that were left out.
+        task: Task class of the prompt, empty where none is known.
+        quality_source: What estimated the accuracies for this prompt, empty: the profiles did.
+        limits: How the request's limits were kept, `None` where it has none.
     """
 
     decision_id: str
@@ -297,6 +380,9 @@ class Decision:
     profile_version: str
     candidates: Sequence[Candidate]
     excluded: tuple[Exclusion, ...]
+    task: str = ""
+    quality_source: str = ""
+    limits: LimitReport | None = None
 
     @property
     def chosen(self) -> Candidate:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from scheduler.errors import UnknownPolicyError
 from scheduler.policies.base import Policy
+from scheduler.policies.constrained import ConstrainedPolicy
 from scheduler.policies.least_loaded import LeastLoadedPolicy
 from scheduler.policies.random import RandomPolicy
 from scheduler.policies.round_robin import RoundRobinPolicy
@@ -16,6 +17,7 @@ from scheduler.policies.weighted import WeightedPolicy
 _CLASSES: tuple[type[Policy], ...] = (
     WeightedPolicy,
     UtilityPolicy,
+    ConstrainedPolicy,
     StaticPolicy,
     RoundRobinPolicy,
     RandomPolicy,

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quality_examples import quality_model
 
 from cluster.record import RecordStatus
 from cluster.record_entries import Entry, Retention
 from cluster.store import TRIAL_LEASE_S, Snapshot, Store
 from cluster.telemetry import LoadSnapshot, ReplicaLoad
 from cluster.usage import Ledger, Period, Usage
-from scheduler.errors import ProfileError
+from scheduler.errors import ProfileError, QualityModelError
 from scheduler.learning import Learning, Lesson
 from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
 from scheduler.types import Outcome
@@ -215,3 +216,23 @@ def test_a_broken_file_of_what_keys_used_is_set_aside(store: Store) -> None:
         path.write_text(text)
         assert Store(store.data_dir()).spend({}) == {}
         assert path.with_suffix(".broken").read_text() == text
+
+
+def test_a_quality_model_survives_and_is_replaced(store: Store) -> None:
+    assert (store.quality_version(), store.quality()) == (None, None)
+    for usual in (0.5, 0.6):
+        model = quality_model(usual=usual)
+        assert store.publish_quality(model.to_bytes()) == model.version
+    again = Store(store.data_dir())
+    assert (again.quality_version(), again.quality()) == (model.version, model.to_bytes())
+
+
+def test_what_is_no_quality_model_changes_nothing(store: Store) -> None:
+    model = quality_model()
+    store.publish_quality(model.to_bytes())
+    with pytest.raises(QualityModelError):
+        store.publish_quality(model.to_bytes()[:-9])
+    assert store.quality_version() == model.version
+    file = Path(store.data_dir()) / "quality.model"
+    file.write_bytes(b"broken")
+    assert Store(store.data_dir()).quality_version() is None

@@ -23,13 +23,13 @@ from scheduler.types import (
 
 def decide(profiles: ProfileSet = PROFILES, **state: object) -> Decision:
     model = ModelState(FRUGAL, profile=profiles.find(FRUGAL), **state)  # type: ignore[arg-type]
-    request = RoutingRequest("d", {FRUGAL: 100}, output_tokens=10)
+    request = RoutingRequest("d", {FRUGAL: 100}, output_tokens=10, task="code")
     return Scheduler().pin(request, ClusterState((model,), "v"), FRUGAL)
 
 
 def parsed(known: bool) -> ParsedRequest:
     body = {"model": "auto", "prompt": "x", "max_tokens": 20, "ignore_eos": known}
-    return parse_request(json.dumps({**body, "routing": {"task": "code"}}).encode(), "completions")
+    return parse_request(json.dumps(body).encode(), "completions")
 
 
 def teach(decision: Decision, seen: Observation, *, known: bool = False) -> Lesson:
@@ -92,6 +92,8 @@ def test_lengths_are_learnt_unless_the_request_fixed_them() -> None:
 
 def test_without_a_prediction_only_the_length_is_learnt() -> None:
     unprofiled = Scheduler().pin(
-        RoutingRequest("d", {FRUGAL: 100}), ClusterState((ModelState(FRUGAL),), "v"), FRUGAL
+        RoutingRequest("d", {FRUGAL: 100}, task="code"),
+        ClusterState((ModelState(FRUGAL),), "v"),
+        FRUGAL,
     )
     assert teach(unprofiled, SEEN) == Lesson(None, FRUGAL, "code", 200, 20, True)

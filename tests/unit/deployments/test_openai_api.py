@@ -32,6 +32,7 @@ def test_a_plain_request_leaves_everything_to_the_configuration() -> None:
         choices=1,
         asked={},
         task="",
+        text="x" * 9,
         weights=None,
         policy=None,
         models=None,

@@ -24,7 +24,15 @@ def scores(decision: Decision) -> dict[str, float]:
 
 
 def test_every_policy_is_known_by_its_own_name() -> None:
-    names = ["weighted", "utility", "static", "round_robin", "random", "least_loaded"]
+    names = [
+        "weighted",
+        "utility",
+        "constrained",
+        "static",
+        "round_robin",
+        "random",
+        "least_loaded",
+    ]
     assert list(POLICIES) == names
     assert [get_policy(name).name for name in names] == names
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quality_examples import quality_model
 from scheduler_examples import REFERENCE, profile
 
 from scheduler.__main__ import main
@@ -173,3 +174,30 @@ def test_the_profiles_that_ship_answer_at_once() -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert len(json.loads(run.stdout)["candidates"]) == 3
     assert run.stderr == ""
+
+
+def test_a_quality_model_estimates_the_prompt(
+    saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "quality.model"
+    model = quality_model(models=("fast", "elsewhere"))
+    path.write_bytes(model.to_bytes())
+    options = ("--profiles", saved, "--quality", str(path))
+    data = as_json(capsys, "--prompt", "algebra", *options)
+    assert data["quality_source"] == f"quality model {model.version}"
+    rows = {row["model"]: row for row in data["candidates"]}
+    assert rows["fast"]["accuracy"] == pytest.approx(model.estimate("algebra")["fast"].accuracy)
+    assert rows["fast"]["familiarity"] == 1
+    # Without a text nothing is estimated but the mean.
+    counted = as_json(capsys, "--input_tokens", "5", *options)
+    assert {row["familiarity"] for row in counted["candidates"]} == {0, None}
+
+
+def test_a_quality_model_that_cannot_be_read(
+    saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "quality.model"
+    options = ("--prompt", "x", "--profiles", saved, "--quality", str(path))
+    assert "cannot read" in refused(capsys, *options)
+    path.write_bytes(b"something else\n")
+    assert "not a quality model" in refused(capsys, *options)

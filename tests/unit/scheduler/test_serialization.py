@@ -8,7 +8,14 @@ from scheduler_examples import THREE, cluster, constant, request
 
 from scheduler.engine import Scheduler
 from scheduler.serialization import decision_to_dict
-from scheduler.types import Correction, Metric, ModelState, Weights
+from scheduler.types import (
+    Correction,
+    Interval,
+    Metric,
+    ModelState,
+    QualityEstimate,
+    Weights,
+)
 
 
 def test_the_keys_of_the_contract() -> None:
@@ -26,6 +33,7 @@ def test_the_keys_of_the_contract() -> None:
 
     assert list(data) == [
         "decision_id", "model", "policy", "weights", "profile_version", "candidates", "excluded",
+        "task", "quality_source", "limits",
     ]  # fmt: skip
     assert data["model"] == data["candidates"][0]["model"] == decision.model
     assert data["weights"] == {"accuracy": 0.7, "energy": 0.2, "time": 0.1}
@@ -50,6 +58,8 @@ def test_the_keys_of_the_contract() -> None:
             ),
             "accuracy": candidate.accuracy,
             "accuracy_imputed": False,
+            "accuracy_interval": None,
+            "familiarity": None,
             "concurrency": prediction.concurrency,
             "wait_s": prediction.wait_s,
             "runtime_factor": prediction.runtime_factor,
@@ -80,3 +90,18 @@ def test_an_imputed_accuracy_says_so() -> None:
     state = cluster(constant("a", 1.0, 1.0, None), constant("b", 2.0, 2.0, 0.6))
     rows = decision_to_dict(Scheduler().decide(request(state), state))["candidates"]
     assert {r["model"]: r["accuracy_imputed"] for r in rows} == {"a": True, "b": False}
+
+
+def test_an_estimate_for_the_prompt_is_shown_with_its_source() -> None:
+    quality = {"fast": QualityEstimate(0.95, Interval(0.9, 0.97), familiarity=0.5)}
+    asked = request(THREE, task="code", quality=quality, quality_source="quality model v7")
+    data = decision_to_dict(Scheduler().decide(asked, THREE))
+    assert (data["task"], data["quality_source"]) == ("code", "quality model v7")
+    assert data["limits"] is None
+    rows = {row["model"]: row for row in data["candidates"]}
+    assert rows["fast"]["accuracy"] == 0.95
+    assert rows["fast"]["accuracy_interval"] == [0.9, 0.97]
+    assert rows["fast"]["familiarity"] == 0.5
+    # The others have what their profiles say.
+    assert rows["accurate"]["accuracy"] == 0.9
+    assert rows["accurate"]["accuracy_interval"] is None
