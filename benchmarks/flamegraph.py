@@ -100,7 +100,7 @@ class Profile:
 def _package(frame: str) -> str:
     """Of a frame `function (path:line)`."""
     path = frame.rpartition("(")[2]
-    return path.partition("/")[0].partition(".py")[0]
+    return path.partition("/")[0].partition(":")[0].removesuffix(".py")
 
 
 def main() -> int:

@@ -27,6 +27,7 @@ def test_recursion_counts_once_and_what_everything_runs_in_not_at_all() -> None:
 def test_by_package() -> None:
     assert PROFILE.packages == {"app": 60, "json": 30, "uvicorn": 10}
     assert Profile.from_raw("select (selectors.py:5) 2").packages == {"selectors": 2}
+    assert Profile.from_raw("__init__ (<string>:2) 3").packages == {"<string>": 3}
 
 
 def test_the_largest_shares_are_printed() -> None:
