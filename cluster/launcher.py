@@ -27,7 +27,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cluster.serve_api import Application, DashboardUnreachableError, ServeApi
+from cluster.serve_api import Application, DashboardUnreachableError, ServeApi, auth_headers
 from cluster.serve_flags import SERVE_FLAGS
 
 RAY_START_TIMEOUT_S = 120.0
@@ -98,6 +98,13 @@ def _handle_signals() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
+def _environment() -> dict[str, str]:
+    """Of Ray and of its jobs; the user's own wins."""
+    # A cluster asks for the token as soon as there is one; its clients have to be told to send it.
+    mode = {"RAY_AUTH_MODE": "token"} if auth_headers() else {}
+    return {**SERVE_FLAGS, **mode, **os.environ}
+
+
 @contextmanager
 def _ray_head(
     port: int, dashboard_port: int, more_options: Sequence[str]
@@ -121,7 +128,7 @@ def _ray_head(
         head = subprocess.Popen(
             command,
             # Jobs start `python` from this path: the one that has Ray.
-            env={**SERVE_FLAGS, **os.environ, "PATH": f"{BIN}:{os.environ.get('PATH', '')}"},
+            env=_environment() | {"PATH": f"{BIN}:{os.environ.get('PATH', '')}"},
             stdout=output,
             stderr=subprocess.STDOUT,
             # Ctrl-C is for us; Ray is stopped in order below.
@@ -233,7 +240,7 @@ def _profile(models: list[str], ray_port: int) -> None:
     command = [sys.executable, "-m", "profiling", "run", "--quick", "--brief", "--budget"]
     job = subprocess.Popen(
         [*command, str(QUICK_PROFILE_S), "--models", ",".join(models)],
-        env={**SERVE_FLAGS, **os.environ, "RAY_ADDRESS": f"127.0.0.1:{ray_port}"},
+        env=_environment() | {"RAY_ADDRESS": f"127.0.0.1:{ray_port}"},
         # Ctrl-C is for us: a second signal would interrupt the job's own end.
         start_new_session=True,
     )
