@@ -183,15 +183,20 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
     async def _rehearse(self) -> None:
         """Run the largest step that a prompt can ask for.
 
-        Unless one has been seen, a long prompt on a slow device would look like a hang.
+        Unless one has been seen, a long prompt on a slow device would look like a hang. Twice,
+        because the first one pays for what vLLM sets up lazily; with other tokens, because the
+        prefix cache would compute the second one.
         """
         scheduling = self._engine_client.vllm_config.scheduler_config
         length = min(scheduling.max_num_batched_tokens, self.max_model_len - 1)
-        prompt = {"prompt_token_ids": [number % self.vocab_size for number in range(length)]}
-        began = time.monotonic()
-        outputs = self._engine_client.generate(prompt, SamplingParams(max_tokens=1), "rehearsal")
-        async for _ in outputs:
-            self.liveness.longest_step_s = time.monotonic() - began
+        for turn in range(2):
+            tokens = [(number + turn) % self.vocab_size for number in range(length)]
+            began = time.monotonic()
+            outputs = self._engine_client.generate(
+                {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1), f"rehearsal-{turn}"
+            )
+            async for _ in outputs:
+                self.liveness.longest_step_s = time.monotonic() - began
 
     async def probe(self) -> None:
         """Come back when the engine core and every worker have answered, between two steps.
