@@ -252,7 +252,9 @@ def _add_router_replica(ours: Server, config: dict[str, Any]) -> None:
         api.deploy(config)
         while True:
             application = api.details().applications[router["name"]]
-            running = application.deployments["Router"].count("RUNNING")
+            # Serve forgets the deployments while it builds the application.
+            deployment = application.deployments.get("Router")
+            running = deployment.count("RUNNING") if deployment else 0
             if running == 2 and application.status == "RUNNING":
                 break
             if time.monotonic() > deadline:
