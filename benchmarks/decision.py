@@ -22,8 +22,9 @@ from scheduler.eligibility import eligible_models
 from scheduler.engine import Scheduler
 from scheduler.output_length import OutputLength, PromptEffect
 from scheduler.predictor import predict
+from scheduler.preferences import Weights
 from scheduler.profiles import LinearModel, ModelProfile
-from scheduler.types import ClusterState, Correction, ModelState, RoutingRequest, Weights
+from scheduler.types import ClusterState, Correction, ModelState, RoutingRequest
 
 COUNTS = (3, 10, 100)
 REPEATS = 3000

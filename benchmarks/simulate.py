@@ -33,8 +33,8 @@ from simulated_traffic import Trace, random_trace, read_trace
 
 from cluster.telemetry import REPORT_PERIOD_S
 from scheduler.errors import ProfileError
+from scheduler.preferences import Weights
 from scheduler.profiles import FORMS, LinearModel, ModelProfile, ProfileSet
-from scheduler.types import Weights
 
 BALANCED = Weights(1, 1, 1)
 TREND_PERIODS = 9

@@ -25,7 +25,7 @@ from profiling.figures.style import (
 if TYPE_CHECKING:
     from simulate import Result
 
-    from scheduler.types import Weights
+    from scheduler.preferences import Weights
 
 SHOWN_S = 8.0
 SERIES = {

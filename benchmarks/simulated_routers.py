@@ -19,8 +19,9 @@ from cluster.telemetry import REPORT_PERIOD_S, LoadSnapshot, LoadView, ReplicaLo
 from scheduler.engine import Scheduler
 from scheduler.output_length import OutputLength
 from scheduler.predictor import Contender, predict_costs
+from scheduler.preferences import Weights
 from scheduler.profiles import ModelProfile
-from scheduler.types import ClusterState, ModelState, RoutingRequest, Weights
+from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 TIME_ONLY = Weights(accuracy=0, energy=0, time=1)
 

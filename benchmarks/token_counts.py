@@ -25,11 +25,11 @@ from tokenizers import Tokenizer
 
 from deployments.build_once import build_once
 from deployments.embedded import cache_folder, packaged_gguf
-from deployments.model_tokenizer import ModelTokenizer
 from deployments.openai_api import parse_request
-from deployments.prompts import Prompt
-from deployments.token_counting import TokenCounter, TokenizerState
-from deployments.tokenizer_bundle import ChatFormat, TokenizerBundle
+from deployments.tokens.bundle import ChatFormat, TokenizerBundle
+from deployments.tokens.counting import TokenCounter, TokenizerState
+from deployments.tokens.model_tokenizer import ModelTokenizer
+from deployments.tokens.prompts import Prompt
 
 MODELS = ("smollm2-135m", "smollm2-135m-int8", "smollm2-135m-lite")
 SIZES = (300, 2000, 20_000, 190_000, 1_000_000)

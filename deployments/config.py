@@ -24,7 +24,7 @@ from cluster.record_entries import Retention
 from deployments.liveness import PATIENCE_S
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES
-from scheduler.types import LimitSettings, Metric, Otherwise, Weights
+from scheduler.preferences import LimitSettings, Metric, Otherwise, Weights
 
 
 class Strict(BaseModel):

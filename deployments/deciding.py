@@ -14,7 +14,7 @@ from deployments.openai_api import ApiError, ParsedRequest
 from deployments.profile_source import ProfileSource
 from deployments.quality_source import QualitySource
 from deployments.shared_state import SharedState
-from deployments.token_counting import TokenCount, TokenCounter
+from deployments.tokens.counting import TokenCount, TokenCounter
 from scheduler.engine import Scheduler
 from scheduler.tasks import classify
 from scheduler.types import ClusterState, Decision, Observation, RoutingRequest

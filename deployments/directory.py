@@ -17,7 +17,7 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from cluster.naming import model_deployment_name
 from cluster.telemetry import LoadView
-from deployments.link_client import LinkPool
+from deployments.links.client import LinkPool
 from deployments.shared_state import SharedState
 from scheduler.profiles import ProfileSet
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState

@@ -15,7 +15,7 @@ from ray.serve.exceptions import RayServeException
 
 from deployments.directory import ModelEntry
 from deployments.frames import Flag, Frame, ModelRequest, Reply, decode_observation
-from deployments.link_client import Link, LinkBrokenError, LinkPool
+from deployments.links.client import Link, LinkBrokenError, LinkPool
 from deployments.openai_api import ApiError
 from scheduler.types import Observation
 

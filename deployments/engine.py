@@ -32,10 +32,10 @@ from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from deployments.embedded import resolve_source
-from deployments.engine_tokenizer import export_tokenizer
 from deployments.frames import Endpoint, Flag, Frame
 from deployments.liveness import Liveness
-from deployments.tokenizer_bundle import TokenizerBundle
+from deployments.tokens.bundle import TokenizerBundle
+from deployments.tokens.engine_tokenizer import export_tokenizer
 from deployments.trail import StepFeed, Trail
 
 _trail: ContextVar[Trail | None] = ContextVar("trail", default=None)

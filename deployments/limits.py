@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from deployments.config import Limits
 from deployments.openai_api import ApiError, ParsedRequest
-from deployments.token_counting import TokenCount
+from deployments.tokens.counting import TokenCount
 
 
 def check_request(parsed: ParsedRequest, limits: Limits) -> None:

@@ -22,13 +22,13 @@ from cluster.device_meter import EnergyMeter, LocalMeter, SharedMeter, connect_d
 from cluster.telemetry import ReplicaLoad
 from deployments.engine import FrameEngine
 from deployments.frames import Flag, Frame, ModelRequest, Reply, encode_observation
-from deployments.link_protocol import links_allowed
-from deployments.link_server import LinkServer
+from deployments.links.protocol import links_allowed
+from deployments.links.server import LinkServer
 from deployments.liveness import PATIENCE_S, Watch
 from deployments.load_reports import LoadReporter
 from deployments.metering import ReplicaIdentity, RequestMeter, shares_devices
 from deployments.sampling import Sampling
-from deployments.tokenizer_bundle import TokenizerBundle, TokenizerOffer
+from deployments.tokens.bundle import TokenizerBundle, TokenizerOffer
 from deployments.trail import Trail
 
 
@@ -40,7 +40,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         watts_per_core: For the energy estimate where neither NVML nor RAPL can be read.
         hung_after_s: An engine that is silent for so long may be hung.
         engine_cls: The engine; `deployments.engine.FrameEngine` or a subclass.
-        links: Take requests over links too, see `deployments.link_server`.
+        links: Take requests over links too, see `deployments.links.server`.
     """
 
     engine: FrameEngine

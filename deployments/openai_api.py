@@ -15,7 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deployments.frames import Endpoint
-from deployments.prompts import (
+from deployments.tokens.prompts import (
     CHAT_MEMBERS,
     COMPLETION_MEMBERS,
     TOKENS_PER_MESSAGE,
@@ -24,7 +24,8 @@ from deployments.prompts import (
 )
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.policies import get_policy
-from scheduler.types import Constraints, ExclusionKind, Weights
+from scheduler.preferences import Constraints, Weights
+from scheduler.types import ExclusionKind
 
 DEFAULT_MAX_TOKENS = 16
 MAX_MESSAGE = 2_000

@@ -43,8 +43,8 @@ from deployments.probing import Prober
 from deployments.profile_source import ProfileSource
 from deployments.quality_source import QualitySource
 from deployments.shared_state import SharedState
-from deployments.token_counting import TokenCounter
-from deployments.tokenizer_source import TokenizerSource
+from deployments.tokens.counting import TokenCounter
+from deployments.tokens.source import TokenizerSource
 from scheduler.serialization import decision_to_dict
 
 logger = logging.getLogger("ray.serve")

@@ -35,8 +35,9 @@ from profiling.store import read_trials
 from profiling.told import Told, read_told
 from scheduler.engine import Scheduler
 from scheduler.errors import NoCandidateError, SchedulerError
+from scheduler.preferences import Weights
 from scheduler.profiles import ModelProfile, ProfileSet
-from scheduler.types import ClusterState, Decision, ModelState, RoutingRequest, Weights
+from scheduler.types import ClusterState, Decision, ModelState, RoutingRequest
 
 DEFAULT_PROMPT_TOKENS = 64
 UNKNOWN = "unknown"

@@ -19,13 +19,14 @@ from rich.console import Console
 from scheduler.engine import Scheduler
 from scheduler.errors import ProfileError, QualityModelError, SchedulerError
 from scheduler.policies import POLICIES
+from scheduler.preferences import Weights
 from scheduler.profiles import ProfileSet
 from scheduler.quality import QualityModel
 from scheduler.report import render_decision
 from scheduler.serialization import decision_to_dict
 from scheduler.tasks import classify
 from scheduler.tokens import estimate_tokens
-from scheduler.types import ClusterState, ModelState, RoutingRequest, Weights
+from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 
 class _Parser(argparse.ArgumentParser):

@@ -9,7 +9,8 @@ from typing import overload
 
 from scheduler.normalization import DEFAULT_TEMPERATURE, StageColumns, normalize_metric
 from scheduler.predictor import Contender, PredictedCosts, predict
-from scheduler.types import Candidate, Metric
+from scheduler.preferences import Metric
+from scheduler.types import Candidate
 
 UNKNOWN_ACCURACY = 0.5
 """Stands in where no candidate has an accuracy: all get the same, so that it decides nothing."""

@@ -8,13 +8,7 @@ from scheduler.errors import InvalidRequestError
 from scheduler.output_length import expected_output_tokens
 from scheduler.predictor import Contender
 from scheduler.profiles import ModelProfile
-from scheduler.types import (
-    ClusterState,
-    Exclusion,
-    ExclusionKind,
-    ModelState,
-    RoutingRequest,
-)
+from scheduler.types import ClusterState, Exclusion, ExclusionKind, ModelState, RoutingRequest
 
 
 def eligible_models(

@@ -13,6 +13,7 @@ from scheduler.normalization import DEFAULT_TEMPERATURE
 from scheduler.policies import get_policy
 from scheduler.policies.constrained import ConstrainedPolicy
 from scheduler.predictor import Contender, PredictedCosts, predict_costs
+from scheduler.preferences import LimitReport
 from scheduler.scoring import rank
 from scheduler.types import (
     Candidate,
@@ -20,7 +21,6 @@ from scheduler.types import (
     Decision,
     Exclusion,
     ExclusionKind,
-    LimitReport,
     RoutingRequest,
 )
 

@@ -10,7 +10,8 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from scheduler.predictor import Contender, PredictedCosts, predict
-from scheduler.types import Constraints, Interval, LimitSettings, Otherwise
+from scheduler.preferences import Constraints, LimitSettings, Otherwise
+from scheduler.types import Interval
 
 _END_OF_INTERVAL = NormalDist().inv_cdf(0.95)
 """Standard deviations from the middle to the end of a central 90 % interval."""

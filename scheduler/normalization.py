@@ -12,7 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.types import Metric, Stages
+from scheduler.preferences import Metric
+from scheduler.types import Stages
 
 DEFAULT_TEMPERATURE = 0.5
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from scheduler.errors import ProfileError
-from scheduler.types import Metric
+from scheduler.preferences import Metric
 
 SCHEMA_VERSION = 2
 

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.policies.weighted import WeightedPolicy
+from scheduler.preferences import Metric, Weights
 from scheduler.profiles import ProfileSet
-from scheduler.types import Candidate, Decision, Exclusion, Interval, Metric, Weights
+from scheduler.types import Candidate, Decision, Exclusion, Interval
 
 _COLUMNS = {Metric.TIME: "Runtime", Metric.ENERGY: "Energy", Metric.ACCURACY: "Accuracy"}
 

@@ -8,7 +8,7 @@ from operator import sub
 
 from scheduler.comparison import Comparison
 from scheduler.normalization import within_tolerance
-from scheduler.types import Metric, Weights
+from scheduler.preferences import Metric, Weights
 
 TIE = 1e-9
 """Scores that differ by no more than this are the same."""

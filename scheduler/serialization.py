@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.types import Candidate, Decision, Interval, LimitReport, Metric, Stages
+from scheduler.preferences import LimitReport, Metric
+from scheduler.types import Candidate, Decision, Interval, Stages
 
 STAGE_NAMES = {Metric.TIME: "runtime", Metric.ENERGY: "energy", Metric.ACCURACY: "accuracy"}
 """What users call the metrics where their stages stand; the weight of runtime is called `time`."""

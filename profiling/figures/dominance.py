@@ -16,7 +16,8 @@ from scipy.spatial import cKDTree
 
 from profiling.figures.style import INK, MUTED, ModelStyle, new_figure
 from scheduler.engine import Scheduler
-from scheduler.types import ClusterState, RoutingRequest, Weights
+from scheduler.preferences import Weights
+from scheduler.types import ClusterState, RoutingRequest
 
 RESOLUTION = 120  # cells along an edge: 14,400 decisions, about half a second
 LABEL_ROOM = 0.05  # a name is about half as high, in edges of the triangle

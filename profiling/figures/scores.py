@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from profiling.figures.style import MUTED, ModelStyle, new_figure
-from scheduler.types import Metric, Weights
+from scheduler.preferences import Metric, Weights
 
 LINES_UP_TO = 80  # above this many decisions, lines between them are a tangle
 WINDOWS = 40

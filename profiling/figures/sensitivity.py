@@ -13,7 +13,8 @@ from matplotlib.transforms import blended_transform_factory
 
 from profiling.figures.style import INK, MUTED, ModelStyle, new_figure
 from scheduler.engine import Scheduler
-from scheduler.types import ClusterState, Decision, Metric, RoutingRequest, Weights
+from scheduler.preferences import Metric, Weights
+from scheduler.types import ClusterState, Decision, RoutingRequest
 
 STEPS = 200
 NAMES = {Metric.ACCURACY: "accuracy", Metric.ENERGY: "energy", Metric.TIME: "runtime"}

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from scheduler.comparison import Comparison
 from scheduler.errors import InvalidRequestError
-from scheduler.types import ClusterState, Metric, RoutingRequest
+from scheduler.preferences import Metric
+from scheduler.types import ClusterState, RoutingRequest
 
 
 class UtilityPolicy:

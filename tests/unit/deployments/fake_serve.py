@@ -21,7 +21,7 @@ from cluster.naming import model_deployment_name
 from deployments.config import RouterArgs
 from deployments.frames import Flag, Frame, encode_observation
 from deployments.router import Router
-from deployments.tokenizer_bundle import TokenizerBundle
+from deployments.tokens.bundle import TokenizerBundle
 from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
 from scheduler.types import Observation
 

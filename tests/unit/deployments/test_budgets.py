@@ -13,7 +13,8 @@ from cluster.store import Store
 from deployments.budgets import Budgets
 from deployments.keys import ApiKey, hash_of
 from deployments.openai_api import ApiError
-from scheduler.types import Decision, Weights
+from scheduler.preferences import Weights
+from scheduler.types import Decision
 
 MONDAY = 4 * 86_400.0
 

@@ -14,7 +14,7 @@ from ray.exceptions import RayTaskError
 from deployments.directory import ModelEntry
 from deployments.dispatch import Dispatch, ModelBrokeError, refused
 from deployments.frames import ModelRequest
-from deployments.link_client import LinkPool
+from deployments.links.client import LinkPool
 from deployments.openai_api import ApiError
 
 

@@ -14,7 +14,7 @@ from ray.exceptions import ActorDiedError
 
 from cluster.telemetry import ReplicaLoad
 from deployments.frames import Flag, Frame, ModelRequest, Reply, encode_observation
-from deployments.link_server import LinkServer
+from deployments.links.server import LinkServer
 
 WORDS = ["one ", "two ", "three ", "four "]
 DIE = ActorDiedError()

@@ -9,7 +9,7 @@ from deployments.config import Limits
 from deployments.frames import Endpoint
 from deployments.limits import check_headers, check_input_tokens, check_request
 from deployments.openai_api import ApiError, ParsedRequest, parse_request
-from deployments.token_counting import TokenCount
+from deployments.tokens.counting import TokenCount
 
 LIMITS = Limits(prompt_tokens=10, max_tokens=100, n=2, prompts=3, stop=4)
 CHAT = {"messages": [{"role": "user", "content": "x"}]}

@@ -12,9 +12,10 @@ from deployments.openai_api import (
     from_scheduler,
     parse_request,
 )
-from deployments.prompts import TOKENS_PER_MESSAGE, Prompt
+from deployments.tokens.prompts import TOKENS_PER_MESSAGE, Prompt
 from scheduler.errors import InvalidRequestError, NoCandidateError
-from scheduler.types import Constraints, Exclusion, ExclusionKind, Weights
+from scheduler.preferences import Constraints, Weights
+from scheduler.types import Exclusion, ExclusionKind
 
 
 def parsed(endpoint: Endpoint | None = "completions", **body: Any) -> ParsedRequest:

@@ -13,8 +13,8 @@ from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, observation
 from small_tokenizer import bundle
 
 from deployments.frames import encode_observation
-from deployments.model_tokenizer import ModelTokenizer
-from deployments.prompts import Prompt
+from deployments.tokens.model_tokenizer import ModelTokenizer
+from deployments.tokens.prompts import Prompt
 
 PROMPT = "the lazy dog"
 TOKENS = ModelTokenizer(bundle()).count(Prompt({"prompt": PROMPT}, len(PROMPT)))

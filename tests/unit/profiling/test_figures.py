@@ -16,8 +16,9 @@ from profiling.figures.sensitivity import draw_sensitivity, sweep, with_weight
 from profiling.figures.style import COLORS, house_style, label_points, model_styles, new_figure
 from profiling.figures.tradeoffs import pareto_front
 from profiling.told import Told
+from scheduler.preferences import Metric, Weights
 from scheduler.profiles import LinearModel, ModelProfile
-from scheduler.types import ClusterState, Metric, ModelState, RoutingRequest, Weights
+from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 
 def test_pareto_front_by_hand() -> None:

@@ -10,9 +10,10 @@ from profiling.errors import InputError
 from profiling.plots import read_decisions
 from scheduler.engine import Scheduler
 from scheduler.errors import ProfileError
+from scheduler.preferences import Weights
 from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
 from scheduler.serialization import decision_to_dict
-from scheduler.types import ClusterState, Decision, ModelState, RoutingRequest, Weights
+from scheduler.types import ClusterState, Decision, ModelState, RoutingRequest
 
 SEED_DATA = Path(__file__).parents[4] / "shared" / "data" / "profiles_seed.csv.gz"
 PNG = b"\x89PNG"

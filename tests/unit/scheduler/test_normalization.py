@@ -18,7 +18,8 @@ from scheduler.normalization import (
     within_tolerance,
     zscore,
 )
-from scheduler.types import Metric, Stages
+from scheduler.preferences import Metric
+from scheduler.types import Stages
 
 ordinary = st.floats(1e-3, 1e6)
 any_cost = st.one_of(st.floats(0, 1.7e308), st.sampled_from([0.0, 5e-324, 1e-300, 1e300]))

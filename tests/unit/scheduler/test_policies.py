@@ -11,8 +11,9 @@ from scheduler_examples import REFERENCE, THREE, cluster, constant, request
 from scheduler.engine import Scheduler
 from scheduler.errors import InvalidRequestError, UnknownPolicyError
 from scheduler.policies import POLICIES, get_policy
+from scheduler.preferences import Weights
 from scheduler.profiles import Moments
-from scheduler.types import ClusterState, Decision, Weights
+from scheduler.types import ClusterState, Decision
 
 
 def decide(state: ClusterState = THREE, **settings: object) -> Decision:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scheduler_examples import REFERENCE, profile
 
 from scheduler.errors import ProfileError
+from scheduler.preferences import Metric
 from scheduler.profiles import FORMS, TERMS, LinearModel, ProfileSet
-from scheduler.types import Metric
 
 SET = ProfileSet(
     profiles=(profile("a", accuracy=None), profile("b", runtime=(0.1, 0.02, 1 / 3))),

@@ -10,15 +10,8 @@ from scheduler_examples import THREE, cluster, constant, profile, request
 from scheduler.engine import Scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.output_length import OutputLength
-from scheduler.types import (
-    ClusterState,
-    Constraints,
-    Decision,
-    ExclusionKind,
-    Metric,
-    ModelState,
-    Weights,
-)
+from scheduler.preferences import Constraints, Metric, Weights
+from scheduler.types import ClusterState, Decision, ExclusionKind, ModelState
 
 UNPROFILED = ModelState("new")
 

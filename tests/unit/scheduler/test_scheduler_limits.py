@@ -10,17 +10,9 @@ from scheduler.engine import Scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.limits import broken_limits, effective_limits
 from scheduler.predictor import predict, predict_costs
+from scheduler.preferences import Constraints, LimitSettings, Metric, Otherwise
 from scheduler.serialization import decision_to_dict
-from scheduler.types import (
-    ClusterState,
-    Constraints,
-    Decision,
-    Interval,
-    LimitSettings,
-    Metric,
-    Otherwise,
-    QualityEstimate,
-)
+from scheduler.types import ClusterState, Decision, Interval, QualityEstimate
 
 MODELS = (
     constant("accurate", 8.0, 300.0, 0.9),

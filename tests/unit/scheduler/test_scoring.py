@@ -8,8 +8,8 @@ from scheduler_examples import constant, contender
 from scheduler.comparison import Comparison, compare
 from scheduler.normalization import within_tolerance
 from scheduler.predictor import PredictedCosts
+from scheduler.preferences import Metric, Weights
 from scheduler.scoring import rank, weighted_scores
-from scheduler.types import Metric, Weights
 
 Row = tuple[float, float, float]  # runtime_s, energy_joules, accuracy
 

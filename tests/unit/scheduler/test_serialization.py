@@ -7,15 +7,9 @@ import pytest
 from scheduler_examples import THREE, cluster, constant, request
 
 from scheduler.engine import Scheduler
+from scheduler.preferences import Metric, Weights
 from scheduler.serialization import decision_to_dict
-from scheduler.types import (
-    Correction,
-    Interval,
-    Metric,
-    ModelState,
-    QualityEstimate,
-    Weights,
-)
+from scheduler.types import Correction, Interval, ModelState, QualityEstimate
 
 
 def test_the_keys_of_the_contract() -> None:

@@ -13,8 +13,8 @@ import uvloop
 
 from cluster.telemetry import LinkAddress, ReplicaLoad
 from deployments.frames import Flag, Frame, ModelRequest, Reply
-from deployments.link_client import Link, LinkBrokenError, LinkPool
-from deployments.link_server import LinkServer
+from deployments.links.client import Link, LinkBrokenError, LinkPool
+from deployments.links.server import LinkServer
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

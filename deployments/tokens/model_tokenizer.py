@@ -8,10 +8,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from deployments.chat_messages import UncountableError, conversation, tool_schemas
-from deployments.chat_template import ChatTemplate
-from deployments.prompts import Prompt
-from deployments.tokenizer_bundle import ChatFormat, TokenizerBundle
+from deployments.tokens.bundle import ChatFormat, TokenizerBundle
+from deployments.tokens.chat_messages import UncountableError, conversation, tool_schemas
+from deployments.tokens.chat_template import ChatTemplate
+from deployments.tokens.prompts import Prompt
 
 # A batch of one gains nothing from a pool of threads, and the pool would be as wide as the node.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

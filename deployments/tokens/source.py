@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable
 
 from deployments.directory import ModelEntry
-from deployments.model_tokenizer import ModelTokenizer
-from deployments.token_counting import TokenCounter, TokenizerState
-from deployments.tokenizer_bundle import TokenizerBundle
+from deployments.tokens.bundle import TokenizerBundle
+from deployments.tokens.counting import TokenCounter, TokenizerState
+from deployments.tokens.model_tokenizer import ModelTokenizer
 
 FETCH_TIMEOUT_S = 30.0
 RETRY_S = 30.0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployments.prompts import Prompt, utf8_bytes
+from deployments.tokens.prompts import Prompt, utf8_bytes
 
 
 def test_content_is_the_members_and_nothing_else() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from small_tokenizer import bundle
 
-from deployments.tokenizer_bundle import ChatFormat, TokenizerBundle, TokenizerOffer
+from deployments.tokens.bundle import ChatFormat, TokenizerBundle, TokenizerOffer
 
 
 def test_the_digest_names_everything_that_counts() -> None:

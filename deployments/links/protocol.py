@@ -1,7 +1,7 @@
 """What a router and a replica say to each other over a link, and how it becomes bytes.
 
 A link is one TCP connection that carries many calls side by side: MessagePack behind its length.
-Nothing here knows what a call is for; `link_server` and `link_client` are its two ends.
+Nothing here knows what a call is for; `server` and `client` are its two ends.
 """
 
 from __future__ import annotations

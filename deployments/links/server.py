@@ -14,7 +14,7 @@ import ray.util
 
 from cluster.telemetry import LinkAddress
 from deployments.frames import Frame, ModelRequest, Reply
-from deployments.link_protocol import (
+from deployments.links.protocol import (
     Answer,
     Call,
     Cancel,

@@ -18,7 +18,7 @@ from vllm.renderers.hf import (
 )
 from vllm.renderers.online_renderer import OnlineRenderer
 
-from deployments.tokenizer_bundle import ChatFormat, TokenizerBundle
+from deployments.tokens.bundle import ChatFormat, TokenizerBundle
 
 
 class NoBundleError(Exception):

@@ -1,7 +1,7 @@
 """The input tokens of a request for every model, counted here and not by asking the models.
 
 With each model's own tokenizer where a replica handed it over and the prompt is not too long, else
-by a learnt number of bytes to a token. Fetching tokenizers is `tokenizer_source`.
+by a learnt number of bytes to a token. Fetching tokenizers is `source`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from deployments.model_tokenizer import ModelTokenizer
-from deployments.prompts import Prompt
-from deployments.token_estimates import TokenEstimate
+from deployments.tokens.estimates import TokenEstimate
+from deployments.tokens.model_tokenizer import ModelTokenizer
+from deployments.tokens.prompts import Prompt
 
 INLINE_BYTES = 2048
 """Longer texts are counted in a thread; this many take the event loop about 0.8 ms."""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deployments.chat_template import Message, without_nulls
+from deployments.tokens.chat_template import Message, without_nulls
 
 
 class UncountableError(Exception):

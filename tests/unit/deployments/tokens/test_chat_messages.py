@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.chat_messages import UncountableError, conversation, tool_schemas
+from deployments.tokens.chat_messages import UncountableError, conversation, tool_schemas
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
 

@@ -9,10 +9,10 @@ from jinja2.exceptions import TemplateError
 from small_tokenizer import ENCODER, bundle
 from tokenizers import Tokenizer
 
-from deployments.chat_messages import UncountableError
-from deployments.model_tokenizer import ModelTokenizer
-from deployments.prompts import Prompt
-from deployments.tokenizer_bundle import ChatFormat
+from deployments.tokens.bundle import ChatFormat
+from deployments.tokens.chat_messages import UncountableError
+from deployments.tokens.model_tokenizer import ModelTokenizer
+from deployments.tokens.prompts import Prompt
 
 REFERENCE = Tokenizer.from_str(ENCODER)
 HELLO = {"messages": [{"role": "user", "content": "the fox"}]}

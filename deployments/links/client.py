@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import msgspec
 
 from cluster.telemetry import LinkAddress, ReplicaLoad
-from deployments.breaker import Breaker
 from deployments.frames import Frame, ModelRequest, Reply
-from deployments.link_protocol import (
+from deployments.links.breaker import Breaker
+from deployments.links.protocol import (
     Answer,
     Call,
     Cancel,

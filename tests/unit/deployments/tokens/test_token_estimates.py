@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.prompts import Prompt
-from deployments.token_estimates import TokenEstimate
+from deployments.tokens.estimates import TokenEstimate
+from deployments.tokens.prompts import Prompt
 
 
 def text(size: int) -> Prompt:

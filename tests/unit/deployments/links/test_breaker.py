@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.breaker import BREAKS_IN_A_ROW, LONGEST_PAUSE_S, Breaker
+from deployments.links.breaker import BREAKS_IN_A_ROW, LONGEST_PAUSE_S, Breaker
 
 
 class Clock:

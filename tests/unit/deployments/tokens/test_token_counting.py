@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from small_tokenizer import bundle
 
-from deployments.model_tokenizer import ModelTokenizer
-from deployments.prompts import Prompt
-from deployments.token_counting import (
+from deployments.tokens.counting import (
     CACHED_COUNTS,
     INLINE_BYTES,
     TokenCount,
     TokenCounter,
     TokenizerState,
 )
+from deployments.tokens.model_tokenizer import ModelTokenizer
+from deployments.tokens.prompts import Prompt
 
 EXACT_BYTES = 200_000
 LOADED = TokenizerState("d1", None)
@@ -78,7 +78,7 @@ def test_what_is_known_is_bounded(
     counter: TokenCounter, tokenizer: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert CACHED_COUNTS == 8192
-    monkeypatch.setattr("deployments.token_counting.CACHED_COUNTS", 2)
+    monkeypatch.setattr("deployments.tokens.counting.CACHED_COUNTS", 2)
     for word in ("one", "two", "one", "three", "one", "two"):
         count(counter, text(word), "a")
     # "two" was the least recently used when "three" came.

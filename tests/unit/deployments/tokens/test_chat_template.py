@@ -10,7 +10,7 @@ import pytest
 from jinja2.exceptions import SecurityError, TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from deployments.chat_template import ChatTemplate, without_nulls
+from deployments.tokens.chat_template import ChatTemplate, without_nulls
 
 MORE = {
     "generation": "{% for m in messages %}{% generation %}{% set x = m.content %}{{ x }}{% endgeneration %}{{ x }}{% endfor %}",

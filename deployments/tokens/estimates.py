@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from deployments.prompts import Prompt
+from deployments.tokens.prompts import Prompt
 from scheduler.tokens import BYTES_PER_TOKEN
 
 KEEP = 0.98
