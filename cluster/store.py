@@ -284,7 +284,7 @@ class Store:
         """Take in what a router's API keys used.
 
         Returns:
-            What the keys of all routers used in the present minute and day.
+            What the keys of all routers used in the present minute, hour and day.
         """
         sums = self._usage.spend(usage, time.time())
         now = time.monotonic()

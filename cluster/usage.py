@@ -1,4 +1,4 @@
-"""What API keys have used in this minute and on this day, added up over all routers."""
+"""What API keys have used in this minute, this hour and on this day, over all routers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 MINUTE_S = 60
+HOUR_S = 3_600
 DAY_S = 86_400
-PERIODS_S = {"minute": MINUTE_S, "day": DAY_S}
+PERIODS_S = {"minute": MINUTE_S, "hour": HOUR_S, "day": DAY_S}
 """Periods begin at multiples of their length in Unix time: days are UTC's."""
 
 
@@ -29,10 +30,10 @@ class Usage(NamedTuple):
 
 
 class Period(NamedTuple):
-    """One minute or one day.
+    """One minute, hour or day.
 
     Attributes:
-        name: `minute` or `day`.
+        name: One of `PERIODS_S`.
         number: How many of them there were since 1970.
     """
 
@@ -63,7 +64,7 @@ def add(ledger: Ledger, more: Mapping[Period, Mapping[str, Usage]]) -> None:
 
 @dataclass(slots=True)
 class UsageBoard:
-    """The sums, of the present minute and day only."""
+    """The sums, of the present minute, hour and day only."""
 
     ledger: Ledger = field(default_factory=dict)
 

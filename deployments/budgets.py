@@ -1,4 +1,4 @@
-"""What every API key may use in a minute and on a day, over all routers.
+"""What every API key may use in a minute, in an hour and on a day, over all routers.
 
 A router decides by the sums that the store knew a second ago and by what it has done itself since;
 a request never waits for the store. Tokens and joules are known when an answer ends. So a budget
@@ -16,12 +16,9 @@ from typing import Any, NamedTuple
 
 from cluster.store import STORE_TIMEOUT_S
 from cluster.usage import PERIODS_S, Ledger, Period, Usage, add
-from deployments.keys import ApiKey
+from deployments.keys import BUDGETS, ApiKey
 from deployments.openai_api import ApiError
 from scheduler.types import Decision, Observation
-
-_BUDGETS = tuple((name, *name.split("_per_")) for name in ApiKey.model_fields if "_per_" in name)
-"""Field of a key, what it bounds, and the period."""
 
 
 class Budgets:
@@ -49,10 +46,12 @@ class Budgets:
         """
         now = self._clock()
         waits = {}
-        for field, what, period_name in _BUDGETS:
+        for field, what, period_name in BUDGETS:
             limit = getattr(key, field)
+            if limit is None:
+                continue
             period = Period.at(period_name, now)
-            if limit is not None and self._used(key.name, period, what) >= limit:
+            if self._used(key.name, period, what) >= limit:
                 waits[period.left_s(now)] = f"{field} of {limit:g}"
         if waits:
             # The last one that begins anew decides.

@@ -31,10 +31,18 @@ class ApiKey(Strict):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Hash of the key.")
     admin: bool = Field(default=False, description="May read the decisions of everybody.")
     requests_per_minute: PositiveInt | None = None
+    requests_per_hour: PositiveInt | None = None
+    requests_per_day: PositiveInt | None = None
     tokens_per_minute: PositiveInt | None = None
+    tokens_per_hour: PositiveInt | None = None
     tokens_per_day: PositiveInt | None = None
     joules_per_minute: PositiveFloat | None = None
+    joules_per_hour: PositiveFloat | None = None
     joules_per_day: PositiveFloat | None = None
+
+
+BUDGETS = tuple((name, *name.split("_per_")) for name in ApiKey.model_fields if "_per_" in name)
+"""Field of a key, what it bounds, and the period."""
 
 
 _FILE = TypeAdapter(tuple[ApiKey, ...])
@@ -107,10 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     new = commands.add_parser("new", help="print a new key, and its line for the file of keys")
     new.add_argument("--name", required=True, help="whose it is")
     new.add_argument("--admin", action="store_true", help="may read everybody's decisions")
-    for name in ("requests_per_minute", "tokens_per_minute", "tokens_per_day"):
-        new.add_argument(f"--{name}", f"--{name.replace('_', '-')}", type=int, metavar="N")
-    for name in ("joules_per_minute", "joules_per_day"):
-        new.add_argument(f"--{name}", f"--{name.replace('_', '-')}", type=float, metavar="J")
+    for name, what, _ in BUDGETS:
+        kind, letter = (float, "J") if what == "joules" else (int, "N")
+        new.add_argument(f"--{name}", f"--{name.replace('_', '-')}", type=kind, metavar=letter)
     options = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
     secret = KEY_PREFIX + secrets.token_urlsafe(32)
     try:

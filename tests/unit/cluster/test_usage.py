@@ -6,15 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.usage import Ledger, Period, Usage, UsageBoard, add
+from cluster.usage import PERIODS_S, Ledger, Period, Usage, UsageBoard, add
 
 DAY = Period("day", 4)
 MINUTE = Period("minute", 5760)
+HOUR = Period("hour", 96)
 NOW = 4 * 86_400 + 5.0
 
 
-def test_periods_begin_at_whole_minutes_and_days_of_utc() -> None:
-    assert [Period.at(name, NOW) for name in ("minute", "day")] == [MINUTE, DAY]
+def test_periods_begin_at_whole_minutes_hours_and_days_of_utc() -> None:
+    assert [Period.at(name, NOW) for name in PERIODS_S] == [MINUTE, HOUR, DAY]
     assert (MINUTE.left_s(NOW), DAY.left_s(NOW)) == (55, 86_395)
     assert Period.at("minute", NOW + 55) == Period("minute", 5761)
 

@@ -54,9 +54,14 @@ def refusal(budgets: Budgets, of: ApiKey) -> ApiError | None:
     ("budget", "tokens", "joules", "wait_s"),
     [
         ({"tokens_per_minute": 100}, 100, 0.0, 60),
+        ({"tokens_per_hour": 100}, 100, 0.0, 3_600),
         ({"tokens_per_day": 100}, 100, 0.0, 86_400),
         ({"joules_per_minute": 2.5}, 0, 2.5, 60),
+        ({"joules_per_hour": 2.5}, 0, 2.5, 3_600),
         ({"joules_per_day": 2.5}, 0, 2.5, 86_400),
+        ({"joules_per_minute": 2.5, "joules_per_hour": 2.5}, 0, 2.5, 3_600),
+        ({"requests_per_hour": 1}, 0, 0.0, 3_600),
+        ({"requests_per_day": 1}, 0, 0.0, 86_400),
         ({"tokens_per_minute": 100, "joules_per_day": 2.5}, 100, 2.5, 86_400),
     ],
 )
