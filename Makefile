@@ -24,7 +24,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # Three processes for each engine import vLLM: without bytecode that takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install serve test check bench bench-routing clean
+.PHONY: install serve test check docs bench bench-routing clean
 
 install: $(VENV)/installed
 
@@ -47,6 +47,11 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir .cache/docs
+
+# Every page by itself, at http://127.0.0.1:8001, built again at each change.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
 bench: install
 	$(BIN)/python benchmarks/decision.py

@@ -1,0 +1,81 @@
+"""The reference leaves nothing out that the program takes."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from documents import ROOT
+from pydantic import BaseModel
+
+import cluster.__main__
+import deployments.embedded
+import deployments.keys
+import profiling.__main__
+import scheduler.__main__
+from deployments import config
+from deployments.openai_api import RoutingFields
+from profiling.__main__ import COMMANDS
+
+REFERENCE = ROOT / "docs" / "reference"
+PROGRAMS: list[tuple[Callable[..., int], list[str]]] = [
+    (scheduler.__main__.main, []),
+    (cluster.__main__.main, []),
+    (deployments.keys.main, []),
+    (deployments.embedded.main, []),
+    *((profiling.__main__.main, [name]) for name in COMMANDS),
+]
+
+
+@pytest.mark.parametrize(("main", "command"), PROGRAMS)
+def test_the_command_line_is_described(
+    main: Callable[..., int], command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[str, ...]] = []
+    add = argparse._ActionsContainer.add_argument
+
+    def remember(container: Any, *options: str, **settings: Any) -> Any:
+        if options[0].startswith("--"):
+            taken.append(options)
+        return add(container, *options, **settings)
+
+    monkeypatch.setattr(argparse._ActionsContainer, "add_argument", remember)
+    monkeypatch.setattr(sys, "argv", ["program", *command, "--help"])
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    text = (REFERENCE / "cli.md").read_text()
+    described = set(re.findall(r"--[a-z][a-z_-]*", text))
+    assert [names for names in taken if not described & set(names)] == []
+
+
+def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _models(kind)
+
+
+@pytest.mark.parametrize("model", [config.RouterArgs, config.RouterConfig, config.ModelArgs])
+def test_the_yaml_is_described(model: type[BaseModel]) -> None:
+    text = (REFERENCE / "configuration.md").read_text()
+    described = set(re.findall(r"[a-z][a-z0-9_]*", text))
+    fields = {name for each in _models(model) for name in each.model_fields}
+    assert fields - described == set()
+
+
+def test_the_routing_object_is_described() -> None:
+    text = (REFERENCE / "http.md").read_text()
+    described = set(re.findall(r"^\| `([a-z_]+)`", text, re.MULTILINE))
+    assert set(RoutingFields.model_fields) - described == set()
+
+
+def test_every_page_has_its_place() -> None:
+    """mkdocs tells of pages that are missing in its menu only when it is run."""
+    menu = (ROOT / "mkdocs.yml").read_text()
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if f": {page}\n" not in menu} == set()
