@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scheduler.asides import BanditReport
 from scheduler.comparison import RankedCandidates, compare
 from scheduler.eligibility import contend, eligible_models, unknown_models
 from scheduler.errors import InvalidPredictionError, InvalidRequestError, NoCandidateError
 from scheduler.limits import Breaking, broken_limits, effective_limits, next_best
 from scheduler.normalization import DEFAULT_TEMPERATURE
-from scheduler.policies import get_policy
+from scheduler.policies import bandit, get_policy
 from scheduler.policies.constrained import ConstrainedPolicy
 from scheduler.predictor import Contender, PredictedCosts, predict_costs
 from scheduler.preferences import LimitReport
@@ -90,6 +91,11 @@ class Scheduler:
             task=request.task,
             quality_source=request.quality_source,
             limits=report,
+            bandit=(
+                bandit.report(request, state, comparison, scores, order[0])
+                if request.context
+                else None
+            ),
         )
 
     def pin(self, request: RoutingRequest, state: ClusterState, model: str) -> Decision:
@@ -113,6 +119,7 @@ class Scheduler:
             exclusion = Exclusion(model, ExclusionKind.UNAVAILABLE, pinned.unavailable)
             raise NoCandidateError((exclusion,))
         candidates: Sequence[Candidate] = ()
+        learnt: BanditReport | None = None
         excluded: tuple[Exclusion, ...] = ()
         if pinned.profile is not None:
             contender = contend(request, pinned, pinned.profile)
@@ -123,6 +130,8 @@ class Scheduler:
             else:
                 comparison = compare([contender], [costs], temperature=self.temperature)
                 candidates = RankedCandidates(comparison, scores=[0.0], order=[0])
+                if request.context:
+                    learnt = bandit.report(request, state, comparison, [0.0], 0)
         return Decision(
             decision_id=request.decision_id,
             model=model,
@@ -133,4 +142,5 @@ class Scheduler:
             excluded=excluded,
             task=request.task,
             quality_source=request.quality_source,
+            bandit=learnt,
         )

@@ -51,3 +51,7 @@ class ProfileError(SchedulerError):
 
 class QualityModelError(SchedulerError):
     """A quality model cannot be read: something else, cut off, changed, or of a later schema."""
+
+
+class LearningError(SchedulerError):
+    """What feedback taught, or is to teach, is not usable."""

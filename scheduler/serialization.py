@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from scheduler.asides import BanditReport, ShadowChoice
 from scheduler.preferences import LimitReport, Metric
 from scheduler.types import Candidate, Decision, Interval, Stages
 
@@ -24,7 +25,27 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "task": decision.task,
         "quality_source": decision.quality_source,
         "limits": _limits(decision.limits),
+        "canary": decision.canary,
+        "bandit": _bandit(decision.bandit),
+        "shadow": _shadow(decision.shadow),
     }
+
+
+def _bandit(report: BanditReport | None) -> dict[str, Any] | None:
+    if report is None:
+        return None
+    return {
+        "context": report.context,
+        "expected_reward": report.expected_reward,
+        "best": report.best,
+        "explored": report.explored,
+    }
+
+
+def _shadow(choice: ShadowChoice | None) -> dict[str, Any] | None:
+    if choice is None:
+        return None
+    return {"policy": choice.policy, "model": choice.model, "reason": choice.reason}
 
 
 def _limits(report: LimitReport | None) -> dict[str, Any] | None:

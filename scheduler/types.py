@@ -19,6 +19,8 @@ from scheduler.preferences import (
 )
 
 if TYPE_CHECKING:
+    from scheduler.asides import BanditReport, ShadowChoice
+    from scheduler.bandit import Bandit
     from scheduler.output_length import OutputLength
     from scheduler.profiles import ModelProfile, Reference
 
@@ -63,6 +65,7 @@ class RoutingRequest:
             for models that are not there.
         quality_source: Names what estimated it, empty where nothing did.
         sequence: How many requests this router took before; drives `round_robin`.
+        context: What feedback is learnt by, empty where nothing is to be learnt.
     """
 
     decision_id: str
@@ -78,6 +81,7 @@ class RoutingRequest:
     quality_source: str = ""
     sequence: int = 0
     estimated_inputs: frozenset[str] = frozenset()
+    context: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,8 @@ class ClusterState:
         reference: Means and deviations for the policy `utility`, `None` where unknown.
         static_model: The model that the policy `static` always takes; the first one if `None`.
         limits: Of the policy `constrained`.
+        bandit: What feedback taught, for the policy `bandit`; `None` where nobody asks it.
+        may_explore: Whether `bandit` may choose what is not the best as far as is known.
     """
 
     models: tuple[ModelState, ...]
@@ -148,6 +154,8 @@ class ClusterState:
     reference: Reference | None = None
     static_model: str | None = None
     limits: LimitSettings = field(default_factory=LimitSettings)
+    bandit: Bandit | None = None
+    may_explore: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +261,9 @@ class Decision:
         task: Task class of the prompt, empty where none is known.
         quality_source: What estimated the accuracies for this prompt, empty: the profiles did.
         limits: How the request's limits were kept, `None` where it has none.
+        bandit: What feedback can teach by, `None` where nothing is to be learnt.
+        shadow: The choice of a policy beside it, `None` where there is none.
+        canary: `policy` is the one that a share of the traffic is for.
     """
 
     decision_id: str
@@ -265,6 +276,9 @@ class Decision:
     task: str = ""
     quality_source: str = ""
     limits: LimitReport | None = None
+    bandit: BanditReport | None = None
+    shadow: ShadowChoice | None = None
+    canary: bool = False
 
     @property
     def chosen(self) -> Candidate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from scheduler.errors import UnknownPolicyError
+from scheduler.policies.bandit import BanditPolicy
 from scheduler.policies.base import Policy
 from scheduler.policies.constrained import ConstrainedPolicy
 from scheduler.policies.least_loaded import LeastLoadedPolicy
@@ -18,6 +19,7 @@ _CLASSES: tuple[type[Policy], ...] = (
     WeightedPolicy,
     UtilityPolicy,
     ConstrainedPolicy,
+    BanditPolicy,
     StaticPolicy,
     RoundRobinPolicy,
     RandomPolicy,

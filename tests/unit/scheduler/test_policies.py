@@ -29,6 +29,7 @@ def test_every_policy_is_known_by_its_own_name() -> None:
         "weighted",
         "utility",
         "constrained",
+        "bandit",
         "static",
         "round_robin",
         "random",
