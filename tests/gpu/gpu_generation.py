@@ -1,8 +1,9 @@
 """A random 7B model that generates exact numbers of tokens, and what that costs as trials.
 
 The shape is Mistral-7B's; nothing is downloaded and the text is noise. What it costs does not
-depend on what the weights say. The loop is transformers' eager forward, not a serving engine: its
-steps are longer (Python launches hundreds of kernels in each) and its cache is copied as it grows.
+depend on what the weights say. On CUDA the passes are replayed as graphs, as serving engines do it,
+so that the device is timed and not the host. It is no serving engine otherwise: batches are static,
+and a step attends to room for the whole answer from the first.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
+from gpu_decoder import Decoder
 from gpu_metering import metered
-from transformers import DynamicCache, MistralConfig, MistralForCausalLM
+from transformers import MistralConfig, MistralForCausalLM
 
 from cluster.counters import EnergyCounter
 from profiling.store import Trial
@@ -28,7 +32,7 @@ CACHE_BYTES_PER_TOKEN = 2 * 2 * 32 * 8 * 128
 # activation makes of one of them, 14,336 numbers each, beside the hidden states in float32.
 ACTIVATION_BYTES_PER_TOKEN = 2 * 4 * 14_336 + 4 * 4 * 4096
 MODEL_BYTES = 2 * 7_241_732_096
-SPARE_BYTES = 1 << 30
+SPARE_BYTES = 3 << 29
 
 
 def shape_7b() -> MistralConfig:
@@ -56,31 +60,69 @@ def random_model(config: MistralConfig, device: torch.device) -> MistralForCausa
     return model.eval()
 
 
-@torch.inference_mode()
-def generate(model: MistralForCausalLM, prompts: torch.Tensor, output_tokens: int) -> torch.Tensor:
-    """Greedy decoding of a batch with a cache; returns when the device is done.
+class Generation:
+    """Greedy decoding of one batch, as often as wanted.
 
     The pass over the prompts gives the first token, every further pass one more. No token ends a
     sequence: the count is exact.
-
-    Args:
-        prompts: Token ids, batch x input tokens.
-        output_tokens: 1 or more.
-
-    Returns:
-        Token ids, batch x output tokens.
     """
-    cache = DynamicCache(config=model.config)
-    tokens, generated = prompts, []
-    for _ in range(output_tokens):
-        logits = model(
-            input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1
-        ).logits
-        tokens = logits[:, -1].argmax(dim=-1, keepdim=True)
-        generated.append(tokens)
-    if prompts.is_cuda:
-        torch.cuda.synchronize(prompts.device)
-    return torch.cat(generated, dim=1)
+
+    def __init__(
+        self, model: MistralForCausalLM, prompts: torch.Tensor, output_tokens: int
+    ) -> None:
+        """Make room, and capture the passes where there is CUDA.
+
+        Args:
+            prompts: Token ids, batch x input tokens.
+            output_tokens: 1 or more.
+        """
+        self._decoder = Decoder(model, prompts, output_tokens)
+        self._generated = self._decoder.tokens[:, prompts.shape[1] :][:, :output_tokens]
+        self._prefill = _captured(self._decoder.prefill, prompts.device)
+        # Without a second token there need not be a slot that the pass could write to.
+        self._steps = output_tokens - 1
+        if self._steps:
+            self._decode = _captured(self._decoder.decode, prompts.device)
+        # The first replay brings a graph to the device.
+        self._play(min(1, self._steps))
+
+    def run(self) -> torch.Tensor:
+        """Generate everything anew; returns when the device is done.
+
+        Returns:
+            Token ids, batch x output tokens; the next run overwrites them.
+        """
+        self._play(self._steps)
+        return self._generated
+
+    def _play(self, steps: int) -> None:
+        self._prefill()
+        for _ in range(steps):
+            self._decode()
+        if self._generated.is_cuda:
+            torch.cuda.synchronize(self._generated.device)
+
+
+def _captured(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """What replays the work's kernels as one CUDA graph; the work itself on a CPU."""
+    if device.type != "cuda":
+        return work
+    current, aside = torch.cuda.current_stream(device), _side_stream(device)
+    # Libraries choose kernels and take memory at the first call, which a capture does not allow.
+    aside.wait_stream(current)
+    with torch.cuda.stream(aside):
+        work()
+    current.wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=aside):
+        work()
+    return graph.replay
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    # One for all: what cuBLAS keeps for a stream, it keeps for good.
+    return torch.cuda.Stream(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +195,10 @@ def measure(
         (configuration.batch, configuration.input_tokens),
         device=model.device,
     )
-    # What a shape costs once (memory, choice of kernels) belongs to no request.
-    generate(model, prompts, min(2, configuration.output_tokens))
+    # What a shape costs once (memory, capture) belongs to no request.
+    generation = Generation(model, prompts, configuration.output_tokens)
     started_at = time.time()
-    result = metered(
-        counter, lambda: generate(model, prompts, configuration.output_tokens), at_least_s
-    )
+    result = metered(counter, generation.run, at_least_s)
     joules = result.joules - idle_watts * result.window_s
     return Trial(
         run_id="gpu",

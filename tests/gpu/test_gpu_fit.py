@@ -1,12 +1,13 @@
 """What the fit makes of a 7B-shaped model's generations over a wide grid.
 
-One pass over 60 random configurations, then repeats in another order as long as there is time:
-some six minutes on an H100.
+One pass over 60 random configurations, then repeats in another order, for as long as
+GPU_MEASURING_S in the environment says: 330 s if it is not set.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -46,8 +47,8 @@ pytestmark = [
 LEAST_TOKENS = 2 * (INPUT_TOKENS[1] + OUTPUT_TOKENS[1])
 CONFIGURATIONS = 60
 ENOUGH_CONFIGURATIONS = 40
-MEASURING_S = 330.0
-AT_LEAST_S = 1.5
+MEASURING_S = float(os.environ.get("GPU_MEASURING_S", "330"))
+AT_LEAST_S = 0.8
 WARM_UP_S = 5.0
 IDLE_S = 6.0
 
@@ -105,12 +106,12 @@ def test_the_fit_predicts_generations_that_it_did_not_see(
             **{name: value for report in reports.values() for name, value in _table(report)},
         },
     )
-    for report in reports.values():
+    for target, report in reports.items():
         chosen = report.chosen.model
         assert chosen.heldout_mape is not None
-        assert chosen.heldout_mape <= HELD_OUT_ERROR, report.target
+        assert chosen.heldout_mape <= HELD_OUT_ERROR, target
         assert chosen.r2 is not None
-        assert chosen.r2 >= LEAST_R2, report.target
+        assert chosen.r2 >= LEAST_R2, target
 
 
 def _run(
@@ -129,16 +130,17 @@ def _run(
             break
         # The pieces that one shape leaves behind do not fit the next.
         torch.cuda.empty_cache()
-        trials.append(
-            measure(
-                model,
-                configuration,
-                counter,
-                idle_watts=idle,
-                at_least_s=AT_LEAST_S,
-                accelerator=accelerator,
-            )
+        trial = measure(
+            model,
+            configuration,
+            counter,
+            idle_watts=idle,
+            at_least_s=AT_LEAST_S,
+            accelerator=accelerator,
         )
+        # What was measured is known even if the rest fails.
+        print(f"{configuration}: {trial.runtime_s:.5g} s, {trial.energy_joules:.5g} J")
+        trials.append(trial)
     return trials
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from gpu_decoder import CHUNK, Decoder
 from gpu_generation import (
     BATCHES,
     MODEL_BYTES,
     Configuration,
+    Generation,
     bytes_needed,
     draw_configurations,
-    generate,
     measure,
     most_tokens,
     random_model,
@@ -44,6 +45,8 @@ TINY = MistralConfig(
     num_key_value_heads=2,
     max_position_embeddings=128,
     sliding_window=None,
+    # Large enough that attention is not nearly uniform, whatever the positions.
+    initializer_range=0.1,
 )
 
 
@@ -208,32 +211,53 @@ def test_the_shape_is_7b() -> None:
     assert 2 * sum(p.numel() for p in model.parameters()) == MODEL_BYTES
 
 
-def test_generation_is_greedy_and_counts_exactly(tiny: MistralForCausalLM) -> None:
-    assert next(tiny.parameters()).dtype == torch.bfloat16
-    prompts = torch.randint(TINY.vocab_size, (3, 9), generator=torch.Generator().manual_seed(1))
-    tokens = generate(tiny, prompts, 5)
-    assert tokens.shape == (3, 5)
-    assert generate(tiny, prompts, 1).tolist() == tokens[:, :1].tolist()
-    # The same without a cache, as far as bf16 lets the passes agree: the first token always.
-    with torch.inference_mode():
-        logits = tiny(input_ids=prompts).logits[:, -1]
-    assert torch.equal(logits.argmax(-1), tokens[:, 0])
+@pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def exact(request: pytest.FixtureRequest) -> MistralForCausalLM:
+    """In float32, where two ways to the same logits can be compared."""
+    device = torch.device(request.param)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    return random_model(TINY, device).float()
+
+
+# The last answer crosses from one chunk of the cache to the next.
+@pytest.mark.parametrize(("input_tokens", "output_tokens"), [(9, 1), (9, 5), (CHUNK - 3, 7)])
+@torch.no_grad()
+def test_the_decoder_is_the_one_of_transformers(
+    exact: MistralForCausalLM, input_tokens: int, output_tokens: int
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    prompts = torch.randint(TINY.vocab_size, (3, input_tokens), generator=generator)
+    prompts = prompts.to(exact.device)
+    decoder = Decoder(exact, prompts, output_tokens)
+
+    logits = [decoder.prefill()] + [decoder.decode() for _ in range(output_tokens - 1)]
+
+    length = input_tokens + output_tokens
+    expected = exact(input_ids=decoder.tokens[:, : length - 1]).logits[:, input_tokens - 1 :]
+    torch.testing.assert_close(torch.stack(logits, dim=1), expected, atol=1e-4, rtol=1e-4)
+    tokens = decoder.tokens[:, input_tokens:length]
+    assert torch.equal(tokens, expected.argmax(-1))
+    generation = Generation(exact, prompts, output_tokens)
+    for _ in range(2):
+        assert torch.equal(generation.run(), tokens)
 
 
 def test_every_pass_after_the_first_sees_one_token(
     tiny: MistralForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert next(tiny.parameters()).dtype == torch.bfloat16
     seen: list[tuple[int, ...]] = []
-    forward = tiny.model.forward
+    forward = Decoder._forward
 
-    def watched(*args: object, **kwargs: object) -> object:
-        ids = kwargs["input_ids"]
-        assert isinstance(ids, torch.Tensor)
-        seen.append(tuple(ids.shape))
-        return forward(*args, **kwargs)
+    def watched(self: Decoder, tokens: torch.Tensor, *others: torch.Tensor | None) -> torch.Tensor:
+        seen.append(tuple(tokens.shape))
+        return forward(self, tokens, *others)
 
-    monkeypatch.setattr(tiny.model, "forward", watched)
-    generate(tiny, torch.ones(2, 7, dtype=torch.long), 4)
+    monkeypatch.setattr(Decoder, "_forward", watched)
+    generation = Generation(tiny, torch.ones(2, 7, dtype=torch.long), 4)
+    seen.clear()
+    generation.run()
     assert seen == [(2, 7), (2, 1), (2, 1), (2, 1)]
 
 
