@@ -67,7 +67,7 @@ class Asked:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--trace", type=Path, help="CSV with input_tokens and output_tokens")
-    parser.add_argument("--requests", type=int, default=510, help="in each condition")
+    parser.add_argument("--requests", type=int, default=240, help="in each condition")
     parser.add_argument("--budget", type=float, default=240.0, help="seconds of profiling")
     parser.add_argument("--conditions", default=",".join(CONDITIONS), help="comma separated")
     parser.add_argument(

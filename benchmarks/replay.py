@@ -62,7 +62,7 @@ class Answer:
 
 
 def arrivals(trace: Path | None, rate_per_s: float, count: int, seed: int) -> list[Job]:
-    """So many requests at a mean rate, in order, with lengths that fit into the context.
+    """So many requests at exactly this mean rate, in order, with lengths that fit into the context.
 
     Raises:
         OSError, ValueError: The trace cannot be read, or is none.
@@ -71,8 +71,13 @@ def arrivals(trace: Path | None, rate_per_s: float, count: int, seed: int) -> li
     jobs = read.jobs(rate_per_s, count, random.Random(seed))
     longest = max(sum(pair) for pair in read.tokens)
     lengths = scaled([(job.input_tokens, job.output_tokens) for job in jobs], longest)
+    # The rate of the whole trace is not that of a piece of it.
+    first = jobs[0].arrived_s
+    speed = (jobs[-1].arrived_s - first) / (count / rate_per_s)
     return [
-        replace(job, input_tokens=tin, output_tokens=tout)
+        replace(
+            job, arrived_s=(job.arrived_s - first) / speed, input_tokens=tin, output_tokens=tout
+        )
         for job, (tin, tout) in zip(jobs, lengths, strict=True)
     ]
 

@@ -38,7 +38,7 @@ WEIGHTS: Mapping[str, Mapping[str, float]] = {
 ROUND_ROBIN = "round robin"
 SETTLE_S = 5.0
 WARM_UP_REQUESTS = 20
-WIDTH = 120
+WIDTH = 136
 
 console = Console(stderr=True)
 
@@ -49,8 +49,8 @@ def main() -> int:
     parser.add_argument(
         "--trace", type=Path, help="CSV with timestamp, input_tokens and output_tokens"
     )
-    parser.add_argument("--requests", type=int, default=200, help="of each way to choose")
-    parser.add_argument("--rate", type=float, default=4.0, help="mean arrivals a second")
+    parser.add_argument("--requests", type=int, default=120, help="of each way to choose")
+    parser.add_argument("--rate", type=float, default=1.5, help="mean arrivals a second")
     parser.add_argument("--deadline", type=float, default=5.0, help="seconds from due to complete")
     parser.add_argument("--budget", type=float, default=120.0, help="seconds of profiling")
     parser.add_argument("--plot", type=Path, help="draw into this file, PNG or SVG")

@@ -18,8 +18,8 @@ from profiling.figures.style import COLORS, INK, MUTED, PNG_DPI, house_style, ne
 
 PERCENTILES = (50, 95, 99)
 AUTO = "auto"
-# Of the longest one.
-SHORT_BAR = 0.25
+# Of the axis.
+SHORT_BAR = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +156,10 @@ def draw_outcomes(outcomes: Sequence[Outcome], about: Mapping[str, Any], path: P
         _bars(joules, outcomes, [outcome.joules_per_request or 0.0 for outcome in outcomes], ".1f")
         joules.set_title("Energy")
         joules.set_xlabel("J a request")
-        _bars(goodput, outcomes, [outcome.goodput_per_s for outcome in outcomes], ".2f")
         goodput.axvline(about["rate_per_s"], color=MUTED, linewidth=0.8, linestyle="--")
+        _bars(goodput, outcomes, [outcome.goodput_per_s for outcome in outcomes], ".2f")
         goodput.set_title(f"Answered within {about['deadline_s']:g} s")
-        goodput.set_xlabel("requests/s; dashed: all that arrive")
+        goodput.set_xlabel("requests/s; dashed: all")
         runtime.set_yticks(range(len(outcomes)), [outcome.name for outcome in outcomes])
         runtime.invert_yaxis()
         figure.savefig(path, dpi=PNG_DPI)
@@ -190,7 +190,7 @@ def _bars(axes: Axes, outcomes: Sequence[Outcome], values: Sequence[float], form
     axes.barh(places, values, color=[_color(outcome) for outcome in outcomes], height=0.6)
     for place, value in zip(places, values, strict=True):
         # Within its bar, where that is long enough.
-        inside = value > SHORT_BAR * max(values)
+        inside = value > SHORT_BAR * axes.get_xlim()[1]
         axes.annotate(
             f"{value:{form}}",
             (value, place),
