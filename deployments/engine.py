@@ -196,7 +196,7 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
                 {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1), f"rehearsal-{turn}"
             )
             async for _ in outputs:
-                self.liveness.longest_step_s = time.monotonic() - began
+                self.liveness.expect(time.monotonic() - began)
 
     async def probe(self) -> None:
         """Come back when the engine core and every worker have answered, between two steps.

@@ -17,6 +17,8 @@ PROBE_AFTER_S = 1.0
 """A silence of so long is broken by a probe: a busy engine is not asked, its steps say enough."""
 PATIENCE_S = 5.0
 PATIENCE_STEPS = 3.0
+MEMORY_S = 600.0
+"""A step that a stall of the machine made long counts for at least this time, at most for twice."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -38,17 +40,27 @@ class Liveness:
 
     Attributes:
         patience_s: As given.
-        longest_step_s: Longest silence that ended.
     """
 
     def __init__(
         self, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.longest_step_s = 0.0
         self.patience_s = patience_s
         self._clock = clock
         self._signed_at = self._looked_at = clock()
         self._asked = False
+        self.expect(0.0)
+
+    def expect(self, step_s: float) -> None:
+        """Forget the steps that were seen: the longest usual one takes so many seconds."""
+        self._usual_s = step_s
+        self._before_s = self._lately_s = 0.0
+        self._lately_since = self._clock()
+
+    @property
+    def longest_step_s(self) -> float:
+        """The longest usual step, or a longer silence that ended not long ago."""
+        return max(self._usual_s, self._before_s, self._lately_s)
 
     @property
     def silence_s(self) -> float:
@@ -68,8 +80,11 @@ class Liveness:
     def sign(self) -> None:
         """The engine ended a step, or answered."""
         self.look()
-        self.longest_step_s = max(self.longest_step_s, self.silence_s)
-        self._signed_at, self._asked = self._clock(), False
+        now = self._clock()
+        if now - self._lately_since >= MEMORY_S:
+            self._before_s, self._lately_s, self._lately_since = self._lately_s, 0.0, now
+        self._lately_s = max(self._lately_s, now - self._signed_at)
+        self._signed_at, self._asked = now, False
 
     def ask(self) -> None:
         """A probe is on its way."""

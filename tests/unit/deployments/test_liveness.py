@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from deployments import liveness as module
-from deployments.liveness import EngineHungError, Liveness, Watch
+from deployments.liveness import MEMORY_S, EngineHungError, Liveness, Watch
 
 
 class Clock:
@@ -48,6 +48,21 @@ def test_an_engine_that_was_asked_and_says_nothing_hangs(watched: Watched) -> No
 def test_an_engine_that_nobody_asked_may_be_silent(watched: Watched) -> None:
     watched.wait(60.0)
     assert not watched.liveness.hung
+
+
+def test_a_stall_of_long_ago_is_forgotten(watched: Watched) -> None:
+    def steps(seconds: float) -> None:
+        for _ in range(round(seconds)):
+            watched.wait(1.0)
+            watched.liveness.sign()
+
+    watched.liveness.expect(2.0)
+    watched.wait(30.0)
+    watched.liveness.sign()
+    steps(MEMORY_S)
+    assert watched.liveness.limit_s == 90.0
+    steps(MEMORY_S + 31)
+    assert watched.liveness.limit_s == 6.0
 
 
 @pytest.mark.parametrize("sign", ["step before the answer", "answer"])
