@@ -1,10 +1,11 @@
 """The one named actor that keeps what all routers share.
 
-Profiles, running trials, decisions, the load of the replicas, what finished requests taught, and
-what API keys used.
+Profiles, running trials, decisions, the load of the replicas, what finished requests taught, what
+API keys used, and the answers of requests with an `Idempotency-Key`.
 
 It holds text and plain values only, writes to one folder of its own node, and is never on the path
-of a request: routers poll it and go on with what they have while it is away.
+of a request, unless that carries such a key: routers poll it and go on with what they have while it
+is away.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 
 import ray
 
+from cluster.answers import CLAIM_GRACE_S, AnswerBoard, Claim, KeptAnswer
 from cluster.energy import token_weights
 from cluster.files import write_atomic
 from cluster.record import Record, RecordStatus
@@ -83,9 +85,10 @@ class Store:
 
     Args:
         data_dir: Absolute folder on the actor's node; made if missing.
+        claim_grace_s: How long it waits for claims that a store before it may have lost.
     """
 
-    def __init__(self, data_dir: str) -> None:
+    def __init__(self, data_dir: str, claim_grace_s: float = 0.0) -> None:
         self._folder = Path(data_dir)
         # Where it cannot be made, the store serves without: the record is a fault in /health.
         with suppress(OSError):
@@ -95,6 +98,7 @@ class Store:
         self._trials: dict[str, _Trial] = {}
         self._record = Record(self._folder)
         self._loads = LoadBoard()
+        self._answers = AnswerBoard(claim_grace_s)
         self._learning = Learning()
         self._learned_at = self._written_at = time.monotonic()
         self._quality: tuple[str, bytes] | None = None
@@ -307,6 +311,22 @@ class Store:
         """One decision, `None` where it is unknown or no longer kept."""
         return self._record.find(decision_id)
 
+    def claim_answer(self, answer_id: str, fingerprint: str, router_id: str) -> Claim:
+        """See `AnswerBoard.claim`."""
+        return self._answers.claim(answer_id, fingerprint, router_id)
+
+    def renew_claims(self, router_id: str, fingerprints: Mapping[str, str]) -> str:
+        """See `AnswerBoard.renew`."""
+        return self._answers.renew(router_id, fingerprints)
+
+    def release_claim(self, answer_id: str, router_id: str) -> None:
+        """See `AnswerBoard.release`."""
+        self._answers.release(answer_id, router_id)
+
+    def keep_answers(self, answers: Mapping[str, KeptAnswer], max_bytes: int) -> int:
+        """See `AnswerBoard.keep`."""
+        return self._answers.keep(answers, max_bytes)
+
     def close(self) -> None:
         """Write what waits for the disk."""
         self._record.close()
@@ -326,4 +346,4 @@ def connect_store(data_dir: str | None = None) -> Any:
     actor_class = ray.remote(num_cpus=0, max_restarts=-1)(Store)
     return actor_class.options(
         name=STORE_NAME, namespace=STORE_NAMESPACE, lifetime="detached", get_if_exists=True
-    ).remote(data_dir)
+    ).remote(data_dir, CLAIM_GRACE_S)

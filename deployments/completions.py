@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from deployments.budgets import Account
 from deployments.config import RouterArgs
 from deployments.deciding import Decider
 from deployments.decision_log import DecisionLog
@@ -23,6 +24,7 @@ from deployments.directory import ModelDirectory
 from deployments.error_responses import as_api_error, send_error
 from deployments.failover import Delivery
 from deployments.frames import Endpoint, Flag, Frame, with_member
+from deployments.idempotency import Idempotency, request_key
 from deployments.openai_api import ApiError, ParsedRequest, parse_request
 from deployments.routing_report import decision_record, routing_object
 from scheduler.errors import InvalidRequestError, NoCandidateError
@@ -46,7 +48,7 @@ class Completions:
         decider: Decides, and learns from the answers.
         directory: The models.
         log: Takes every decision.
-        origin: Which router this is.
+        idempotency: Knows requests that come again, and which router this is.
     """
 
     def __init__(
@@ -55,13 +57,13 @@ class Completions:
         decider: Decider,
         directory: ModelDirectory,
         log: DecisionLog,
-        origin: str,
+        idempotency: Idempotency,
     ) -> None:
         self._args = args
         self._decider = decider
         self._directory = directory
         self._log = log
-        self._origin = origin
+        self._idempotency = idempotency
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -69,10 +71,31 @@ class Completions:
         try:
             body = await read_body(receive, self._args)
             parsed = parse_request(body, endpoint)
-            decision = self._decider.decide(parsed, await self._decider.count(parsed))
+            key = request_key(scope, body)
         except Exception as refusal:
             await self._refuse(refusal, send)
             return
+        account: Account | None = scope.get("account")
+        if key is None:
+            await self._generate(parsed, endpoint, body, account, send)
+        else:
+            generate = partial(self._generate, parsed, endpoint, body, account)
+            await self._idempotency.answer(key, generate, send)
+
+    async def _generate(
+        self,
+        parsed: ParsedRequest,
+        endpoint: Endpoint,
+        body: bytes,
+        account: Account | None,
+        send: Send,
+    ) -> bool:
+        """Have a model answer; says whether the answer was whole."""
+        try:
+            decision = self._decider.decide(parsed, await self._decider.count(parsed))
+        except Exception as refusal:
+            await self._refuse(refusal, send)
+            return False
         self._decider.decisions += 1
         self._log.asked(decision.decision_id, body)
         delivery = Delivery(
@@ -81,7 +104,7 @@ class Completions:
             endpoint,
             body,
             self._directory,
-            self._origin,
+            self._idempotency.router_id,
             self._args.max_attempts,
         )
         exchange = _stream if parsed.stream else _answer
@@ -101,9 +124,10 @@ class Completions:
             error = None if sending.done else gone
             raise
         finally:
-            if account := scope.get("account"):
+            if account:
                 account.charge(decision, delivery.observation, error, delivery.generated_tokens)
             self._take_note(parsed, decision, delivery, error)
+        return error is None
 
     def _timed_out(self, delivery: Delivery) -> ApiError:
         message = (

@@ -126,6 +126,11 @@ class RouterArgs(Strict):
     max_attempts: PositiveInt = Field(
         3, description="Replicas and models that are tried for one request, the first included."
     )
+    idempotency_max_bytes: PositiveInt = Field(
+        128 * 2**20,
+        description="Of answers to requests with an Idempotency-Key that are kept for a day, "
+        "compressed, in the store and in each router; beyond it the oldest go.",
+    )
 
     record_max_bytes: PositiveInt = Field(
         2**30, description="Size of the record of decisions; beyond it the oldest go."

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
+from deployments.idempotency import HEADER
 from deployments.openai_api import RoutingFields
 
 
@@ -81,6 +82,7 @@ class Operation:
     Attributes:
         bodies: Any of them is taken.
         query: JSON schemas by parameter.
+        headers: The same of headers.
         errors: Statuses besides 431, which every path may answer, and 401, 403 and 429, which every
             path but `/health` may.
     """
@@ -90,9 +92,17 @@ class Operation:
     summary: str
     bodies: tuple[type[BaseModel], ...] = ()
     query: dict[str, dict[str, Any]] = field(default_factory=dict)
+    headers: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
 
 
+KEY_HEADER = {
+    HEADER: {
+        "type": "string",
+        "pattern": "^[!-~]{1,255}$",
+        "description": "The same key and body within a day get the same answer.",
+    }
+}
 DECIDING_ERRORS = (400, 404, 408, 413, 422, 500, 503)
 OPERATIONS = (
     Operation(
@@ -100,6 +110,7 @@ OPERATIONS = (
         "/v1/chat/completions",
         "OpenAI's chat completion, streaming and not",
         (ChatRequest,),
+        headers=KEY_HEADER,
         errors=(*DECIDING_ERRORS, 504),
     ),
     Operation(
@@ -107,6 +118,7 @@ OPERATIONS = (
         "/v1/completions",
         "OpenAI's completion; text or token ids, one or several",
         (CompletionRequest,),
+        headers=KEY_HEADER,
         errors=(*DECIDING_ERRORS, 504),
     ),
     Operation(
@@ -173,6 +185,7 @@ def _described(operation: Operation) -> dict[str, Any]:
         "parameters": [
             *(_parameter("path", name, {"type": "string", "minLength": 1}) for name in names),
             *(_parameter("query", name, schema) for name, schema in operation.query.items()),
+            *(_parameter("header", name, schema) for name, schema in operation.headers.items()),
         ],
         "responses": {
             "200": {"description": "as docs/reference/http.md says"},

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cluster.answers import RENEWAL_S
 from cluster.serve_flags import slow_start
 from cluster.telemetry import REPORT_PERIOD_S
 from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback
@@ -34,6 +35,7 @@ from deployments.deciding import AUTO, Decider
 from deployments.decision_log import DecisionLog
 from deployments.directory import SCALED_TO_ZERO, ModelDirectory
 from deployments.error_responses import EXCEPTION_HANDLERS
+from deployments.idempotency import Idempotency
 from deployments.keys import KeyRing, read_keys
 from deployments.live import live_view
 from deployments.openai_api import ApiError, parse_request
@@ -78,6 +80,12 @@ class Router:
             self._directory, self._profiles, self._shared, self._counter, self._quality
         )
         self._prober = Prober(self._decider, self._directory, self._shared)
+        self._idempotency = Idempotency(
+            self._shared.loads.router_id,
+            lambda: self._profiles.store,
+            args.idempotency_max_bytes,
+            args.request_timeout_s,
+        )
         self._keys = KeyRing(())
         self._budgets = Budgets()
         self._started = int(time.time())
@@ -93,6 +101,7 @@ class Router:
             asyncio.create_task(self._repeat(PROBE_PERIOD_S, self._probe)),
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._fetch_tokenizers)),
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_usage)),
+            asyncio.create_task(self._repeat(RENEWAL_S, self._idempotency.renew)),
         ]
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -149,7 +158,7 @@ class Router:
         if not self._keys and not is_loopback(host):
             logger.error("listening on %s without API keys: the API answers 403", host)
         completions = Completions(
-            self._args, self._decider, self._directory, self._log, self._shared.loads.router_id
+            self._args, self._decider, self._directory, self._log, self._idempotency
         )
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),

@@ -1,0 +1,154 @@
+"""One answer for several clients, each of whom gets all of it, from its beginning."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from starlette.types import Message, Send
+
+REPLAYED_HEADER = (b"idempotent-replayed", b"true")
+
+
+@dataclass(slots=True)
+class Room:
+    """Bytes of all answers that are on their way.
+
+    Attributes:
+        most: Beyond it, or where one answer has an eighth of it, an answer is only passed on.
+    """
+
+    most: int
+    used: int = 0
+
+
+class _Follower:
+    """How many messages a client has got."""
+
+    __slots__ = ("position",)
+
+    def __init__(self) -> None:
+        self.position = 0
+
+
+class Broadcast:
+    """An answer while it is generated, and after.
+
+    Whoever generates hands its ASGI messages to `send`, as if this were a client.
+
+    Args:
+        room: Shared with the others.
+
+    Attributes:
+        replayed: Nothing was generated for it, not even for the first client.
+        joinable: Who comes now still gets all of it.
+        ended: Set when nothing comes any more.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.replayed = False
+        self.joinable = True
+        self.ended = asyncio.Event()
+        self._room = room
+        self._messages: list[Message] = []
+        self._size = 0
+        # Messages before the first of `_messages`.
+        self._gone = 0
+        # Messages that somebody has got.
+        self._taken = 0
+        self._followers: set[_Follower] = set()
+        self._news = asyncio.Event()
+        self._progress = asyncio.Event()
+
+    async def send(self, message: Message) -> None:
+        """The next message of the answer.
+
+        Returns at once, but for an answer that is too large to be kept: there when all have it.
+
+        Raises:
+            CancelledError: Such an answer has lost its last client.
+        """
+        self._messages.append(message)
+        size = len(message.get("body", b""))
+        self._size += size
+        self._room.used += size
+        self._news.set()
+        if self._size > self._room.most // 8 or self._room.used > self._room.most:
+            self.joinable = False
+        if not self.joinable:
+            await self._pass_on()
+
+    async def follow(self, send: Send, *, joined: bool) -> None:
+        """Send the whole answer to a client, as it comes.
+
+        Args:
+            send: The client's.
+            joined: It was not this client whom the answer was generated for.
+
+        Raises:
+            ConnectionAbortedError: The answer ended in the middle; the connection must too.
+        """
+        follower = _Follower()
+        self._followers.add(follower)
+        try:
+            while True:
+                while follower.position < self._gone + len(self._messages):
+                    message = self._messages[follower.position - self._gone]
+                    await send(self._marked(message) if joined or self.replayed else message)
+                    follower.position += 1
+                    self._taken = max(self._taken, follower.position)
+                    self._progress.set()
+                    if _is_last(message):
+                        return
+                if self.ended.is_set():
+                    raise ConnectionAbortedError("the answer has no end")
+                self._news.clear()
+                await self._news.wait()
+        finally:
+            self._followers.discard(follower)
+            self._progress.set()
+            self._leave_room()
+
+    def end(self) -> None:
+        """Nothing comes any more."""
+        self.ended.set()
+        self._news.set()
+        self._leave_room()
+
+    def content(self) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
+        """Headers and body, of an answer that is whole."""
+        start, *rest = self._messages
+        headers = tuple((bytes(name), bytes(value)) for name, value in start["headers"])
+        return headers, b"".join(message.get("body", b"") for message in rest)
+
+    async def _pass_on(self) -> None:
+        total = self._gone + len(self._messages)
+        while self._followers:
+            self._forget(min(follower.position for follower in self._followers) - self._gone)
+            if not self._messages:
+                return
+            self._progress.clear()
+            await self._progress.wait()
+        if self._taken < total:
+            raise asyncio.CancelledError
+
+    def _leave_room(self) -> None:
+        # Slow clients of an answer that is finished hold it too.
+        if self.ended.is_set() and not self._followers:
+            self._forget(len(self._messages))
+
+    def _forget(self, count: int) -> None:
+        size = sum(len(message.get("body", b"")) for message in self._messages[:count])
+        del self._messages[:count]
+        self._gone += count
+        self._size -= size
+        self._room.used -= size
+
+    def _marked(self, message: Message) -> Message:
+        if message["type"] != "http.response.start" or message["status"] != 200:
+            return message
+        return {**message, "headers": [*message["headers"], REPLAYED_HEADER]}
+
+
+def _is_last(message: Message) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body")
