@@ -10,7 +10,9 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.config import ModelArgs, RouterArgs, RouterConfig, describe_errors
+from deployments.config import ModelArgs, RouterArgs, RouterConfig
+from deployments.rulebook import RuleBook
+from deployments.strict import describe_errors
 
 BUILD_ROUTER = "deployments.app:build_router"
 BUILD_MODEL = "deployments.app:build_model"
@@ -46,6 +48,20 @@ def find_faults(text: str) -> list[str]:
     return faults
 
 
+def find_warnings(text: str) -> list[str]:
+    """What is allowed, but hardly meant: rules that contradict or never fit; of a right YAML."""
+    config = ServeDeploySchema.model_validate(yaml.safe_load(text))
+    warnings: list[str] = []
+    for application in config.applications:
+        if application.import_path == BUILD_ROUTER:
+            for deployment in application.deployments:
+                user_config = deployment.user_config or {}
+                router = RouterConfig.model_validate(user_config)
+                models = [model.id for model in router.models]
+                warnings += RuleBook.of(router).warnings(models, None)
+    return warnings
+
+
 def _model_faults(name: str, args: dict[str, Any]) -> list[str]:
     faults = _checked(ModelArgs, args, f"{name}.args")
     if not faults and args["model_id"] != name:
@@ -64,7 +80,7 @@ def _checked(
 
 
 def main(arguments: list[str]) -> int:
-    """Print the faults; exit status 2 where there are any."""
+    """Print faults and warnings; exit status 2 where there are faults."""
     if len(arguments) != 1:
         print("usage: python -m deployments.check FILE", file=sys.stderr)
         return 2
@@ -76,6 +92,9 @@ def main(arguments: list[str]) -> int:
     faults = find_faults(text)
     for fault in faults:
         print(f"{arguments[0]}: {fault}", file=sys.stderr)
+    if not faults:
+        for warning in find_warnings(text):
+            print(f"{arguments[0]}: warning: {warning}", file=sys.stderr)
     return 2 if faults else 0
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from deployments.budgets import Account
 from deployments.config import RouterArgs
 from deployments.deciding import Decider
 from deployments.decision_log import DecisionLog
@@ -27,6 +26,7 @@ from deployments.frames import Endpoint, Flag, Frame, with_member
 from deployments.idempotency import Idempotency, request_key
 from deployments.openai_api import ApiError, ParsedRequest, parse_request
 from deployments.routing_report import decision_record, routing_object
+from deployments.rulebook import Caller
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.types import Decision
 
@@ -75,11 +75,11 @@ class Completions:
         except Exception as refusal:
             await self._refuse(refusal, send)
             return
-        account: Account | None = scope.get("account")
+        caller = caller_of(scope)
         if key is None:
-            await self._generate(parsed, endpoint, body, account, send)
+            await self._generate(parsed, endpoint, body, caller, send)
         else:
-            generate = partial(self._generate, parsed, endpoint, body, account)
+            generate = partial(self._generate, parsed, endpoint, body, caller)
             await self._idempotency.answer(key, generate, send)
 
     async def _generate(
@@ -87,12 +87,13 @@ class Completions:
         parsed: ParsedRequest,
         endpoint: Endpoint,
         body: bytes,
-        account: Account | None,
+        caller: Caller,
         send: Send,
     ) -> bool:
         """Have a model answer; says whether the answer was whole."""
         try:
-            decision = self._decider.decide(parsed, await self._decider.count(parsed))
+            counts = await self._decider.count(parsed)
+            decision = self._decider.decide(parsed, counts, caller)
         except Exception as refusal:
             await self._refuse(refusal, send)
             return False
@@ -124,8 +125,10 @@ class Completions:
             error = None if sending.done else gone
             raise
         finally:
-            if account:
-                account.charge(decision, delivery.observation, error, delivery.generated_tokens)
+            if caller.account:
+                caller.account.charge(
+                    decision, delivery.observation, error, delivery.generated_tokens
+                )
             self._take_note(parsed, decision, delivery, error)
         return error is None
 
@@ -164,6 +167,11 @@ class Completions:
         except Exception:
             # The client has its answer; nothing may come behind it.
             logger.exception("request %s is not recorded", decision.decision_id)
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Who asks, as the access guard found out."""
+    return Caller(scope["headers"], scope.get("account"))
 
 
 class _Sending:

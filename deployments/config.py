@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -22,17 +20,11 @@ from cluster.accelerators import CPU_WATTS_PER_CORE
 from cluster.naming import DEFAULT_DATA_DIR
 from cluster.record_entries import Retention
 from deployments.liveness import PATIENCE_S
+from deployments.rules_config import MAX_RULES, RuleConfig
+from deployments.strict import Strict
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES
 from scheduler.preferences import LimitSettings, Metric, Otherwise, Weights
-
-
-class Strict(BaseModel):
-    """No unknown fields, no changes afterwards."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, protected_namespaces=()
-    )
 
 
 class FixedScaling(Strict):
@@ -249,6 +241,9 @@ class RouterConfig(Strict):
         "estimated.",
     )
     constrained: ConstrainedConfig = Field(default_factory=ConstrainedConfig)
+    rules: tuple[RuleConfig, ...] = Field(
+        default=(), max_length=MAX_RULES, description="In this order; the first that fits counts."
+    )
     probe_interval_s: PositiveFloat | None = Field(
         default=300.0,
         description="A model that has answered nothing for so long gets a short request of the "
@@ -266,6 +261,16 @@ class RouterConfig(Strict):
             raise ValueError("'auto' is the name of the scheduler, no model can have it")
         return models
 
+    @field_validator("rules")
+    @classmethod
+    def _rules_have_names_of_their_own(
+        cls, rules: tuple[RuleConfig, ...]
+    ) -> tuple[RuleConfig, ...]:
+        counts = Counter(rule.name for rule in rules)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise ValueError(f"two rules are named {twice[0]!r}")
+        return rules
+
     @field_validator("default_policy")
     @classmethod
     def _known(cls, policy: str) -> str:
@@ -281,14 +286,3 @@ class RouterConfig(Strict):
         if fixed is not None and all(m.id != fixed for m in self.models):
             raise ValueError(f"constrained: model {fixed!r} is not among the models")
         return self
-
-
-def describe_errors(error: Any) -> str:
-    """A pydantic ValidationError in one line: each field with what is wrong and what was given."""
-    parts = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "config"
-        given = repr(item["input"])
-        given = given if len(given) <= 100 else f"{given[:100]}..."
-        parts.append(f"{where}: {item['msg']} (got {given})")
-    return "; ".join(parts)

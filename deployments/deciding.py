@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from deployments.config import RouterConfig
@@ -13,9 +13,11 @@ from deployments.limits import check_input_tokens, check_request
 from deployments.openai_api import ApiError, ParsedRequest
 from deployments.profile_source import ProfileSource
 from deployments.quality_source import QualitySource
+from deployments.rulebook import Caller, RuleBook
 from deployments.shared_state import SharedState
 from deployments.tokens.counting import TokenCount, TokenCounter
 from scheduler.engine import Scheduler
+from scheduler.rules import NO_RULING
 from scheduler.tasks import classify
 from scheduler.types import ClusterState, Decision, Observation, RoutingRequest
 
@@ -32,7 +34,6 @@ class Decider:
         counter: Counts prompts.
 
     Attributes:
-        config: The router's, replaced as a whole when it changes.
         decisions: How many requests were dispatched.
     """
 
@@ -52,6 +53,20 @@ class Decider:
         self._counter = counter
         self._quality = quality
         self._scheduler = Scheduler()
+
+    @property
+    def config(self) -> RouterConfig:
+        """The router's, replaced as a whole when it changes."""
+        return self._config
+
+    @config.setter
+    def config(self, config: RouterConfig) -> None:
+        self._config, self._rules = config, RuleBook.of(config)
+        self._usual_weights = config.default_weights.weights()
+
+    def rule_warnings(self, keys: Sequence[str] | None) -> list[str]:
+        """What is odd about the rules; the names of the API keys are `None` until they are read."""
+        return self._rules.warnings([model.id for model in self.config.models], keys)
 
     def state(self) -> ClusterState:
         """All models at this moment."""
@@ -73,12 +88,18 @@ class Decider:
         check_input_tokens(parsed, counts, self.config.limits)
         return counts
 
-    def decide(self, parsed: ParsedRequest, counts: Mapping[str, TokenCount]) -> Decision:
+    def decide(
+        self,
+        parsed: ParsedRequest,
+        counts: Mapping[str, TokenCount],
+        caller: Caller | None = None,
+    ) -> Decision:
         """Who answers.
 
         Args:
             parsed: The request.
             counts: Its input tokens by model; estimated for models that are not named.
+            caller: Who asks; rules are for callers, not for the router's own requests.
 
         Raises:
             ApiError: 404, the request names a model that is not configured.
@@ -91,20 +112,26 @@ class Decider:
             for m in state.models
         }
         quality, quality_source = self._quality.estimate(parsed.text)
+        task = parsed.task or classify(parsed.text)
+        ruling = NO_RULING
+        if caller is not None and self._rules.rules:
+            most = max((count.tokens for count in inputs.values()), default=0)
+            ruling = self._rules.ruling(parsed.text, task, most, state, caller)
         request = RoutingRequest(
             decision_id=uuid.uuid4().hex,
             input_tokens={model: count.tokens for model, count in inputs.items()},
             estimated_inputs=frozenset(m for m, count in inputs.items() if not count.exact),
             max_tokens=parsed.max_tokens,
             output_tokens=parsed.output_tokens,
-            weights=parsed.weights or self.config.default_weights.weights(),
-            policy=parsed.policy or self.config.default_policy,
+            weights=ruling.weights(parsed.weights, self._usual_weights),
+            policy=ruling.policy(parsed.policy, self.config.default_policy),
             models=parsed.models,
-            constraints=parsed.constraints,
-            task=parsed.task or classify(parsed.text),
+            constraints=ruling.constraints(parsed.constraints),
+            task=task,
             quality=quality,
             quality_source=quality_source,
             sequence=self.decisions,
+            ruling=ruling,
         )
         if parsed.model == AUTO:
             return self._scheduler.decide(request, state)

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
-from deployments.config import Strict, describe_errors
+from deployments.strict import Strict, describe_errors
 
 KEY_PREFIX = "dls-"
 
@@ -98,6 +98,11 @@ class KeyRing:
 
     def __bool__(self) -> bool:
         return bool(self._keys)
+
+    @property
+    def names(self) -> list[str]:
+        """Whose they are."""
+        return [key.name for _, key in self._keys]
 
     def find(self, authorization: bytes) -> ApiKey | None:
         """The key of an `Authorization` header, `None` where it is none of ours."""

@@ -178,6 +178,8 @@ def from_scheduler(error: InvalidRequestError | NoCandidateError) -> ApiError:
     if ExclusionKind.CONSTRAINT in kinds and ExclusionKind.UNAVAILABLE not in kinds:
         message = f"routing.constraints: {error}"
         return ApiError(422, message, param="routing.constraints", code="constraints_not_met")
+    if kinds == {ExclusionKind.RULE}:
+        return ApiError(403, str(error), param="model", code="barred_by_rules")
     if kinds == {ExclusionKind.NO_PROFILE}:
         return ApiError(
             503, f"{error}; name a model, or run `python -m profiling run`", code="no_profile"

@@ -29,8 +29,8 @@ from cluster.telemetry import REPORT_PERIOD_S
 from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback
 from deployments.binding import serve_host
 from deployments.budgets import Budgets
-from deployments.completions import ENDPOINTS, Completions, read_body
-from deployments.config import RouterArgs, RouterConfig, describe_errors
+from deployments.completions import ENDPOINTS, Completions, caller_of, read_body
+from deployments.config import RouterArgs, RouterConfig
 from deployments.deciding import AUTO, Decider
 from deployments.decision_log import DecisionLog
 from deployments.directory import SCALED_TO_ZERO, ModelDirectory
@@ -45,6 +45,7 @@ from deployments.probing import Prober
 from deployments.profile_source import ProfileSource
 from deployments.quality_source import QualitySource
 from deployments.shared_state import SharedState
+from deployments.strict import describe_errors
 from deployments.tokens.counting import TokenCounter
 from deployments.tokens.source import TokenizerSource
 from scheduler.serialization import decision_to_dict
@@ -86,12 +87,14 @@ class Router:
             args.idempotency_max_bytes,
             args.request_timeout_s,
         )
-        self._keys = KeyRing(())
+        self._keys: KeyRing | None = None
         self._budgets = Budgets()
         self._started = int(time.time())
-        self._warning = slow_start(os.environ)
-        if self._warning:
-            logger.warning(self._warning)
+        slow = slow_start(os.environ)
+        self._start_warnings = [slow] if slow else []
+        self._rule_warnings: list[str] = []
+        for warning in self._start_warnings:
+            logger.warning(warning)
         self._tasks = [
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._directory.refresh)),
             asyncio.create_task(self._repeat(STORE_PERIOD_S, self.refresh)),
@@ -119,8 +122,16 @@ class Router:
         else:
             self._decider.config, self._config_fault = config, None
             self._directory.configure([model.id for model in config.models])
+            self._check_rules()
         if self._config_fault:
             logger.error("the configuration of before stays in use: %s", self._config_fault)
+
+    def _check_rules(self) -> None:
+        known, names = self._rule_warnings, None if self._keys is None else self._keys.names
+        self._rule_warnings = self._decider.rule_warnings(names)
+        for warning in self._rule_warnings:
+            if warning not in known:
+                logger.warning(warning)
 
     async def refresh(self) -> str:
         """Fetch profiles and trials from the store now; called by the store's publishers.
@@ -153,9 +164,10 @@ class Router:
             KeyFileError: The keys cannot be read; a router without them would let everybody in.
         """
         variable = os.environ.get(API_KEYS_VARIABLE, "")
-        self._keys = KeyRing(read_keys(self._args.keys_file, variable))
+        self._keys = keys = KeyRing(read_keys(self._args.keys_file, variable))
+        self._check_rules()
         host = serve_host()
-        if not self._keys and not is_loopback(host):
+        if not keys and not is_loopback(host):
             logger.error("listening on %s without API keys: the API answers 403", host)
         completions = Completions(
             self._args, self._decider, self._directory, self._log, self._idempotency
@@ -183,7 +195,7 @@ class Router:
 
         return AccessGuard(
             app,
-            keys=self._keys,
+            keys=keys,
             host=host,
             budgets=self._budgets,
             header_bytes=lambda: self._decider.config.limits.header_bytes,
@@ -194,7 +206,8 @@ class Router:
     async def _dry_run(self, request: Request) -> Response:
         parsed = parse_request(await read_body(request.receive, self._args), None)
         counts = await self._decider.count(parsed)
-        return _json(decision_to_dict(self._decider.decide(parsed, counts)))
+        decision = self._decider.decide(parsed, counts, caller_of(request.scope))
+        return _json(decision_to_dict(decision))
 
     async def _list_models(self, _: Request) -> Response:
         names = [AUTO, *(entry.model for entry in self._directory.entries())]
@@ -264,7 +277,7 @@ class Router:
                 "models": models,
                 "profile_version": self._profiles.current.version,
                 "faults": faults,
-                "warnings": [self._warning] if self._warning else [],
+                "warnings": [*self._start_warnings, *self._rule_warnings],
                 "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
             }
         )

@@ -25,6 +25,7 @@ def routing_object(
         "decision_id": decision.decision_id,
         "model": attempts[-1].model,
         "policy": decision.policy,
+        "rules": list(decision.rules),
         "score": None,
         "predicted": None,
         "actual": None,

@@ -25,6 +25,7 @@ def eligible_models(
             model has no token count.
     """
     requested = _requested(request, state)
+    ruling = request.ruling if request.ruling.rules else None
     fitting: list[Contender] = []
     too_short: list[Contender] = []
     excluded: list[Exclusion] = []
@@ -34,6 +35,8 @@ def eligible_models(
             excluded.append(
                 Exclusion(name, ExclusionKind.NOT_REQUESTED, "not among routing.models")
             )
+        elif ruling is not None and (reason := ruling.bars(name)):
+            excluded.append(Exclusion(name, ExclusionKind.RULE, reason))
         elif model.unavailable is not None:
             excluded.append(Exclusion(name, ExclusionKind.UNAVAILABLE, model.unavailable))
         elif model.profile is None:

@@ -72,14 +72,19 @@ class Scheduler:
             contenders, predicted = [taken.contender], [taken.costs]
             reasons = tuple(broken.reason for broken in taken.broken)
             report = LimitReport(limits.confidence, False, settings.otherwise, reasons)
+        whose = _whose_limits(request)
         excluded += (
-            Exclusion(b.contender.model.model, ExclusionKind.CONSTRAINT, b.reason) for b in breaking
+            Exclusion(b.contender.model.model, ExclusionKind.CONSTRAINT, b.reason + whose)
+            for b in breaking
         )
         if not contenders:
             raise NoCandidateError(tuple(excluded))
         comparison = compare(contenders, predicted, temperature=self.temperature)
         scores = policy.scores(request, state, comparison)
         order = rank(scores, request.weights, comparison)
+        if preferred := request.ruling.rules and request.ruling.preferred:
+            # Stable: among each kind, the policy's order.
+            order.sort(key=lambda index: contenders[index].model.model not in preferred)
         return Decision(
             decision_id=request.decision_id,
             model=contenders[order[0]].model.model,
@@ -91,6 +96,7 @@ class Scheduler:
             task=request.task,
             quality_source=request.quality_source,
             limits=report,
+            rules=request.ruling.names,
             bandit=(
                 bandit.report(request, state, comparison, scores, order[0])
                 if request.context
@@ -101,8 +107,8 @@ class Scheduler:
     def pin(self, request: RoutingRequest, state: ClusterState, model: str) -> Decision:
         """The decision for a request that names its model.
 
-        Neither its context length nor the request's constraints and `models` are checked: the
-        user chose, and the engine that serves the model has the last word.
+        Neither its context length nor constraints and the request's `models` are checked: the
+        user chose, and the engine that serves the model has the last word. Rules may bar it.
 
         Returns:
             A decision of the policy `pinned`, whose one candidate says what the request would
@@ -110,11 +116,13 @@ class Scheduler:
 
         Raises:
             InvalidRequestError: There is no such model, or no token count for it.
-            NoCandidateError: The model cannot take requests now.
+            NoCandidateError: The model cannot take requests now, or a rule bars it.
         """
         pinned = next((m for m in state.models if m.model == model), None)
         if pinned is None:
             raise InvalidRequestError("model", unknown_models([model], state))
+        if barred := request.ruling.bars(model):
+            raise NoCandidateError((Exclusion(model, ExclusionKind.RULE, barred),))
         if pinned.unavailable is not None:
             exclusion = Exclusion(model, ExclusionKind.UNAVAILABLE, pinned.unavailable)
             raise NoCandidateError((exclusion,))
@@ -142,5 +150,11 @@ class Scheduler:
             excluded=excluded,
             task=request.task,
             quality_source=request.quality_source,
+            rules=request.ruling.names,
             bandit=learnt,
         )
+
+
+def _whose_limits(request: RoutingRequest) -> str:
+    names = request.ruling.constraining
+    return f" (limits of rule {', '.join(map(repr, names))})" if names else ""

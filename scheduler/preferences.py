@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -88,6 +89,23 @@ class Constraints:
             raise InvalidRequestError(
                 "routing.constraints.confidence", f"must be in 0.5..0.999, got {self.confidence!r}"
             )
+
+    def together_with(self, other: Constraints) -> Constraints:
+        """Both at once: the tighter of each limit, and the higher confidence."""
+        return Constraints(
+            max_latency_s=_first(min, self.max_latency_s, other.max_latency_s),
+            max_energy_joules=_first(min, self.max_energy_joules, other.max_energy_joules),
+            min_accuracy=_first(max, self.min_accuracy, other.min_accuracy),
+            confidence=_first(max, self.confidence, other.confidence),
+        )
+
+
+def _first(
+    which: Callable[[float, float], float], one: float | None, other: float | None
+) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return which(one, other)
 
 
 class Otherwise(StrEnum):

@@ -25,6 +25,7 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "task": decision.task,
         "quality_source": decision.quality_source,
         "limits": _limits(decision.limits),
+        "rules": list(decision.rules),
         "canary": decision.canary,
         "bandit": _bandit(decision.bandit),
         "shadow": _shadow(decision.shadow),

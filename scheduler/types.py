@@ -17,6 +17,7 @@ from scheduler.preferences import (
     Metric,
     Weights,
 )
+from scheduler.rules import NO_RULING, Ruling
 
 if TYPE_CHECKING:
     from scheduler.asides import BanditReport, ShadowChoice
@@ -65,6 +66,8 @@ class RoutingRequest:
             for models that are not there.
         quality_source: Names what estimated it, empty where nothing did.
         sequence: How many requests this router took before; drives `round_robin`.
+        ruling: What the operator's rules say. Its weights, policy and constraints are in those of
+            the request already.
         context: What feedback is learnt by, empty where nothing is to be learnt.
     """
 
@@ -81,6 +84,7 @@ class RoutingRequest:
     quality_source: str = ""
     sequence: int = 0
     estimated_inputs: frozenset[str] = frozenset()
+    ruling: Ruling = NO_RULING
     context: tuple[float, ...] = ()
 
 
@@ -236,6 +240,7 @@ class ExclusionKind(StrEnum):
     NO_PROFILE = "no_profile"
     CONTEXT_LENGTH = "context_length"
     CONSTRAINT = "constraint"
+    RULE = "rule"
     INVALID_PREDICTION = "invalid_prediction"
 
 
@@ -261,6 +266,7 @@ class Decision:
         task: Task class of the prompt, empty where none is known.
         quality_source: What estimated the accuracies for this prompt, empty: the profiles did.
         limits: How the request's limits were kept, `None` where it has none.
+        rules: Names of the operator's rules that fit.
         bandit: What feedback can teach by, `None` where nothing is to be learnt.
         shadow: The choice of a policy beside it, `None` where there is none.
         canary: `policy` is the one that a share of the traffic is for.
@@ -276,6 +282,7 @@ class Decision:
     task: str = ""
     quality_source: str = ""
     limits: LimitReport | None = None
+    rules: tuple[str, ...] = ()
     bandit: BanditReport | None = None
     shadow: ShadowChoice | None = None
     canary: bool = False

@@ -85,7 +85,7 @@ async function predict() {
     weights ??= METRICS.map((metric) => decision.weights[metric]);
     triangle.draw(candidates);
     drawExcluded(byId("excluded"), decision.excluded);
-    byId("comparison-note").textContent = describe(candidates);
+    byId("comparison-note").textContent = describe(decision);
     say(byId("problem"), null);
     show();
   } catch (error) {
@@ -97,12 +97,17 @@ async function predict() {
   if (!signal.aborted) refresh();
 }
 
-function describe(found) {
+function describe({ candidates: found, rules }) {
   const lengths = found.map((candidate) => Math.round(candidate.output_tokens));
   const [least, most] = [Math.min(...lengths), Math.max(...lengths)];
   const generated = least === most ? most : `${least} to ${most}`;
   return `Predicted for ${found[0].input_tokens} prompt tokens and ${generated} generated, `
-    + "while you type; nothing is sent to a model.";
+    + `while you type; nothing is sent to a model.${ruled(rules)}`;
+}
+
+function ruled(rules) {
+  if (!rules.length) return "";
+  return ` By the operator's ${rules.length > 1 ? "rules" : "rule"} ${rules.join(", ")}.`;
 }
 
 /** Tells what is wrong; what was predicted before stands no longer. */

@@ -12,9 +12,8 @@ from deployments.config import (
     ModelArgs,
     RouterArgs,
     RouterConfig,
-    Strict,
-    describe_errors,
 )
+from deployments.strict import Strict, describe_errors
 
 MODEL = {"model_id": "m", "source": "org/m"}
 TWO = [{"id": "a"}, {"id": "b"}]

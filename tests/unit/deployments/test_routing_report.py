@@ -26,6 +26,7 @@ def test_prediction_and_measurement_stand_side_by_side() -> None:
         "decision_id": "d1",
         "model": "frugal",
         "policy": "pinned",
+        "rules": [],
         "score": 0.0,
         "predicted": {
             "output_tokens": 20,

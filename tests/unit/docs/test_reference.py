@@ -64,7 +64,9 @@ def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 def test_the_yaml_is_described(model: type[BaseModel]) -> None:
     text = (REFERENCE / "configuration.md").read_text()
     described = set(re.findall(r"[a-z][a-z0-9_]*", text))
-    fields = {name for each in _models(model) for name in each.model_fields}
+    fields = {
+        field.alias or name for each in _models(model) for name, field in each.model_fields.items()
+    }
     assert fields - described == set()
 
 

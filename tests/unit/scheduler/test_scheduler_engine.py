@@ -11,6 +11,7 @@ from scheduler.engine import Scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.output_length import OutputLength
 from scheduler.preferences import Constraints, Metric, Weights
+from scheduler.rules import Rule, Ruling
 from scheduler.types import ClusterState, Decision, ExclusionKind, ModelState
 
 UNPROFILED = ModelState("new")
@@ -274,3 +275,51 @@ def test_pinned_but_unavailable_is_an_error() -> None:
 def test_pinned_but_unknown_is_an_error() -> None:
     with pytest.raises(InvalidRequestError, match="model: unknown model 'typo', known: accurate"):
         pin(THREE, "typo")
+
+
+def ruled(**effects: object) -> Ruling:
+    return Ruling((Rule("r", **effects),))  # type: ignore[arg-type]
+
+
+def test_rules_bar_models_and_prefer_others() -> None:
+    names = [m.model for m in THREE.models]
+    plain = decide()
+    assert plain.rules == ()
+    order = [c.model for c in plain.candidates]
+    preferring = decide(ruling=ruled(prefer=(order[2], order[1])))
+    # Among those that are preferred, and among the others, the policy's order.
+    assert [c.model for c in preferring.candidates] == [order[1], order[2], order[0]]
+    assert (preferring.model, preferring.rules) == (order[1], ("r",))
+    excluding = decide(ruling=ruled(exclude=(names[0],)))
+    assert reasons(excluding) == {names[0]: (ExclusionKind.RULE, "rule 'r' excludes it")}
+    requiring = decide(ruling=ruled(require=(names[0],)))
+    assert set(reasons(requiring)) == set(names[1:])
+    assert requiring.model == names[0]
+
+
+def test_a_preferred_model_that_cannot_answer_is_passed_over() -> None:
+    away = replace(THREE.models[0], unavailable="not running")
+    state = replace(THREE, models=(away, *THREE.models[1:]))
+    assert decide(state, ruling=ruled(prefer=(away.model,))).model != away.model
+
+
+def test_rules_that_leave_no_model_are_an_error() -> None:
+    names = tuple(m.model for m in THREE.models)
+    with pytest.raises(NoCandidateError, match="rule 'r' excludes it") as raised:
+        decide(ruling=ruled(exclude=names))
+    assert {e.kind for e in raised.value.excluded} == {ExclusionKind.RULE}
+
+
+def test_a_rule_bars_a_model_that_the_request_names() -> None:
+    pinned = THREE.models[0].model
+    asked = request(THREE, ruling=ruled(exclude=(pinned,)))
+    with pytest.raises(NoCandidateError, match="rule 'r' excludes it"):
+        Scheduler().pin(asked, THREE, pinned)
+    asked = request(THREE, ruling=ruled(prefer=(THREE.models[1].model,)))
+    assert Scheduler().pin(asked, THREE, pinned).rules == ("r",)
+
+
+def test_limits_of_a_rule_are_called_so() -> None:
+    limits = Constraints(max_latency_s=1e-6)
+    with pytest.raises(NoCandidateError, match=r"\(limits of rule 'r'\)"):
+        decide(constraints=limits, ruling=ruled(constraints=limits))

@@ -1,0 +1,95 @@
+"""The operator's rules as the router applies them: gathers what they look at, and the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from deployments.budgets import Account
+from deployments.config import RouterConfig
+from scheduler.language import language_of
+from scheduler.rule_checks import KnownNames, check_rules
+from scheduler.rules import NO_RULING, Facts, Rule, Ruling, apply_rules
+from scheduler.tasks import TASKS
+from scheduler.types import ClusterState
+
+
+class Caller(NamedTuple):
+    """Who asks.
+
+    Attributes:
+        headers: As ASGI has them, names in lower case.
+        account: What the request is charged to, `None` without API keys.
+    """
+
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    account: Account | None = None
+
+    @property
+    def key(self) -> str | None:
+        """Name of the API key, `None` without one."""
+        return self.account.key.name if self.account else None
+
+
+class RuleBook:
+    """The rules of one configuration.
+
+    Args:
+        rules: In their order.
+        clock: The time, with its zone.
+
+    Attributes:
+        rules: The same.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule] = (), clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self.rules = tuple(rules)
+        self._clock = clock
+        self._reads_language = any(rule.when.languages for rule in rules)
+        self._reads_health = any(rule.when.available or rule.when.unavailable for rule in rules)
+
+    @classmethod
+    def of(cls, config: RouterConfig) -> RuleBook:
+        """Those of a configuration."""
+        return cls([rule.rule() for rule in config.rules])
+
+    def ruling(
+        self, text: str, task: str, input_tokens: int, state: ClusterState, caller: Caller
+    ) -> Ruling:
+        """What the rules say of one request.
+
+        Args:
+            text: What is asked.
+            task: Its task class.
+            input_tokens: The most that any model counts.
+            state: The models at this moment.
+            caller: Who asks.
+        """
+        if not self.rules:
+            return NO_RULING
+        away: frozenset[str] = frozenset()
+        if self._reads_health:
+            away = frozenset(m.model for m in state.models if m.unavailable is not None)
+        facts = Facts(
+            text=text,
+            task=task,
+            input_tokens=input_tokens,
+            now=self._clock(),
+            language=language_of(text) if self._reads_language else "",
+            headers=caller.headers,
+            key=caller.key,
+            unavailable=away,
+        )
+        return apply_rules(self.rules, facts)
+
+    def warnings(self, models: Sequence[str], keys: Sequence[str] | None) -> list[str]:
+        """Rules that contradict or never fit.
+
+        Args:
+            models: Ids of the configured models.
+            keys: Names of the API keys, `None` while they are not read.
+        """
+        return check_rules(self.rules, KnownNames(models, TASKS, keys))
