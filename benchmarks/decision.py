@@ -7,6 +7,9 @@ normalized metrics and all their stages. Predictions are made for the same model
 their intervals, as they are for whoever reads all candidates. Every model has a regression with
 load terms, requests on it, slots, corrections for drift and observed lengths of answers. Nothing
 is cached between decisions.
+
+The operator's rules come before a decision: twenty of them, each with a regular expression, on a
+prompt of 2,000 characters that fits none, so that all are searched for.
 """
 
 from __future__ import annotations
@@ -17,19 +20,25 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from scheduler.eligibility import eligible_models
 from scheduler.engine import Scheduler
+from scheduler.expressions import Expression
 from scheduler.output_length import OutputLength, PromptEffect
 from scheduler.predictor import predict
 from scheduler.preferences import Weights
 from scheduler.profiles import LinearModel, ModelProfile
+from scheduler.rules import Conditions, Facts, Rule, apply_rules
 from scheduler.types import ClusterState, Correction, ModelState, RoutingRequest
 
 COUNTS = (3, 10, 100)
 REPEATS = 3000
 WARM_UP = 200
 MAX_TOKENS = 256
+
+RULES = 20
+PROMPT = ("The harvest was good that year, and 12 of the 40 barns were full. " * 40)[:2000]
 
 # What each path may take, in microseconds by the number of models.
 DECISION_GOALS = {3: 100.0, 100: 300.0}
@@ -112,6 +121,32 @@ def measure(count: int) -> dict[str, float | None]:
     }
 
 
+def build_rules() -> list[Rule]:
+    """Rules as an operator may have them, none of which fits `PROMPT`."""
+    expressions = (
+        r"(?i)\b(confidential|secret|internal only) %d\b",
+        r"\b\d{3}-\d{2}-%d\d{3}\b",
+        r"(?i)translate .* into (german|french) %d",
+        r"(?s)```.*```%d",
+    )
+    return [
+        Rule(f"rule {n}", Conditions(text=Expression(expressions[n % len(expressions)] % n)))
+        for n in range(RULES)
+    ]
+
+
+def measure_rules() -> dict[str, float]:
+    """Microseconds of reading all rules."""
+    rules = build_rules()
+
+    def read() -> None:
+        facts = Facts(PROMPT, task="chat", input_tokens=500, now=datetime.now(UTC))
+        assert not apply_rules(rules, facts).rules
+
+    median, p99 = _time(read)
+    return {"rules": RULES, "rules_median_us": median, "rules_p99_us": p99}
+
+
 def _time(call: Callable[[], object]) -> tuple[float, float]:
     """Median and 99 % quantile of one call, in microseconds."""
     samples = []
@@ -138,13 +173,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     as_json = parser.parse_args().json
     rows = [measure(count) for count in COUNTS]
+    rules = measure_rules()
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([*rows, rules], indent=2))
         return
     print(f"{'':>8}{'whole decision, us':>30}{'all predictions, us':>30}")
     print(f"{'models':>8}" + f"{'median':>10}{'p99':>10}{'goal':>10}" * 2)
     for row in rows:
         print(_row(row))
+    median, p99 = rules["rules_median_us"], rules["rules_p99_us"]
+    print(f"{RULES} rules on {len(PROMPT)} characters: {median:.1f} us, p99 {p99:.1f}")
 
 
 if __name__ == "__main__":
