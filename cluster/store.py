@@ -27,6 +27,7 @@ from cluster.energy import token_weights
 from cluster.files import write_atomic
 from cluster.record import Record, RecordStatus
 from cluster.record_entries import Entry, Retention
+from cluster.sessions import News, SessionBoard
 from cluster.telemetry import LoadBoard, LoadSnapshot, ReplicaLoad, TokenWeights
 from cluster.usage import Ledger, UsageBoard
 from scheduler.errors import ProfileError, QualityModelError
@@ -99,6 +100,7 @@ class Store:
         self._record = Record(self._folder)
         self._loads = LoadBoard()
         self._answers = AnswerBoard(claim_grace_s)
+        self._sessions = SessionBoard()
         self._learning = Learning()
         self._learned_at = self._written_at = time.monotonic()
         self._quality: tuple[str, bytes] | None = None
@@ -296,6 +298,10 @@ class Store:
             write_atomic(self._usage_file, json.dumps(self._usage.to_json()))
             self._usage_written_at = now
         return sums
+
+    def exchange_sessions(self, since: int, news: News) -> tuple[int, News]:
+        """What routers tell each other of conversations; see `SessionBoard.exchange`."""
+        return self._sessions.exchange(since, news)
 
     def log_decisions(self, entries: Sequence[Entry], retention: Retention) -> None:
         """Take in finished decisions, for the record; they may come twice."""

@@ -27,6 +27,7 @@ from deployments.idempotency import Idempotency, request_key
 from deployments.openai_api import ApiError, ParsedRequest, parse_request
 from deployments.routing_report import decision_record, routing_object
 from deployments.rulebook import Caller
+from deployments.sessions import Turn
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.types import Decision
 
@@ -93,7 +94,8 @@ class Completions:
         """Have a model answer; says whether the answer was whole."""
         try:
             counts = await self._decider.count(parsed)
-            decision = self._decider.decide(parsed, counts, caller)
+            turn = self._decider.sessions.turn(parsed, caller)
+            decision = self._decider.decide(parsed, counts, caller, turn)
         except Exception as refusal:
             await self._refuse(refusal, send)
             return False
@@ -129,7 +131,7 @@ class Completions:
                 caller.account.charge(
                     decision, delivery.observation, error, delivery.generated_tokens
                 )
-            self._take_note(parsed, decision, delivery, error)
+            self._take_note(parsed, turn, decision, delivery, error)
         return error is None
 
     def _timed_out(self, delivery: Delivery) -> ApiError:
@@ -146,6 +148,7 @@ class Completions:
     def _take_note(
         self,
         parsed: ParsedRequest,
+        turn: Turn | None,
         decision: Decision,
         delivery: Delivery,
         error: BaseException | None,
@@ -164,6 +167,8 @@ class Completions:
             # An answer that several gave says nothing of any of them.
             if text is None and len(delivery.attempts) == 1:
                 self._decider.learn(parsed, decision, delivery.observation)
+            if turn and text is None and delivery.observation is not None:
+                self._decider.sessions.remember(turn, delivery.observation)
         except Exception:
             # The client has its answer; nothing may come behind it.
             logger.exception("request %s is not recorded", decision.decision_id)

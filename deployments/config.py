@@ -223,6 +223,20 @@ class ConstrainedConfig(Strict):
         )
 
 
+class SessionsConfig(Strict):
+    """Turns of one conversation, and where they went."""
+
+    enabled: bool = Field(
+        default=True, description="Whether tokens in a replica's prefix cache count in a decision."
+    )
+    max_sessions: PositiveInt = Field(
+        default=10_000, description="Conversations that a router remembers; the oldest go first."
+    )
+    max_idle_s: PositiveFloat = Field(
+        default=600.0, description="Seconds after its last turn that one is remembered."
+    )
+
+
 class RouterConfig(Strict):
     """`user_config` of the router's deployment: may be changed without a restart."""
 
@@ -244,6 +258,7 @@ class RouterConfig(Strict):
     rules: tuple[RuleConfig, ...] = Field(
         default=(), max_length=MAX_RULES, description="In this order; the first that fits counts."
     )
+    sessions: SessionsConfig = Field(default_factory=SessionsConfig)
     probe_interval_s: PositiveFloat | None = Field(
         default=300.0,
         description="A model that has answered nothing for so long gets a short request of the "

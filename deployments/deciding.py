@@ -14,6 +14,7 @@ from deployments.openai_api import ApiError, ParsedRequest
 from deployments.profile_source import ProfileSource
 from deployments.quality_source import QualitySource
 from deployments.rulebook import Caller, RuleBook
+from deployments.sessions import Sessions, Turn
 from deployments.shared_state import SharedState
 from deployments.tokens.counting import TokenCount, TokenCounter
 from scheduler.engine import Scheduler
@@ -32,9 +33,11 @@ class Decider:
         profiles: Their costs.
         shared: The load, and what was learnt.
         counter: Counts prompts.
+        quality: Estimates accuracies.
 
     Attributes:
         decisions: How many requests were dispatched.
+        sessions: What is remembered of conversations.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Decider:
         counter: TokenCounter,
         quality: QualitySource,
     ) -> None:
+        self.sessions = Sessions(directory)
         self.config = RouterConfig()
         self.decisions = 0
         self._directory = directory
@@ -63,6 +67,7 @@ class Decider:
     def config(self, config: RouterConfig) -> None:
         self._config, self._rules = config, RuleBook.of(config)
         self._usual_weights = config.default_weights.weights()
+        self.sessions.configure(config.sessions)
 
     def rule_warnings(self, keys: Sequence[str] | None) -> list[str]:
         """What is odd about the rules; the names of the API keys are `None` until they are read."""
@@ -93,6 +98,7 @@ class Decider:
         parsed: ParsedRequest,
         counts: Mapping[str, TokenCount],
         caller: Caller | None = None,
+        turn: Turn | None = None,
     ) -> Decision:
         """Who answers.
 
@@ -100,6 +106,7 @@ class Decider:
             parsed: The request.
             counts: Its input tokens by model; estimated for models that are not named.
             caller: Who asks; rules are for callers, not for the router's own requests.
+            turn: The request as a turn of a conversation, `None` where it is none.
 
         Raises:
             ApiError: 404, the request names a model that is not configured.
@@ -111,6 +118,7 @@ class Decider:
             m.model: counts.get(m.model) or self._counter.estimate(parsed.prompt, m.model)
             for m in state.models
         }
+        input_tokens = {model: count.tokens for model, count in inputs.items()}
         quality, quality_source = self._quality.estimate(parsed.text)
         task = parsed.task or classify(parsed.text)
         ruling = NO_RULING
@@ -119,7 +127,7 @@ class Decider:
             ruling = self._rules.ruling(parsed.text, task, most, state, caller)
         request = RoutingRequest(
             decision_id=uuid.uuid4().hex,
-            input_tokens={model: count.tokens for model, count in inputs.items()},
+            input_tokens=input_tokens,
             estimated_inputs=frozenset(m for m, count in inputs.items() if not count.exact),
             max_tokens=parsed.max_tokens,
             output_tokens=parsed.output_tokens,
@@ -132,6 +140,7 @@ class Decider:
             quality_source=quality_source,
             sequence=self.decisions,
             ruling=ruling,
+            session=self.sessions.recall(turn, input_tokens) if turn else None,
         )
         if parsed.model == AUTO:
             return self._scheduler.decide(request, state)

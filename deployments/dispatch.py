@@ -36,6 +36,7 @@ class Dispatch:
 
     Attributes:
         avoid: Replicas that are not asked while there are others.
+        prefer: The replica that has the beginning of the prompt in its cache, if one has.
         observation: What it took, `None` until the model said so.
         replica_id: Where it went, `None` until it is known.
     """
@@ -44,6 +45,7 @@ class Dispatch:
     request: ModelRequest
     links: LinkPool
     avoid: Collection[str] = ()
+    prefer: str | None = None
     observation: Observation | None = field(default=None, init=False)
     replica_id: str | None = field(default=None, init=False)
 
@@ -98,7 +100,7 @@ class Dispatch:
                 )
 
     def _link(self) -> Link | None:
-        link = self.links.choose(self.entry.model, self.avoid)
+        link = self.links.choose(self.entry.model, self.avoid, self.prefer)
         self.replica_id = link.replica_id if link else None
         return link
 

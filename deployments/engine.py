@@ -226,6 +226,12 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         return int(self._engine_client.vllm_config.scheduler_config.max_num_seqs)
 
     @property
+    def prefix_block_tokens(self) -> int:
+        """Prompt tokens that the engine keeps for later prompts as one; 0 where it keeps none."""
+        cache = self._engine_client.vllm_config.cache_config
+        return int(cache.block_size) if cache.enable_prefix_caching else 0
+
+    @property
     def vocab_size(self) -> int:
         """Number of token ids that a prompt may use."""
         return int(self._engine_client.model_config.get_vocab_size())

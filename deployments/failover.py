@@ -165,7 +165,9 @@ class Delivery:
             self.endpoint, body, self.decision.decision_id, self.origin, resumed_ids
         )
         avoid = {*entry.avoid, *self._tried}
-        return Dispatch(entry, request, self.directory.links, avoid)
+        session = self.decision.session
+        prefer = session.replica_id if session and session.model == attempt.model else None
+        return Dispatch(entry, request, self.directory.links, avoid, prefer)
 
     def _finish(self, dispatch: Dispatch) -> None:
         self.attempts[-1].replica_id = dispatch.replica_id

@@ -40,8 +40,11 @@ def _outcome(
     prediction: Prediction, profile: ModelProfile, observation: Observation, slots: int | None
 ) -> Outcome | None:
     """Predictions for the tokens that there were, so that only the costs can be wrong."""
-    asked = (prediction.input_tokens, prediction.output_tokens, prediction.concurrency)
+    cached = prediction.cached_input_tokens
+    asked = (prediction.input_tokens - cached, prediction.output_tokens, prediction.concurrency)
     real = (observation.input_tokens, observation.output_tokens)
+    # What a decision would have told of these tokens.
+    told = (max(real[0] - cached, 0), real[1], prediction.concurrency)
     side_by_side = min(observation.concurrency, slots or observation.concurrency)
     computed = (real[0] - observation.cached_input_tokens, real[1], side_by_side)
     runtime_then = profile.runtime.predict(*asked)
@@ -58,11 +61,10 @@ def _outcome(
         accelerator=observation.accelerator,
         fit_id=profile.fit_id,
         predicted_runtime_s=profile.runtime.predict(*computed) * turns + observation.queue_time_s,
-        told_runtime_s=profile.runtime.predict(*real, prediction.concurrency) * runtime_scale,
+        told_runtime_s=profile.runtime.predict(*told) * runtime_scale,
         runtime_s=observation.runtime_s,
         predicted_energy_joules=profile.energy.predict(*computed),
-        told_energy_joules=profile.energy.predict(*real, prediction.concurrency)
-        * prediction.energy_factor,
+        told_energy_joules=profile.energy.predict(*told) * prediction.energy_factor,
         energy_joules=observation.energy_joules,
         runtime_factor=prediction.runtime_factor,
         energy_factor=prediction.energy_factor,

@@ -112,6 +112,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             **self._meter.describe(),
             "max_model_len": self.engine.max_model_len,
             "max_num_seqs": self.engine.max_num_seqs,
+            "prefix_block_tokens": self.engine.prefix_block_tokens,
             "vocab_size": self.engine.vocab_size,
             **self._tokenizer.describe(),
         }

@@ -105,6 +105,7 @@ class Router:
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._fetch_tokenizers)),
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_usage)),
             asyncio.create_task(self._repeat(RENEWAL_S, self._idempotency.renew)),
+            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_sessions)),
         ]
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -206,8 +207,9 @@ class Router:
     async def _dry_run(self, request: Request) -> Response:
         parsed = parse_request(await read_body(request.receive, self._args), None)
         counts = await self._decider.count(parsed)
-        decision = self._decider.decide(parsed, counts, caller_of(request.scope))
-        return _json(decision_to_dict(decision))
+        caller = caller_of(request.scope)
+        turn = self._decider.sessions.turn(parsed, caller)
+        return _json(decision_to_dict(self._decider.decide(parsed, counts, caller, turn)))
 
     async def _list_models(self, _: Request) -> Response:
         names = [AUTO, *(entry.model for entry in self._directory.entries())]
@@ -300,6 +302,10 @@ class Router:
     async def _exchange_usage(self) -> None:
         if self._keys:
             await self._budgets.exchange(self._profiles.store)
+
+    async def _exchange_sessions(self) -> None:
+        routers = self._shared.loads.routers
+        await self._decider.sessions.exchange(self._profiles.store, routers)
 
     async def _probe(self) -> None:
         await self._prober.probe(PROBE_PERIOD_S)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deployments.failover import Attempt
-from scheduler.serialization import decision_to_dict, interval_list
+from scheduler.serialization import decision_to_dict, interval_list, session_to_dict
 from scheduler.types import Decision, Observation
 
 
@@ -54,6 +54,7 @@ def routing_object(
         }
         report["energy_joules"] = observation.energy_joules
         report["energy_source"] = observation.energy_source
+    report["session"] = session_to_dict(decision)
     report["attempts"] = [attempt.to_dict() for attempt in attempts]
     return report
 

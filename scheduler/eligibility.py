@@ -68,7 +68,11 @@ def contend(request: RoutingRequest, model: ModelState, profile: ModelProfile) -
             "input_tokens", f"no token count for model {model.model!r}"
         ) from None
     output_tokens = expected_output_tokens(request, model, profile, input_tokens)
-    return Contender(request, model, profile, input_tokens, output_tokens)
+    session = request.session
+    if session is None or session.model != model.model:
+        return Contender(request, model, profile, input_tokens, output_tokens)
+    cached_tokens = min(session.cached_tokens, input_tokens)
+    return Contender(request, model, profile, input_tokens, output_tokens, cached_tokens)
 
 
 def unknown_models(names: Iterable[str], state: ClusterState) -> str:

@@ -95,6 +95,7 @@ class Scheduler:
             excluded=tuple(excluded),
             task=request.task,
             quality_source=request.quality_source,
+            session=request.session,
             limits=report,
             rules=request.ruling.names,
             bandit=(
@@ -152,6 +153,7 @@ class Scheduler:
             quality_source=request.quality_source,
             rules=request.ruling.names,
             bandit=learnt,
+            session=request.session,
         )
 
 

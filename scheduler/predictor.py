@@ -29,13 +29,18 @@ LEAST_SPREAD_OUTSIDE = 0.1
 # take four times as long.
 @dataclass(slots=True)
 class Contender:
-    """A model that can take the request, with what predicting its costs takes."""
+    """A model that can take the request, with what predicting its costs takes.
+
+    Attributes:
+        cached_tokens: Input tokens that the model need not compute again; they cost nothing.
+    """
 
     request: RoutingRequest
     model: ModelState
     profile: ModelProfile
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = 0
 
     @property
     def quality(self) -> QualityEstimate | None:
@@ -69,7 +74,8 @@ def predict_costs(contender: Contender) -> PredictedCosts:
     """
     state, profile = contender.model, contender.profile
     # As floats: multiplying by an integer takes twice as long.
-    tin, tout = float(contender.input_tokens), float(contender.output_tokens)
+    tin = float(contender.input_tokens - contender.cached_tokens)
+    tout = float(contender.output_tokens)
     concurrency, queued = meet(state)
     runtime_s = profile.runtime.predict(tin, tout, concurrency)
     runtime_s *= state.runtime_correction.factor * state.slowdown
@@ -93,6 +99,7 @@ def predict(contender: Contender) -> Prediction:
     """
     state, profile = contender.model, contender.profile
     tin, tout = contender.input_tokens, contender.output_tokens
+    computed = tin - contender.cached_tokens
     costs = predict_costs(contender)
     runtime_s, energy_joules = costs.runtime_s, costs.energy_joules
     concurrency, queued = meet(state)
@@ -101,11 +108,11 @@ def predict(contender: Contender) -> Prediction:
     quality = contender.quality
 
     def interval(cost: float, model: LinearModel, correction: Correction) -> Interval:
-        expected = model.predict(tin, tout, concurrency)
+        expected = model.predict(computed, tout, concurrency)
         if expected <= 0:
             return Interval(cost, cost)
-        shorter = model.predict(tin, lengths.low, concurrency) / expected
-        longer = model.predict(tin, lengths.high, concurrency) / expected
+        shorter = model.predict(computed, lengths.low, concurrency) / expected
+        longer = model.predict(computed, lengths.high, concurrency) / expected
         return _around(cost, _ratios(model, correction), Interval(shorter, longer), distance)
 
     return Prediction(
@@ -125,6 +132,7 @@ def predict(contender: Contender) -> Prediction:
         energy_factor=state.energy_correction.factor,
         extrapolates=distance > 1,
         input_tokens_exact=state.model not in contender.request.estimated_inputs,
+        cached_input_tokens=contender.cached_tokens,
     )
 
 

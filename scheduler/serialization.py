@@ -29,6 +29,20 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "canary": decision.canary,
         "bandit": _bandit(decision.bandit),
         "shadow": _shadow(decision.shadow),
+        "session": session_to_dict(decision),
+    }
+
+
+def session_to_dict(decision: Decision) -> dict[str, Any] | None:
+    """The conversation that the request belongs to, and whether it stays where it was."""
+    session = decision.session
+    if session is None:
+        return None
+    return {
+        "id": session.id,
+        "model": session.model,
+        "cached_tokens": session.cached_tokens,
+        "stayed": decision.model == session.model,
     }
 
 
@@ -67,6 +81,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "score": candidate.score,
         "input_tokens": prediction.input_tokens,
         "input_tokens_exact": prediction.input_tokens_exact,
+        "cached_input_tokens": prediction.cached_input_tokens,
         "output_tokens": prediction.output_tokens,
         "output_tokens_interval": interval_list(prediction.output_tokens_interval),
         "runtime_s": prediction.runtime_s,

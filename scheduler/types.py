@@ -51,6 +51,23 @@ class QualityEstimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """The conversation that a request is a turn of.
+
+    Attributes:
+        id: The client's name for it, or a hash of its first messages.
+        model: Who gave the last answer, `None` where none is remembered.
+        replica_id: Where, `None` as well where that replica is not to be asked now.
+        cached_tokens: Input tokens of this request that this replica need not compute again.
+    """
+
+    id: str
+    model: str | None = None
+    replica_id: str | None = None
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingRequest:
     """What has to be decided about one prompt.
 
@@ -69,6 +86,7 @@ class RoutingRequest:
         ruling: What the operator's rules say. Its weights, policy and constraints are in those of
             the request already.
         context: What feedback is learnt by, empty where nothing is to be learnt.
+        session: The conversation that it belongs to, `None` where none is known.
     """
 
     decision_id: str
@@ -86,6 +104,7 @@ class RoutingRequest:
     estimated_inputs: frozenset[str] = frozenset()
     ruling: Ruling = NO_RULING
     context: tuple[float, ...] = ()
+    session: Session | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +188,8 @@ class Prediction:
     Attributes:
         input_tokens: Prompt tokens.
         input_tokens_exact: They were counted, not estimated.
+        cached_input_tokens: Those of them that cost nothing, because an earlier turn of the
+            conversation left them in the model's cache.
         output_tokens: Expected number of generated tokens.
         output_tokens_interval: Their interval; both ends equal where the number is known.
         runtime_s: End-to-end seconds, `wait_s` included.
@@ -200,6 +221,7 @@ class Prediction:
     energy_factor: float = 1.0
     extrapolates: bool = False
     input_tokens_exact: bool = True
+    cached_input_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +292,7 @@ class Decision:
         bandit: What feedback can teach by, `None` where nothing is to be learnt.
         shadow: The choice of a policy beside it, `None` where there is none.
         canary: `policy` is the one that a share of the traffic is for.
+        session: The conversation that the request belongs to, `None` where none is known.
     """
 
     decision_id: str
@@ -286,6 +309,7 @@ class Decision:
     bandit: BanditReport | None = None
     shadow: ShadowChoice | None = None
     canary: bool = False
+    session: Session | None = None
 
     @property
     def chosen(self) -> Candidate:

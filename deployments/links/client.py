@@ -33,6 +33,9 @@ from deployments.links.protocol import (
 logger = logging.getLogger("ray.serve")
 
 CONNECT_TIMEOUT_S = 3.0
+MUCH_LOAD, MANY_TIMES = 4, 2
+"""Whoever has so many requests more than the least busy one, and so many times its requests, is
+not preferred any more."""
 CONNECTION_BROKE = "the connection to the replica broke"
 
 
@@ -155,6 +158,15 @@ def _broken(message: ReplicaMessage) -> LinkBrokenError:
     return LinkBrokenError(f"the replica sent {type(message).__name__}")
 
 
+def _kept(usable: Collection[Link], replica_id: str) -> Link | None:
+    """The replica, unless it is not among these or much busier than the least busy of them."""
+    link = next((link for link in usable if link.replica_id == replica_id), None)
+    if link is None:
+        return None
+    least = min(other.load for other in usable)
+    return link if link.load <= max(least + MUCH_LOAD, least * MANY_TIMES) else None
+
+
 class LinkPool:
     """Links to all replicas that offer one.
 
@@ -194,14 +206,33 @@ class LinkPool:
                 task = asyncio.create_task(self._open(load.model, replica_id, load.link))
                 self._opening[replica_id] = task
 
-    def choose(self, model: str, avoid: Collection[str] = ()) -> Link | None:
-        """The less busy of two replicas, `None` where no link leads to one that may be asked."""
+    def choose(
+        self, model: str, avoid: Collection[str] = (), prefer: str | None = None
+    ) -> Link | None:
+        """The preferred replica, or the less busy of two.
+
+        Args:
+            model: Whose replicas.
+            avoid: Those that may not be asked.
+            prefer: Wins unless it is not usable or `keeps` says no.
+
+        Returns:
+            `None` where no link leads to one that may be asked.
+        """
         links = self._links.get(model, {})
         usable = [link for r, link in links.items() if link.usable and r not in avoid]
         if len(usable) < 2:
             return usable[0] if usable else None
+        if prefer is not None and (preferred := _kept(usable, prefer)):
+            return preferred
         first, second = random.sample(usable, 2)
         return first if first.load <= second.load else second
+
+    def keeps(self, model: str, replica_id: str, avoid: Collection[str] = ()) -> bool:
+        """Whether `choose` would take this replica if it were preferred."""
+        links = self._links.get(model, {})
+        usable = [link for r, link in links.items() if link.usable and r not in avoid]
+        return _kept(usable, replica_id) is not None
 
     def broken(self, model: str) -> bool:
         """Whether every replica that a link leads to is kept from requests by its breaker."""

@@ -57,7 +57,7 @@ def test_vllms_client_generates_asynchronously_and_reports_what_is_read() -> Non
 
 
 def test_the_steps_of_the_engine_can_be_read_along() -> None:
-    from vllm.config import SchedulerConfig, VllmConfig
+    from vllm.config import CacheConfig, SchedulerConfig, VllmConfig
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.output_processor import OutputProcessor, RequestState
     from vllm.v1.metrics.stats import PrefillStats
@@ -71,6 +71,8 @@ def test_the_steps_of_the_engine_can_be_read_along() -> None:
     assert "num_computed_tokens" in PrefillStats.__dataclass_fields__
     assert "scheduler_config" in VllmConfig.__dataclass_fields__
     assert "max_num_seqs" in SchedulerConfig.__dataclass_fields__
+    assert "cache_config" in VllmConfig.__dataclass_fields__
+    assert {"block_size", "enable_prefix_caching"} <= set(CacheConfig.__dataclass_fields__)
 
 
 def test_an_engine_can_be_probed_and_rehearsed() -> None:

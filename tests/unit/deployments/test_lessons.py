@@ -18,12 +18,15 @@ from scheduler.types import (
     ModelState,
     Observation,
     RoutingRequest,
+    Session,
 )
 
 
-def decide(profiles: ProfileSet = PROFILES, **state: object) -> Decision:
+def decide(
+    profiles: ProfileSet = PROFILES, session: Session | None = None, **state: object
+) -> Decision:
     model = ModelState(FRUGAL, profile=profiles.find(FRUGAL), **state)  # type: ignore[arg-type]
-    request = RoutingRequest("d", {FRUGAL: 100}, output_tokens=10, task="code")
+    request = RoutingRequest("d", {FRUGAL: 100}, output_tokens=10, task="code", session=session)
     return Scheduler().pin(request, ClusterState((model,), "v"), FRUGAL)
 
 
@@ -77,6 +80,15 @@ def test_cached_tokens_cost_nothing_but_nobody_knew() -> None:
     assert outcome is not None
     assert outcome.predicted_runtime_s == pytest.approx(1.3)
     assert outcome.told_runtime_s == pytest.approx(1.4)
+
+
+def test_cached_tokens_that_a_decision_knew_of_are_in_what_it_told() -> None:
+    decision = decide(session=Session("s", FRUGAL, "r1", 60), runtime_correction=Correction(2.0))
+    outcome = teach(decision, replace(SEEN, cached_input_tokens=100)).outcome
+    assert outcome is not None
+    assert outcome.predicted_runtime_s == pytest.approx(1.3)
+    assert outcome.told_runtime_s == pytest.approx((1.4 - 0.06) * 2)
+    assert outcome.told_energy_joules == pytest.approx(24 - 0.6)
 
 
 def test_lengths_are_learnt_unless_the_request_fixed_them() -> None:

@@ -40,6 +40,7 @@ def test_prediction_and_measurement_stand_side_by_side() -> None:
         "actual": {"output_tokens": 2, "runtime_s": 0.25, "energy_joules": 1.5},
         "energy_joules": 1.5,
         "energy_source": "nvml",
+        "session": None,
         "attempts": [
             {
                 "model": "frugal",

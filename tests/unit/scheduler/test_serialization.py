@@ -27,7 +27,7 @@ def test_the_keys_of_the_contract() -> None:
 
     assert list(data) == [
         "decision_id", "model", "policy", "weights", "profile_version", "candidates", "excluded",
-        "task", "quality_source", "limits", "rules", "canary", "bandit", "shadow",
+        "task", "quality_source", "limits", "rules", "canary", "bandit", "shadow", "session",
     ]  # fmt: skip
     assert data["model"] == data["candidates"][0]["model"] == decision.model
     assert data["weights"] == {"accuracy": 0.7, "energy": 0.2, "time": 0.1}
@@ -40,6 +40,7 @@ def test_the_keys_of_the_contract() -> None:
             "score": candidate.score,
             "input_tokens": 100,
             "input_tokens_exact": True,
+            "cached_input_tokens": 0,
             "output_tokens": 100,
             "output_tokens_interval": [1, 300],
             "runtime_s": prediction.runtime_s,

@@ -287,6 +287,33 @@ def test_the_less_busy_of_two_is_chosen(run: Run) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("busy", "other", "kept"),
+    [(4, 0, True), (5, 0, False), (20, 10, True), (21, 10, False), (0, 9, True)],
+)
+def test_a_preferred_replica_is_asked_unless_it_is_much_busier(
+    run: Run, busy: int, other: int, kept: bool
+) -> None:
+    async def scenario() -> None:
+        async with Site(Replica(), Replica()) as site:
+            r0, r1 = (
+                report(f"r{i}", site.servers[i].address, ongoing=ongoing)
+                for i, ongoing in enumerate((busy, other))
+            )
+            site.pool.update([r0, r1], "router")
+            assert site.pool.keeps("m", "r0") is kept
+            chosen = site.pool.choose("m", prefer="r0")
+            assert chosen is not None
+            assert chosen.replica_id == ("r0" if kept else "r1")
+            assert not site.pool.keeps("m", "r0", avoid=("r0",))
+            assert not site.pool.keeps("m", "r7")
+            chosen = site.pool.choose("m", ("r0",), prefer="r0")
+            assert chosen is not None
+            assert chosen.replica_id == "r1"
+
+    run(scenario())
+
+
 def test_a_replica_that_reports_no_more_is_hung_up_on_when_its_calls_are_done(run: Run) -> None:
     async def scenario() -> None:
         go = asyncio.Event()
