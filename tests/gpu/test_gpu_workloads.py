@@ -1,4 +1,4 @@
-"""What the GPU tests are made of, on a CPU: it must work when somebody has a GPU at last."""
+"""What the GPU tests are made of, on a CPU: it must work before a GPU is asked for."""
 
 from __future__ import annotations
 
