@@ -60,6 +60,11 @@ class Broadcast:
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
 
+    @property
+    def wanted(self) -> bool:
+        """Whether a client follows it."""
+        return bool(self._followers)
+
     async def send(self, message: Message) -> None:
         """The next message of the answer.
 
@@ -135,7 +140,8 @@ class Broadcast:
     def _leave_room(self) -> None:
         # Slow clients of an answer that is finished hold it too.
         if self.ended.is_set() and not self._followers:
-            self._forget(len(self._messages))
+            self._room.used -= self._size
+            self._size = 0
 
     def _forget(self, count: int) -> None:
         size = sum(len(message.get("body", b"")) for message in self._messages[:count])

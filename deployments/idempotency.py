@@ -157,12 +157,18 @@ class Idempotency:
             del self._running[key]
 
     async def _answer(self, key: RequestKey, generate: Generate, broadcast: Broadcast) -> None:
-        claim = await self._claim(key)
+        claim = await self._claim(key, broadcast)
+        if claim is None:
+            return
         if claim.state is ClaimState.OTHER_REQUEST:
             raise _reused()
         if claim.answer is not None:
             broadcast.replayed = True
             await _replay(claim.answer, broadcast.send)
+            return
+        if not broadcast.wanted:
+            broadcast.joinable = False
+            await self._release(key, broadcast)
             return
         self._claims[key.answer_id] = key.fingerprint
         whole = False
@@ -174,8 +180,11 @@ class Idempotency:
             await (self._keep if broadcast.joinable else self._release)(key, broadcast)
             del self._claims[key.answer_id]
 
-    async def _claim(self, key: RequestKey) -> Claim:
+    async def _claim(self, key: RequestKey, broadcast: Broadcast) -> Claim | None:
         """Wait until the answer is there or is this router's to generate.
+
+        Returns:
+            What the store says; `None` where all clients have gone meanwhile.
 
         Raises:
             ApiError: 504, another router takes too long.
@@ -183,6 +192,8 @@ class Idempotency:
         began = answered_at = time.monotonic()
         store_patience_s = min(STORE_PATIENCE_S, self._patience_s / 2)
         while (now := time.monotonic()) - began < self._patience_s:
+            if not broadcast.wanted:
+                return None
             here = self._known_here(key)
             if here is not None:
                 return here

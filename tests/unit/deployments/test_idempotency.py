@@ -356,6 +356,25 @@ def test_when_the_owner_is_dead_the_next_one_generates(
     run(scenario())
 
 
+def test_nobody_is_generated_for_who_left_while_waiting(routers: Any, store: ActorHandle) -> None:
+    async def scenario() -> None:
+        here, there = routers("r1"), routers("r2")
+        failing, generation = Generation(whole=False), Generation()
+        first, _ = ask(here, failing)
+        await failing.begun.wait()
+        other, _ = ask(there, generation)
+        await asyncio.sleep(0)
+        (waiting,) = there._tasks
+        other.cancel()
+        failing.go_on.set()
+        await asyncio.wait({first, waiting})
+        assert (failing.count, generation.count) == (1, 0)
+        assert there._running == {}
+        assert store.state.claim_answer("id", "fingerprint", "r3").state.name == "YOURS"
+
+    run(scenario())
+
+
 def test_a_joiner_of_what_fails_elsewhere_generates(routers: Any) -> None:
     async def scenario() -> None:
         here, there = routers("r1"), routers("r2")
