@@ -11,6 +11,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.budgets import Account, Budgets
+from deployments.completions import ENDPOINTS
 from deployments.error_responses import send_error
 from deployments.keys import KeyRing
 from deployments.limits import check_headers
@@ -100,4 +101,5 @@ class AccessGuard:
         if path.startswith(ADMIN_PATH) and not key.admin:
             message = f"{path}: the key {key.name!r} is not an administrator's"
             raise ApiError(403, message, code="admin_only")
-        return self._budgets.admit(key)
+        # Looking is free: the page asks every second.
+        return self._budgets.admit(key) if path in ENDPOINTS else Account(key, self._budgets)

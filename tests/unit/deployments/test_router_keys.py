@@ -23,11 +23,12 @@ def bearing(key: str) -> dict[str, Any]:
 
 @pytest.fixture
 def keyed(site: Site, tmp_path: Path) -> Site:
-    """Two keys: `boss` is an administrator's, `ann` has 10 tokens a minute."""
+    """`boss` is an administrator's, `ann` has 10 tokens a minute, `eve` one request."""
     path = tmp_path / "keys.yaml"
     entries = [
         {"name": "boss", "sha256": hash_of("boss"), "admin": True},
         {"name": "ann", "sha256": hash_of("ann"), "tokens_per_minute": 10},
+        {"name": "eve", "sha256": hash_of("eve"), "requests_per_minute": 1},
     ]
     path.write_text(yaml.safe_dump(entries))
     site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
@@ -41,6 +42,15 @@ def keyed(site: Site, tmp_path: Path) -> Site:
 def complete(site: Site, key: str, **body: Any) -> Any:
     json = {"model": FRUGAL, "prompt": "Hello"} | body
     return site.request("POST", "/v1/completions", json=json, **bearing(key))
+
+
+def test_looking_is_free(keyed: Site) -> None:
+    for _ in range(3):
+        assert keyed.request("GET", "/v1/live", **bearing("eve")).status_code == 200
+    dry = {"model": FRUGAL, "prompt": "Hello"}
+    assert keyed.request("POST", "/v1/route", json=dry, **bearing("eve")).status_code == 200
+    assert [complete(keyed, "eve").status_code for _ in range(2)] == [200, 429]
+    assert keyed.request("GET", "/v1/live", **bearing("eve")).status_code == 200
 
 
 def test_answers_are_charged_until_the_budget_is_used_up(keyed: Site) -> None:
