@@ -129,6 +129,7 @@ def test_start_up_and_shutdown_pass() -> None:
     assert asked(guard, type="lifespan") == [{"type": "passed"}]
 
 
+COMPLETIONS = "/v1/completions"
 PLAIN = ApiKey(name="plain", sha256=hash_of("plain"), requests_per_minute=2)
 
 
@@ -149,15 +150,19 @@ def test_only_administrators_read_the_decisions_of_everybody(path: str) -> None:
 def test_a_key_beyond_its_rate_waits_for_the_next_minute() -> None:
     now = 125.5
     guard = guarded([PLAIN], budgets=Budgets(lambda: now))
-    assert [status(asked(guard, headers=bearing("plain"))) for _ in range(3)] == [200, 200, 429]
-    sent = asked(guard, headers=bearing("plain"))
+    assert [status(asked(guard, COMPLETIONS, bearing("plain"))) for _ in range(3)] == [
+        200,
+        200,
+        429,
+    ]
+    sent = asked(guard, COMPLETIONS, bearing("plain"))
     headers = dict(sent[0]["headers"])
     assert headers[b"retry-after"] == b"55"
     error = json.loads(sent[1]["body"])["error"]
     assert error["code"] == "budget_exceeded"
     assert "requests_per_minute of 2" in error["message"]
     now += 55
-    assert status(asked(guard, headers=bearing("plain"))) == 200
+    assert status(asked(guard, COMPLETIONS, bearing("plain"))) == 200
 
 
 def test_who_is_refused_spends_nothing() -> None:
@@ -167,7 +172,7 @@ def test_who_is_refused_spends_nothing() -> None:
         assert status(asked(guard, "/v1/decisions", bearing("plain"))) == 403
         assert status(asked(guard, headers=bearing("other"))) == 401
         assert status(asked(guard, "/health", bearing("plain"))) == 200
-    assert status(asked(guard, headers=bearing("plain"))) == 200
+    assert status(asked(guard, COMPLETIONS, bearing("plain"))) == 200
 
 
 @pytest.mark.parametrize("path", ["/health", "/v1/models"])
