@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-from cluster.record_entries import Entry, EntryQueue, Retention
+from cluster.record_entries import Entry, EntryQueue, Feedback, Retention
 from cluster.record_file import RecordFile
 
 RECORD_FILE = "record.sqlite"
@@ -29,6 +29,8 @@ RETRY_PERIOD_S = 1.0
 """How long a disk that refused is left alone."""
 TRIM_PERIOD_S = 10.0
 MAX_WAITING_BYTES = 32 * 2**20
+MAX_RATINGS = 10_000
+"""Of decisions that wait for the disk; beyond it the oldest are dropped."""
 BATCH = 1_000
 """Decisions in one transaction: what fits in the room that is left gets in."""
 
@@ -67,6 +69,7 @@ class Record:
         self.path = folder / RECORD_FILE
         self._waiting = EntryQueue(max_waiting_bytes)
         self._writing: list[Entry] = []
+        self._ratings: dict[str, Feedback] = {}
         self._retention: Retention | None = None
         self._written = 0
         self._fault: str | None = None
@@ -93,6 +96,15 @@ class Record:
             if self._thread is None and not self._closed.is_set():
                 self._start()
 
+    def rate(self, feedback: Feedback) -> None:
+        """Take in what was said of a decision that was handed in before; the last one counts."""
+        with self._lock:
+            self._ratings[feedback.decision_id] = feedback
+            while len(self._ratings) > MAX_RATINGS:
+                del self._ratings[next(iter(self._ratings))]
+            if self._thread is None and not self._closed.is_set():
+                self._start()
+
     def status(self) -> RecordStatus:
         """How it is at the moment."""
         with self._lock:
@@ -116,20 +128,28 @@ class Record:
         }
         stored = self._read(lambda file: file.latest(limit, before, since)) or []
         merged = {record["decision_id"]: record for record in stored} | pending
+        for record in merged.values():
+            self._join_rating(record)
         return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]
 
     def find(self, decision_id: str) -> dict[str, Any] | None:
         """One record, `None` where it is unknown or no longer kept."""
-        for entry in self._pending():
-            if entry.decision_id == decision_id:
-                return entry.record()
-        return self._read(lambda file: file.find(decision_id))
+        waiting = (entry for entry in self._pending() if entry.decision_id == decision_id)
+        entry = next(waiting, None)
+        found = entry.record() if entry else self._read(lambda file: file.find(decision_id))
+        if found is not None:
+            self._join_rating(found)
+        return found
 
     def close(self) -> None:
         """Write what waits, as far as the disk takes it, and end the thread."""
         self._closed.set()
         if self._thread is not None:
             self._thread.join()
+
+    def _join_rating(self, record: dict[str, Any]) -> None:
+        if rating := self._ratings.get(record["decision_id"]):
+            record["feedback"] = rating.member()
 
     def _pending(self) -> list[Entry]:
         with self._lock:
@@ -171,8 +191,12 @@ class Record:
         """
         try:
             file = self._opened()
+            # Taken first: their decisions came before them, and so get to the disk before them.
+            with self._lock:
+                ratings = list(self._ratings.values())
             while self._write_batch(file):
                 pass
+            self._write_ratings(file, ratings)
             busy = self._legacy.move_some(file)
             now = time.time()
             if self._retention is not None and now - self._trimmed_at >= TRIM_PERIOD_S:
@@ -214,6 +238,15 @@ class Record:
             self._written += len(self._writing)
             self._writing = []
         return True
+
+    def _write_ratings(self, file: RecordFile, ratings: Sequence[Feedback]) -> None:
+        if not ratings:
+            return
+        file.rate(ratings)
+        with self._lock:
+            for rating in ratings:
+                if self._ratings.get(rating.decision_id) is rating:
+                    del self._ratings[rating.decision_id]
 
     def _failed(self, error: Exception) -> None:
         if self._fault is None:

@@ -59,13 +59,40 @@ class Entry(NamedTuple):
         return self.joined(self.decision, self.observation, self.content)
 
     @staticmethod
-    def joined(decision: str, observation: str | None, content: str | None) -> dict[str, Any]:
+    def joined(
+        decision: str, observation: str | None, content: str | None, feedback: str | None = None
+    ) -> dict[str, Any]:
         """A record from its parts."""
         record: dict[str, Any] = orjson.loads(decision)
         record["observation"] = orjson.loads(observation) if observation else None
         if content:
             record["content"] = orjson.loads(content)
+        if feedback:
+            record["feedback"] = orjson.loads(feedback)
         return record
+
+
+class Feedback(NamedTuple):
+    """What somebody says of an answer.
+
+    Attributes:
+        score: 0 for wrong, 1 for right.
+        given_as: `score`, `thumbs` or `answer`.
+        given_by: Name of the API key, `None` where there are none.
+        given_at: Unix time.
+        learnt: `epoch` and `score` as the bandit has them, `None` where it does not.
+    """
+
+    decision_id: str
+    score: float
+    given_as: str
+    given_by: str | None
+    given_at: float
+    learnt: Mapping[str, Any] | None = None
+
+    def member(self) -> dict[str, Any]:
+        """The member `feedback` of a record."""
+        return {name: value for name, value in self._asdict().items() if name != "decision_id"}
 
 
 class Retention(NamedTuple):

@@ -13,7 +13,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cluster.record_entries import Entry, Retention
+import orjson
+
+from cluster.record_entries import Entry, Feedback, Retention
 
 TRIM_ROWS = 1_000
 """At most so many decisions are taken out in one transaction."""
@@ -21,9 +23,7 @@ BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 8 * 2**20
 """The write-ahead log is cut to this size after a checkpoint."""
 
-# `PRAGMA user_version` counts the steps that a file has had. What the users say of an answer
-# (feedback) will be the next step: a table of its own with the same key, given later than the
-# decision and possibly more than once.
+# `PRAGMA user_version` counts the steps that a file has had.
 SCHEMA_STEPS = (
     """
     CREATE TABLE decisions (
@@ -41,12 +41,23 @@ SCHEMA_STEPS = (
         content TEXT NOT NULL        -- JSON: request and answer, only where that is asked for
     );
     """,
+    """
+    CREATE TABLE feedback (
+        decision_id TEXT PRIMARY KEY REFERENCES decisions ON DELETE CASCADE,
+        feedback TEXT NOT NULL       -- JSON: what was said of the answer last
+    );
+    """,
 )
 
-_ALL = """
-    SELECT decision, observation, content FROM decisions
+_JOINED = """
+    FROM decisions
     LEFT JOIN observations USING (decision_id) LEFT JOIN contents USING (decision_id)
 """
+_ALL = f"""
+    SELECT decision, observation, content, feedback {_JOINED}
+    LEFT JOIN feedback USING (decision_id)
+"""
+_ALL_WITHOUT_FEEDBACK = f"SELECT decision, observation, content {_JOINED}"
 
 
 class RecordFile:
@@ -69,6 +80,9 @@ class RecordFile:
         try:
             if not read_only:
                 self._prepare()
+            (steps,) = self._connection.execute("PRAGMA user_version").fetchone()
+            # Only a writer brings an older file up to date.
+            self._all = _ALL if steps >= 2 else _ALL_WITHOUT_FEEDBACK
             self._inode = path.stat().st_ino
         except BaseException:
             self._connection.close()
@@ -115,6 +129,22 @@ class RecordFile:
                 connection.executemany(
                     f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT DO NOTHING", rows
                 )
+
+    def rate(self, ratings: Sequence[Feedback]) -> None:
+        """Store what was said of decisions, in the place of what was said before.
+
+        All of them or none; what is said of decisions that are not there is left out.
+
+        Raises:
+            sqlite3.Error: The disk is full, say.
+        """
+        rows = [(orjson.dumps(r.member()).decode(), r.decision_id) for r in ratings]
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO feedback SELECT decision_id, ? FROM decisions WHERE decision_id = ?"
+                " ON CONFLICT DO UPDATE SET feedback = excluded.feedback",
+                rows,
+            )
 
     def trim(self, retention: Retention, now: float) -> bool:
         """Take out the oldest decisions that are beyond what is kept; `TRIM_ROWS` at most.
@@ -175,7 +205,7 @@ class RecordFile:
             sqlite3.Error: The database cannot be read.
         """
         rows = self._connection.execute(
-            f"{_ALL} WHERE finished_at < ? AND finished_at > ?"
+            f"{self._all} WHERE finished_at < ? AND finished_at > ?"
             " ORDER BY finished_at DESC, decision_id DESC LIMIT ?",
             (before, since, limit),
         )
@@ -187,7 +217,8 @@ class RecordFile:
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        found = self._connection.execute(f"{_ALL} WHERE decision_id = ?", (decision_id,)).fetchone()
+        query = f"{self._all} WHERE decision_id = ?"
+        found = self._connection.execute(query, (decision_id,)).fetchone()
         return None if found is None else Entry.joined(*found)
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -196,7 +227,8 @@ class RecordFile:
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        with closing(self._connection.execute(f"{_ALL} ORDER BY finished_at, decision_id")) as rows:
+        query = f"{self._all} ORDER BY finished_at, decision_id"
+        with closing(self._connection.execute(query)) as rows:
             for row in rows:
                 yield Entry.joined(*row)
 

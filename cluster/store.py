@@ -24,12 +24,14 @@ import ray
 
 from cluster.answers import CLAIM_GRACE_S, AnswerBoard, Claim, KeptAnswer
 from cluster.energy import token_weights
+from cluster.feedback import BanditNews, FeedbackDesk, Taken
 from cluster.files import write_atomic
 from cluster.record import Record, RecordStatus
-from cluster.record_entries import Entry, Retention
+from cluster.record_entries import Entry, Feedback, Retention
 from cluster.sessions import News, SessionBoard
 from cluster.telemetry import LoadBoard, LoadSnapshot, ReplicaLoad, TokenWeights
 from cluster.usage import Ledger, UsageBoard
+from scheduler.bandit import Rating
 from scheduler.errors import ProfileError, QualityModelError
 from scheduler.learning import Learning, Lesson
 from scheduler.profiles import ProfileSet
@@ -98,6 +100,7 @@ class Store:
         self._fault: str | None = None
         self._trials: dict[str, _Trial] = {}
         self._record = Record(self._folder)
+        self._feedback = FeedbackDesk(self._folder, self._record)
         self._loads = LoadBoard()
         self._answers = AnswerBoard(claim_grace_s)
         self._sessions = SessionBoard()
@@ -333,8 +336,42 @@ class Store:
         """See `AnswerBoard.keep`."""
         return self._answers.keep(answers, max_bytes)
 
+    def take_feedback(self, feedback: Feedback, rating: Rating | None) -> Taken | None:
+        """Take in what somebody says of an answer; `None` where the decision is unknown."""
+        return self._feedback.take(feedback, rating)
+
+    def bandit_news(
+        self, explored: dict[int, int], known: tuple[int, int, bool] | None
+    ) -> BanditNews:
+        """Take in what a router explored, and tell what it does not know."""
+        return self._feedback.news(explored, known)
+
+    def restore_bandit(self, state: str) -> None:
+        """Take back from a router what was lost.
+
+        Raises:
+            LearningError: It is broken.
+        """
+        self._feedback.restore(state)
+
+    def change_bandit(self, action: str) -> dict[str, Any]:
+        """`freeze`, `thaw` or `reset` what feedback taught; anything else only looks.
+
+        Returns:
+            What there is then.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if action == "reset":
+            self._feedback.reset()
+        elif action in ("freeze", "thaw"):
+            self._feedback.freeze(action == "freeze")
+        return self._feedback.summary()
+
     def close(self) -> None:
         """Write what waits for the disk."""
+        self._feedback.close()
         self._record.close()
 
 

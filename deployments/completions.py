@@ -99,7 +99,7 @@ class Completions:
         except Exception as refusal:
             await self._refuse(refusal, send)
             return False
-        self._decider.decisions += 1
+        self._decider.dispatched(decision)
         self._log.asked(decision.decision_id, body)
         delivery = Delivery(
             decision,
@@ -109,6 +109,7 @@ class Completions:
             self._directory,
             self._idempotency.router_id,
             self._args.max_attempts,
+            caller.key,
         )
         exchange = _stream if parsed.stream else _answer
         sending = _Sending(send, partial(self._log.answered, decision.decision_id))
@@ -162,7 +163,9 @@ class Completions:
             text = "the client went away"
         try:
             self._log.add(
-                decision_record(decision, delivery.observation, delivery.attempts, error=text)
+                decision_record(
+                    decision, delivery.observation, delivery.attempts, error=text, key=delivery.key
+                )
             )
             # An answer that several gave says nothing of any of them.
             if text is None and len(delivery.attempts) == 1:

@@ -19,6 +19,7 @@ from pydantic import (
 from cluster.accelerators import CPU_WATTS_PER_CORE
 from cluster.naming import DEFAULT_DATA_DIR
 from cluster.record_entries import Retention
+from deployments.learning_config import BanditConfig, CanaryConfig, ShadowConfig
 from deployments.liveness import PATIENCE_S
 from deployments.rules_config import MAX_RULES, RuleConfig
 from deployments.strict import Strict
@@ -259,6 +260,13 @@ class RouterConfig(Strict):
         default=(), max_length=MAX_RULES, description="In this order; the first that fits counts."
     )
     sessions: SessionsConfig = Field(default_factory=SessionsConfig)
+    bandit: BanditConfig = Field(default_factory=BanditConfig)
+    shadow: ShadowConfig | None = Field(
+        default=None, description="A policy that decides beside, and dispatches nothing."
+    )
+    canary: CanaryConfig | None = Field(
+        default=None, description="A policy that gets a share of the traffic."
+    )
     probe_interval_s: PositiveFloat | None = Field(
         default=300.0,
         description="A model that has answered nothing for so long gets a short request of the "

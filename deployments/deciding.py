@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from deployments.canary import is_canary
 from deployments.config import RouterConfig
 from deployments.directory import ModelDirectory
 from deployments.lessons import lesson_of
@@ -17,7 +18,11 @@ from deployments.rulebook import Caller, RuleBook
 from deployments.sessions import Sessions, Turn
 from deployments.shared_state import SharedState
 from deployments.tokens.counting import TokenCount, TokenCounter
+from scheduler.asides import ShadowChoice
+from scheduler.context import context_of
 from scheduler.engine import Scheduler
+from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.policies.bandit import BanditPolicy
 from scheduler.rules import NO_RULING
 from scheduler.tasks import classify
 from scheduler.types import ClusterState, Decision, Observation, RoutingRequest
@@ -56,6 +61,7 @@ class Decider:
         self._shared = shared
         self._counter = counter
         self._quality = quality
+        self._bandit = shared.bandit
         self._scheduler = Scheduler()
 
     @property
@@ -78,7 +84,13 @@ class Decider:
         state = self._directory.cluster_state(
             self._profiles.current, self._shared, self.config.static_model
         )
-        return replace(state, limits=self.config.constrained.settings())
+        bandit = self._bandit.current if self._bandit.wanted else None
+        return replace(
+            state,
+            limits=self.config.constrained.settings(),
+            bandit=bandit,
+            may_explore=bandit is not None and self._bandit.may_explore,
+        )
 
     async def count(self, parsed: ParsedRequest) -> dict[str, TokenCount]:
         """The input tokens of a request for every model that it may go to.
@@ -113,6 +125,12 @@ class Decider:
             InvalidRequestError: The request asks for something that there is not.
             NoCandidateError: No model can take it.
         """
+        policy, canary = self.config.default_policy, False
+        if caller and (config := self.config.canary) and is_canary(parsed, caller, config):
+            policy, canary = config.policy, True
+        if parsed.policy == BanditPolicy.name:
+            # From now on also what it is not asked for teaches it.
+            self._bandit.wanted = True
         state = self.state()
         inputs = {
             m.model: counts.get(m.model) or self._counter.estimate(parsed.prompt, m.model)
@@ -132,7 +150,7 @@ class Decider:
             max_tokens=parsed.max_tokens,
             output_tokens=parsed.output_tokens,
             weights=ruling.weights(parsed.weights, self._usual_weights),
-            policy=ruling.policy(parsed.policy, self.config.default_policy),
+            policy=ruling.policy(parsed.policy, policy),
             models=parsed.models,
             constraints=ruling.constraints(parsed.constraints),
             task=task,
@@ -142,11 +160,33 @@ class Decider:
             ruling=ruling,
             session=self.sessions.recall(turn, input_tokens) if turn else None,
         )
+        if self._bandit.wanted:
+            tokens = min(request.input_tokens.values(), default=0)
+            request = replace(request, context=context_of(parsed.text, task, tokens))
         if parsed.model == AUTO:
-            return self._scheduler.decide(request, state)
+            decision = self._scheduler.decide(request, state)
+            if canary and request.policy == policy:
+                decision = replace(decision, canary=True)
+            if self.config.shadow:
+                shadow = self._in_shadow(request, state, self.config.shadow.policy)
+                decision = replace(decision, shadow=shadow)
+            return decision
         if parsed.model not in self._directory:
             raise self.unknown_model(parsed.model)
         return self._scheduler.pin(request, state, parsed.model)
+
+    def _in_shadow(self, request: RoutingRequest, state: ClusterState, policy: str) -> ShadowChoice:
+        """What another policy would do; it explores nothing, for nothing would be learnt."""
+        asked, state = replace(request, policy=policy), replace(state, may_explore=False)
+        try:
+            return ShadowChoice(policy, self._scheduler.decide(asked, state).model)
+        except (InvalidRequestError, NoCandidateError) as error:
+            return ShadowChoice(policy, None, str(error))
+
+    def dispatched(self, decision: Decision) -> None:
+        """Count a decision that is acted on."""
+        self.decisions += 1
+        self._bandit.dispatched(decision)
 
     def learn(
         self, parsed: ParsedRequest, decision: Decision, observation: Observation | None

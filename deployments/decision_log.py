@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ray.exceptions import RayError
@@ -111,18 +112,19 @@ class DecisionLog:
             stored = []
         recent = reversed(self._recent)
         own = [entry for entry in recent if since < entry.finished_at < before][:limit]
-        merged = {record["decision_id"]: record for record in stored}
-        merged |= {entry.decision_id: entry.record() for entry in own}
+        merged = {entry.decision_id: entry.record() for entry in own}
+        # The store knows what was said of them since.
+        merged |= {record["decision_id"]: record for record in stored}
         return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]
 
     async def find(self, store: Any, decision_id: str) -> dict[str, Any] | None:
         """One decision of any router, `None` where nobody remembers it."""
-        for entry in self._recent:
-            if entry.decision_id == decision_id:
-                return entry.record()
-        try:
+        found: dict[str, Any] | None = None
+        with suppress(RayError, TimeoutError):
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                found: dict[str, Any] | None = await store.decision.remote(decision_id)
-        except (RayError, TimeoutError):
-            return None
+                found = await store.decision.remote(decision_id)
+        if found is None:
+            own = (entry for entry in self._recent if entry.decision_id == decision_id)
+            entry = next(own, None)
+            found = entry.record() if entry else None
         return found

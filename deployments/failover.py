@@ -63,6 +63,7 @@ class Delivery:
     Attributes:
         origin: Which router this is.
         max_attempts: Tries altogether.
+        key: Name of the API key that asks, `None` without one.
         attempts: The tries so far; the last one answers.
         observation: What the last one took, `None` until it is known; its tokens are those of the
             whole answer.
@@ -75,6 +76,7 @@ class Delivery:
     directory: ModelDirectory
     origin: str
     max_attempts: int
+    key: str | None = None
     attempts: list[Attempt] = field(default_factory=list, init=False)
     observation: Observation | None = field(default=None, init=False)
     # What the client has got, end marker and all that is in no chunk aside.

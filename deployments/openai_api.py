@@ -9,7 +9,7 @@ import json
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,6 +26,8 @@ from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.policies import get_policy
 from scheduler.preferences import Constraints, Weights
 from scheduler.types import ExclusionKind
+
+Fields = TypeVar("Fields", bound=BaseModel)
 
 DEFAULT_MAX_TOKENS = 16
 MAX_MESSAGE = 2_000
@@ -114,6 +116,7 @@ class ParsedRequest:
             came as token ids.
         weights: `None` for the configured ones.
         policy: `None` for the configured one.
+        user: Whom the client says that it asks for, empty where it does not.
     """
 
     model: str
@@ -130,6 +133,7 @@ class ParsedRequest:
     policy: str | None
     models: tuple[str, ...] | None
     constraints: Constraints
+    user: str = ""
 
 
 def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
@@ -143,7 +147,7 @@ def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
         ApiError: 400 with the field and what was given.
         InvalidRequestError: The same, for what the scheduler's own types check.
     """
-    data = _json_object(body)
+    data = json_object(body)
     if endpoint is None:
         endpoint = "chat" if "messages" in data else "completions"
     routing = _routing(data.get("routing"))
@@ -167,6 +171,8 @@ def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
         constraints=Constraints(
             **(routing.constraints.model_dump() if routing.constraints else {})
         ),
+        # vLLM checks the type.
+        user=user if isinstance(user := data.get("user"), str) else "",
     )
 
 
@@ -187,7 +193,33 @@ def from_scheduler(error: InvalidRequestError | NoCandidateError) -> ApiError:
     return ApiError(503, str(error), code="no_model_available", retry_after_s=5)
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def validated(fields: type[Fields], value: Any, *where: str) -> Fields:
+    """A value as the type that describes it.
+
+    Args:
+        fields: The type.
+        value: What the client sent.
+        where: Names of the members that it lies in.
+
+    Raises:
+        ApiError: 400 with the first field that is wrong, and what was given.
+    """
+    try:
+        return fields.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join((*where, *(str(part) for part in first["loc"])))
+        # pydantic would name its class.
+        rule = "must be an object" if first["type"] == "model_type" else first["msg"]
+        raise invalid_value(field, rule, first["input"]) from error
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """A body as a JSON object.
+
+    Raises:
+        ApiError: 400, it is none.
+    """
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -214,14 +246,7 @@ def _lenient_json(body: bytes) -> Any:
 def _routing(value: Any) -> RoutingFields:
     if value is None:
         return RoutingFields()
-    try:
-        routing = RoutingFields.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(("routing", *(str(part) for part in first["loc"])))
-        # pydantic would name its class.
-        rule = "must be an object" if first["type"] == "model_type" else first["msg"]
-        raise _invalid(field, rule, first["input"]) from error
+    routing = validated(RoutingFields, value, "routing")
     # Here and not where they are used: a request that names its model is checked too.
     if routing.weights:
         Weights(**routing.weights.model_dump())
@@ -233,7 +258,7 @@ def _routing(value: Any) -> RoutingFields:
 def _model(data: dict[str, Any]) -> str:
     model = data.get("model")
     if not isinstance(model, str) or not model:
-        raise _invalid("model", "must be 'auto' or a model's id", model)
+        raise invalid_value("model", "must be 'auto' or a model's id", model)
     return model
 
 
@@ -244,7 +269,7 @@ def _max_tokens(data: dict[str, Any], endpoint: Endpoint) -> int | None:
         value = _optional(data, name, int)
         if value is not None:
             if value < least:
-                raise _invalid(name, f"must be at least {least}", value)
+                raise invalid_value(name, f"must be at least {least}", value)
             return int(value)
     # OpenAI's default, and vLLM's; `null` means no bound.
     return DEFAULT_MAX_TOKENS if endpoint == "completions" and "max_tokens" not in data else None
@@ -282,11 +307,11 @@ def _asked(data: dict[str, Any], endpoint: Endpoint) -> dict[str, int]:
 def _chat(data: dict[str, Any]) -> Prompt:
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise _invalid("messages", "must be a list with at least one message", messages)
+        raise invalid_value("messages", "must be a list with at least one message", messages)
     text_bytes = 0
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise _invalid(f"messages.{index}", "must be an object", message)
+            raise invalid_value(f"messages.{index}", "must be an object", message)
         text_bytes += utf8_bytes(_text(message.get("content")))
     members = {name: data[name] for name in CHAT_MEMBERS if name in data}
     return Prompt(members, text_bytes, other_tokens=TOKENS_PER_MESSAGE * len(messages))
@@ -324,7 +349,7 @@ def _completion(data: dict[str, Any]) -> Prompt:
         tokens = sum(len(item) for item in prompts)
         alone = members.keys() <= {"prompt", "add_special_tokens"}
         return Prompt(members, 0, other_tokens=tokens, token_ids=tokens if alone else None)
-    raise _invalid("prompt", "must be text or token ids, one or several, not empty", prompt)
+    raise invalid_value("prompt", "must be text or token ids, one or several, not empty", prompt)
 
 
 def _is_token_ids(value: Any) -> bool:
@@ -334,11 +359,12 @@ def _is_token_ids(value: Any) -> bool:
 def _optional(data: dict[str, Any], name: str, kind: type, parent: str = "") -> Any:
     value = data.get(name)
     if value is not None and type(value) is not kind:
-        raise _invalid(f"{parent}{name}", f"must be {kind.__name__}", value)
+        raise invalid_value(f"{parent}{name}", f"must be {kind.__name__}", value)
     return value
 
 
-def _invalid(field: str, rule: str, value: Any) -> ApiError:
+def invalid_value(field: str, rule: str, value: Any) -> ApiError:
+    """A 400 that names the field, what holds for it and what was given."""
     shown = _short.repr(value)
     shown = shown if len(shown) <= 100 else shown[:100] + "..."
     return ApiError(400, f"{field}: {rule}, got {shown}", param=field, code="invalid_value")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
+from deployments.feedback import FeedbackFields
 from deployments.idempotency import HEADER
 from deployments.openai_api import RoutingFields
 
@@ -128,6 +129,13 @@ OPERATIONS = (
         (ChatRequest, CompletionRequest),
         errors=DECIDING_ERRORS,
     ),
+    Operation(
+        "post",
+        "/v1/feedback",
+        "what somebody says of an answer; the last one counts",
+        (FeedbackFields,),
+        errors=(400, 404, 408, 413, 422, 500, 503),
+    ),
     Operation("get", "/v1/models", "the models, and `auto`"),
     Operation("get", "/v1/models/{model}", "one of them", errors=(404,)),
     Operation(
@@ -156,7 +164,7 @@ OPERATIONS = (
 
 def document() -> dict[str, Any]:
     """The document, as OpenAPI 3.1 has it."""
-    models = (ChatRequest, CompletionRequest, ErrorObject)
+    models = (ChatRequest, CompletionRequest, FeedbackFields, ErrorObject)
     _, schemas = models_json_schema(
         [(model, "validation") for model in models],
         ref_template="#/components/schemas/{model}",

@@ -35,6 +35,7 @@ from deployments.deciding import AUTO, Decider
 from deployments.decision_log import DecisionLog
 from deployments.directory import SCALED_TO_ZERO, ModelDirectory
 from deployments.error_responses import EXCEPTION_HANDLERS
+from deployments.feedback import feedback_route
 from deployments.idempotency import Idempotency
 from deployments.keys import KeyRing, read_keys
 from deployments.live import live_view
@@ -106,6 +107,7 @@ class Router:
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_usage)),
             asyncio.create_task(self._repeat(RENEWAL_S, self._idempotency.renew)),
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_sessions)),
+            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_bandit)),
         ]
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -124,6 +126,9 @@ class Router:
             self._decider.config, self._config_fault = config, None
             self._directory.configure([model.id for model in config.models])
             self._check_rules()
+            beside = [part.policy for part in (config.shadow, config.canary) if part]
+            beside += [rule.then.policy for rule in config.rules if rule.then.policy]
+            self._shared.bandit.configure(config.bandit, config.default_policy, *beside)
         if self._config_fault:
             logger.error("the configuration of before stays in use: %s", self._config_fault)
 
@@ -173,9 +178,11 @@ class Router:
         completions = Completions(
             self._args, self._decider, self._directory, self._log, self._idempotency
         )
+        feedback = feedback_route(self._args, self._log, self._profiles, self._shared.bandit)
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
             Route("/v1/route", self._dry_run, methods=["POST"]),
+            Route("/v1/feedback", feedback, methods=["POST"]),
             Route("/v1/models", self._list_models),
             Route("/v1/models/{model:path}", self._get_model),
             Route("/v1/decisions", self._list_decisions),
@@ -306,6 +313,9 @@ class Router:
     async def _exchange_sessions(self) -> None:
         routers = self._shared.loads.routers
         await self._decider.sessions.exchange(self._profiles.store, routers)
+
+    async def _exchange_bandit(self) -> None:
+        await self._shared.bandit.exchange(self._profiles.store)
 
     async def _probe(self) -> None:
         await self._prober.probe(PROBE_PERIOD_S)

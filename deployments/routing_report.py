@@ -65,14 +65,24 @@ def decision_record(
     attempts: Sequence[Attempt],
     *,
     error: str | None = None,
+    key: str | None = None,
 ) -> dict[str, Any]:
-    """One line of the decision log; the arguments are those of `routing_object`."""
+    """One line of the decision log.
+
+    Args:
+        decision: As for `routing_object`.
+        observation: The same.
+        attempts: The same.
+        error: Why there is no whole answer.
+        key: Name of the API key that asked.
+    """
     return {
         **decision_to_dict(decision),
         "attempts": [attempt.to_dict() for attempt in attempts],
         "finished_at": time.time(),
         "observation": _fields(observation) if observation else None,
         "error": error,
+        "key": key,
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.store import STORE_TIMEOUT_S
 from cluster.telemetry import LoadSnapshot, LoadView
+from deployments.bandit_source import BanditSource
 from scheduler.learning import Learning, Lesson
 
 KEEP_LESSONS = 10_000
@@ -28,11 +29,13 @@ class SharedState:
     Attributes:
         loads: What the models run.
         learning: What finished requests taught, those of this router included at once.
+        bandit: What feedback taught.
     """
 
     def __init__(self, router_id: str) -> None:
         self.loads = LoadView(router_id)
         self.learning = Learning()
+        self.bandit = BanditSource()
         self._unsent: deque[Lesson] = deque(maxlen=KEEP_LESSONS)
         self._elapsed_at = time.monotonic()
 

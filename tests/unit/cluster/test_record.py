@@ -15,7 +15,7 @@ import pytest
 
 from cluster import record as module
 from cluster.record import RECORD_FILE, Record, RecordStatus
-from cluster.record_entries import Entry, Retention
+from cluster.record_entries import Entry, Feedback, Retention
 from cluster.record_file import RecordFile
 
 KEEP_ALL = Retention(2**40, None)
@@ -272,3 +272,17 @@ def test_a_full_disk_blocks_nobody_and_room_is_used(tmp_path: Path) -> None:
     kept = numbers(stored(tmp_path))
     assert len(kept) == freed.written > stuck.written
     assert kept[-1] == said["put"] - 1
+
+
+def test_feedback_waits_for_its_decision_and_is_written_behind_it(
+    record: Record, tmp_path: Path
+) -> None:
+    for number in range(50):
+        record.put(entries(number), KEEP_ALL)
+        record.rate(Feedback(f"d{number}", 0.5, "score", None, 9.0))
+        found = record.find(f"d{number}")
+        assert found
+        assert found["feedback"]["score"] == 0.5
+    assert {r["feedback"]["score"] for r in record.latest(99)} == {0.5}
+    record.close()
+    assert [r["feedback"]["score"] for r in stored(tmp_path)] == [0.5] * 50

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.record_entries import Entry, Retention
+from cluster.record_entries import Entry, Feedback, Retention
 from cluster.record_file import SCHEMA_STEPS, RecordFile
 
 KEEP_ALL = Retention(2**40, None)
@@ -164,3 +164,37 @@ def test_a_limit_below_the_empty_file_ends(file: RecordFile) -> None:
     insert(file, *map(record, range(3)))
     trim(file, Retention(1, None))
     assert list(file.records()) == []
+
+
+def said(decision_id: str, score: float) -> Feedback:
+    return Feedback(decision_id, score, "score", "ann", 9.0)
+
+
+def test_feedback_stands_beside_its_decision_and_goes_with_it(path: Path, file: RecordFile) -> None:
+    insert(file, record(1), record(2))
+    file.rate([said("d1", 0.0), said("d2", 1.0), said("d1", 0.5), said("gone", 1.0)])
+    assert [r["feedback"]["score"] for r in file.records()] == [0.5, 1.0]
+    found = file.find("d1")
+    assert found
+    assert found["feedback"] == {
+        "score": 0.5, "given_as": "score", "given_by": "ann", "given_at": 9.0, "learnt": None,
+    }  # fmt: skip
+    file.trim(Retention(2**40, 1.0), now=2.5)
+    assert query(path, "SELECT decision_id FROM feedback") == [("d2",)]
+
+
+def test_a_file_from_before_feedback_is_read_and_brought_up_to_date(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript(f"{SCHEMA_STEPS[0]} PRAGMA user_version = 1;")
+    connection.execute("INSERT INTO decisions VALUES ('d1', 1.0, '{\"decision_id\": \"d1\"}')")
+    connection.commit()
+    connection.close()
+    reader = RecordFile(path, read_only=True)
+    assert [r["decision_id"] for r in reader.latest(5)] == ["d1"]
+    reader.close()
+    writer = RecordFile(path)
+    writer.rate([said("d1", 1.0)])
+    found = writer.find("d1")
+    writer.close()
+    assert found
+    assert found["feedback"]["score"] == 1.0
