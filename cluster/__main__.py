@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster import record_command
+from cluster import learning_command, record_command
 from cluster.scaling import (
     ScalingError,
     ScalingUsageError,
@@ -174,6 +174,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     record = commands.add_parser("record", help="the decisions that were made, as JSON lines")
     record_command.add_arguments(record)
     record.set_defaults(run=record_command.run)
+
+    learning = commands.add_parser(
+        "learning", parents=[common], help="what feedback taught: look, stop and go on, forget"
+    )
+    learning_command.add_arguments(learning)
+    learning.set_defaults(run=learning_command.run)
 
     up = commands.add_parser("up", help="bring up Ray and everything in a config")
     if arguments[:1] == ["up"]:
