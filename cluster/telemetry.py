@@ -45,6 +45,8 @@ class ReplicaLoad:
         meter_fault: Why its energy is not known at present.
         link: Where it takes requests directly, `None` where it does not.
         hung: Its engine gives no sign of life; it will be replaced.
+        high_by_origin: Ongoing requests of high priority by the router that sent them.
+        low_by_origin: Likewise, of low priority.
     """
 
     model: str
@@ -60,6 +62,8 @@ class ReplicaLoad:
     meter_fault: str | None = None
     link: LinkAddress | None = field(default=None, repr=False)
     hung: bool = False
+    high_by_origin: Mapping[str, int] = field(default_factory=dict)
+    low_by_origin: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def place(self) -> tuple[str, str]:
@@ -130,6 +134,8 @@ class LoadView:
         self._faults: list[str] = []
         self.replicas: tuple[ReplicaLoad, ...] = ()
         self._others: Counter[str] = Counter()
+        self._others_high: Counter[str] = Counter()
+        self._others_low: Counter[str] = Counter()
         self._own: Mapping[str, int] = {}
         self._places: dict[str, set[tuple[str, str]]] = {}
         # Models at a place, and whether routers other than this one have requests there.
@@ -145,6 +151,7 @@ class LoadView:
         self._taken_at, self._routers, self._own = self._clock(), snapshot.routers, dict(own)
         self.replicas = snapshot.replicas
         self._others, self._places, self._at_place = Counter(), {}, {}
+        self._others_high, self._others_low = Counter(), Counter()
         self._faults = [
             f"energy of {load.model}, replica {load.replica_id}: {load.meter_fault}"
             for load in snapshot.replicas
@@ -158,6 +165,8 @@ class LoadView:
         for load in snapshot.replicas:
             others = load.ongoing - load.ongoing_by_origin.get(self.router_id, 0)
             self._others[load.model] += others
+            self._others_high[load.model] += _of_others(load.high_by_origin, self.router_id)
+            self._others_low[load.model] += _of_others(load.low_by_origin, self.router_id)
             self._places.setdefault(load.model, set()).add(load.place)
             at_place = self._at_place.setdefault(load.place, {})
             at_place[load.model] = at_place.get(load.model, False) or others > 0
@@ -189,6 +198,14 @@ class LoadView:
         since = own - self._own.get(model, 0)
         return ongoing_now(own, self._others[model], since, self._routers)
 
+    def ongoing_high(self, model: str, own: int) -> float:
+        """Those of them that have a high priority, given this router's own."""
+        return own + self._others_high[model] if self.fresh else own
+
+    def ongoing_low(self, model: str, own: int) -> float:
+        """Likewise, a low one."""
+        return own + self._others_low[model] if self.fresh else own
+
     def slowdown(self, model: str, own: Mapping[str, int]) -> float:
         """How many busy models take turns on a device of this one, itself included; the mean.
 
@@ -204,3 +221,7 @@ class LoadView:
             at_place = self._at_place[place].items()
             turns += 1 + sum(m != model and (busy or m in own) for m, busy in at_place)
         return turns / len(places)
+
+
+def _of_others(by_origin: Mapping[str, int], router_id: str) -> int:
+    return sum(count for origin, count in by_origin.items() if origin != router_id)

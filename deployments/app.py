@@ -11,6 +11,7 @@ from ray.serve.schema import LoggingConfig
 from cluster.naming import ROUTER_DEPLOYMENT
 from deployments.config import AutoScaling, FixedScaling, ModelArgs, RouterArgs
 from deployments.gate import Gate
+from deployments.replica_limits import ReplicaLimits
 from deployments.router import Router
 
 
@@ -44,7 +45,7 @@ def build_model(args: ModelArgs) -> serve.Application:
             "watts_per_core": args.cpu_watts_per_core,
             # Serve's autoscaler counts what goes through its handles, and nothing else.
             "links": isinstance(args.scaling, FixedScaling),
-            "hung_after_s": args.hung_after_s,
+            "limits": ReplicaLimits(args.hung_after_s, args.max_queued_requests),
         },
     )
     gate = serve.deployment(Gate, name="Gate", ray_actor_options={"num_cpus": 0})
@@ -57,6 +58,8 @@ def llm_settings(args: ModelArgs) -> dict[str, Any]:
         "model_loading_config": {"model_id": args.model_id, "model_source": args.source},
         "engine_kwargs": {
             "worker_extension_cls": "deployments.engine_processes.DeviceReport",
+            # Requests wait in the engine and nowhere else: one order for those of all routers.
+            "scheduling_policy": "priority",
             **args.engine_kwargs,
         },
         "deployment_config": _deployment_config(args),

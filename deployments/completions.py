@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from deployments.idempotency import Idempotency, request_key
 from deployments.openai_api import ApiError, ParsedRequest, parse_request
 from deployments.routing_report import decision_record, routing_object
 from deployments.rulebook import Caller
+from deployments.sending import Sending
 from deployments.sessions import Turn
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.types import Decision
@@ -112,16 +113,18 @@ class Completions:
             caller.key,
         )
         exchange = _stream if parsed.stream else _answer
-        sending = _Sending(send, partial(self._log.answered, decision.decision_id))
+        sending = Sending(send, partial(self._log.answered, decision.decision_id))
         error: BaseException | None = None
         try:
-            async with asyncio.timeout(self._args.request_timeout_s):
-                await exchange(delivery, sending)
+            async with asyncio.timeout(self._args.request_timeout_s) as time_limit:
+                with sending.watched(self._args.stalled_client_s, time_limit):
+                    await exchange(delivery, sending)
         except TimeoutError:
-            late = error = self._timed_out(delivery)
+            late = error = sending.stall or self._timed_out(delivery)
             await sending.fail(late)
         except Exception as unfinished:
             error = unfinished
+            self._decider.note_refusal(as_api_error(error))
             await sending.fail(error)
         except BaseException as gone:
             # Many clients hang up on the end marker; nobody waits for the rest of the others.
@@ -144,7 +147,9 @@ class Completions:
     async def _refuse(self, error: Exception, send: Send) -> None:
         if not isinstance(error, ApiError | InvalidRequestError | NoCandidateError):
             logger.error("a request failed", exc_info=error)
-        await send_error(as_api_error(error), send)
+        refusal = as_api_error(error)
+        self._decider.note_refusal(refusal)
+        await send_error(refusal, send)
 
     def _take_note(
         self,
@@ -182,50 +187,7 @@ def caller_of(scope: Scope) -> Caller:
     return Caller(scope["headers"], scope.get("account"))
 
 
-class _Sending:
-    """The answer on its way to the client.
-
-    Args:
-        send: Of the server.
-        overhear: Gets every piece of the body too.
-
-    Attributes:
-        done: The client has got all that there is.
-    """
-
-    def __init__(self, send: Send, overhear: Callable[[bytes], None]) -> None:
-        self.done = False
-        self._send = send
-        self._overhear = overhear
-        self._started = False
-
-    async def start(self, delivery: Delivery, *more_headers: tuple[bytes, bytes]) -> None:
-        """The status line and the headers, which name the model that answers."""
-        self._started = True
-        headers = [
-            (b"x-routed-model", delivery.model.encode()),
-            (b"x-decision-id", delivery.decision.decision_id.encode()),
-            *more_headers,
-        ]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-
-    async def body(self, data: bytes, *, more: bool) -> None:
-        """A piece of the body."""
-        self.done = self.done or not more
-        self._overhear(data)
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
-
-    async def fail(self, error: Exception) -> None:
-        """An error object; in a stream that has begun, an event and no end marker."""
-        failure = as_api_error(error)
-        if self._started:
-            # The answer is cut, and must not look whole.
-            await self.body(b"data: " + failure.body() + b"\n\n", more=False)
-        else:
-            await send_error(failure, self._send)
-
-
-async def _answer(delivery: Delivery, sending: _Sending) -> None:
+async def _answer(delivery: Delivery, sending: Sending) -> None:
     data = _with_routing(await delivery.answer(), delivery)
     length = str(len(data)).encode()
     await sending.start(
@@ -234,7 +196,7 @@ async def _answer(delivery: Delivery, sending: _Sending) -> None:
     await sending.body(data, more=False)
 
 
-async def _stream(delivery: Delivery, sending: _Sending) -> None:
+async def _stream(delivery: Delivery, sending: Sending) -> None:
     reported_in = Flag.USAGE if delivery.parsed.include_usage else Flag.FINISH
     frames: AsyncGenerator[Frame]
     async with aclosing(delivery.frames()) as frames:

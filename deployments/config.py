@@ -89,6 +89,11 @@ class ModelArgs(Strict):
         CPU_WATTS_PER_CORE,
         description="Watts of one busy core, for the estimate where no energy counter is readable.",
     )
+    max_queued_requests: NonNegativeInt | None = Field(
+        default=None,
+        description="Requests of each priority that a replica takes beside those that it runs "
+        "(`max_num_seqs`); four times as many as those where it is null.",
+    )
     hung_after_s: PositiveFloat = Field(
         PATIENCE_S,
         description="An engine that gives no sign of life for so long, and for three times its "
@@ -116,6 +121,9 @@ class RouterArgs(Strict):
         default=None, description="YAML file of API keys, on every node that runs a router."
     )
     request_timeout_s: PositiveFloat = Field(600.0, description="Longer requests get 504.")
+    stalled_client_s: PositiveFloat = Field(
+        30.0, description="A client that reads nothing of its answer for so long is hung up on."
+    )
     max_attempts: PositiveInt = Field(
         3, description="Replicas and models that are tried for one request, the first included."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from deployments.rulebook import Caller, RuleBook
 from deployments.sessions import Sessions, Turn
 from deployments.shared_state import SharedState
 from deployments.tokens.counting import TokenCount, TokenCounter
+from scheduler.admission import REJECTIONS
 from scheduler.asides import ShadowChoice
 from scheduler.context import context_of
 from scheduler.engine import Scheduler
@@ -43,6 +45,8 @@ class Decider:
     Attributes:
         decisions: How many requests were dispatched.
         sessions: What is remembered of conversations.
+        timeout_s: No answer is waited for any longer.
+        rejections: How many were turned away, by the names of `scheduler.admission.REJECTIONS`.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class Decider:
         self.sessions = Sessions(directory)
         self.config = RouterConfig()
         self.decisions = 0
+        self.rejections = {kind.value: 0 for kind in sorted(REJECTIONS)}
+        self.timeout_s = math.inf
         self._directory = directory
         self._profiles = profiles
         self._shared = shared
@@ -159,6 +165,8 @@ class Decider:
             sequence=self.decisions,
             ruling=ruling,
             session=self.sessions.recall(turn, input_tokens) if turn else None,
+            priority=parsed.priority,
+            deadline_s=self.timeout_s,
         )
         if self._bandit.wanted:
             tokens = min(request.input_tokens.values(), default=0)
@@ -218,6 +226,11 @@ class Decider:
             prediction = decision.chosen.prediction
             told = TokenCount(prediction.input_tokens, prediction.input_tokens_exact)
         self._counter.learn(parsed.prompt, observation.model, told, observation.input_tokens)
+
+    def note_refusal(self, error: ApiError) -> None:
+        """Count a request that was turned away; other errors are not counted."""
+        if error.status == 429 and error.code in self.rejections:
+            self.rejections[error.code] += 1
 
     def unknown_model(self, name: str) -> ApiError:
         """The answer to whoever asks for a model that is not configured."""

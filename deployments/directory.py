@@ -19,6 +19,7 @@ from cluster.naming import model_deployment_name
 from cluster.telemetry import LoadView
 from deployments.links.client import LinkPool
 from deployments.shared_state import SharedState
+from scheduler.priority import Priority
 from scheduler.profiles import ProfileSet
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState
 
@@ -39,7 +40,7 @@ class ModelEntry:
         settled: `description` is of the version that is deployed.
         under_trial: Replicas that are being profiled.
         hung: Replicas whose engine gives no sign of life.
-        ongoing: Requests that this router has there.
+        by_priority: Requests that this router has there, by their priority.
     """
 
     model: str
@@ -49,7 +50,7 @@ class ModelEntry:
     settled: bool = False
     under_trial: tuple[str, ...] = ()
     hung: tuple[str, ...] = ()
-    ongoing: int = 0
+    by_priority: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
     _handles: dict[bool, DeploymentHandle[Any]] = field(default_factory=dict)
 
     def handle(self, *, stream: bool) -> DeploymentHandle[Any]:
@@ -67,6 +68,11 @@ class ModelEntry:
                 response_serialization="pickle",
             )
         return self._handles[stream]
+
+    @property
+    def ongoing(self) -> int:
+        """Requests that this router has there."""
+        return sum(self.by_priority.values())
 
     @property
     def avoid(self) -> tuple[str, ...]:
@@ -107,6 +113,9 @@ class ModelEntry:
             ongoing=shared.loads.ongoing(self.model, self.ongoing),
             replicas=self.replicas,
             slots=description.get("max_num_seqs"),
+            queue=description.get("max_queued_requests"),
+            ongoing_high=shared.loads.ongoing_high(self.model, self.by_priority[Priority.HIGH]),
+            ongoing_low=shared.loads.ongoing_low(self.model, self.by_priority[Priority.LOW]),
             slowdown=shared.loads.slowdown(self.model, own),
             runtime_correction=runtime_correction,
             energy_correction=energy_correction,

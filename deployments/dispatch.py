@@ -14,8 +14,15 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from deployments.directory import ModelEntry
-from deployments.frames import Flag, Frame, ModelRequest, Reply, decode_observation
-from deployments.links.client import Link, LinkBrokenError, LinkPool
+from deployments.frames import (
+    QUEUE_FULL,
+    Flag,
+    Frame,
+    ModelRequest,
+    Reply,
+    decode_observation,
+)
+from deployments.links.client import Link, LinkBrokenError, LinkPool, SlowReaderError
 from deployments.openai_api import ApiError
 from scheduler.types import Observation
 
@@ -24,10 +31,16 @@ class ModelBrokeError(ApiError):
     """The model did not do what it was asked; another replica or model may.
 
     Attributes:
-        refused: It has not begun and is not to blame: it is going away.
+        refused: It has not begun and is not to blame: it is going away, or full.
     """
 
     refused = False
+
+
+class ModelFullError(ModelBrokeError):
+    """The replica has as many requests as it takes."""
+
+    refused = True
 
 
 @dataclass(slots=True)
@@ -106,13 +119,16 @@ class Dispatch:
 
     @contextmanager
     def _under_way(self, link: Link | None) -> Iterator[None]:
-        self.entry.ongoing += 1
+        priority = self.request.priority
+        self.entry.by_priority[priority] += 1
         try:
             yield
-        except ModelBrokeError:
-            if link:
+        except ModelBrokeError as error:
+            if link and not error.refused:
                 link.breaker.broke()
             raise
+        except SlowReaderError as error:
+            raise ApiError(408, str(error), code="slow_reader") from error
         except (LinkBrokenError, RayError, RayServeException) as error:
             broke = self._broke(error)
             if link and not broke.refused:
@@ -122,7 +138,7 @@ class Dispatch:
             if link:
                 link.breaker.worked()
         finally:
-            self.entry.ongoing -= 1
+            self.entry.by_priority[priority] -= 1
 
     async def _answer_over_handle(self) -> Reply:
         response = self.entry.handle(stream=False).remote(self.request, avoid=tuple(self.avoid))
@@ -172,4 +188,6 @@ def refused(data: bytes) -> ApiError:
     if status not in range(400, 600):
         status = 500
     kind = ModelBrokeError if status >= 500 else ApiError
+    if error.get("type") == QUEUE_FULL:
+        kind = ModelFullError
     return kind(status, error["message"], param=error.get("param"), code=error.get("type"))

@@ -232,6 +232,11 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         return int(cache.block_size) if cache.enable_prefix_caching else 0
 
     @property
+    def orders_by_priority(self) -> bool:
+        """Whether waiting requests are served by their `priority`, lower ones first."""
+        return str(self._engine_client.vllm_config.scheduler_config.policy) == "priority"
+
+    @property
     def vocab_size(self) -> int:
         """Number of token ids that a prompt may use."""
         return int(self._engine_client.model_config.get_vocab_size())

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 import orjson
 
+from scheduler.priority import Priority
 from scheduler.types import Observation
 
 Endpoint = Literal["chat", "completions"]
@@ -28,6 +29,9 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
         origin: Which router sends it, as `ReplicaLoad.ongoing_by_origin` names it.
         resumed_ids: Token ids of the answer that another replica has generated already; the
             stream goes on behind them.
+        priority: Who is served before it.
+        waited_s: Seconds since another replica took it, which broke; 0 where none has. It was
+            admitted then, so it is not turned away, and has its place by when it came.
     """
 
     endpoint: Endpoint
@@ -35,8 +39,12 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     request_id: str
     origin: str = ""
     resumed_ids: tuple[int, ...] = ()
+    priority: Priority = Priority.NORMAL
+    waited_s: float = 0.0
 
 
+QUEUE_FULL = "queue_full"
+"""Type of the error object, with status 429, of a replica that has as many requests as it takes."""
 Frame = tuple[bytes, tuple[int, ...], int]
 Reply = tuple[int, bytes, bytes]
 """A whole answer: HTTP status, client bytes, observation as JSON (empty on an error)."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from cluster.device_meter import EnergyMeter
 from cluster.telemetry import ReplicaLoad, TokenWeights
 from deployments.trail import Trail
+from scheduler.priority import Priority
 from scheduler.types import Observation
 
 SPEED_WINDOW_S = 2.0
@@ -66,7 +67,8 @@ class RequestMeter:
         self._energy = energy
         self._clock = clock
         self._open: dict[str, Measurement] = {}
-        self._origins: Counter[str] = Counter()
+        # By the router that sent them and their priority.
+        self._origins: Counter[tuple[str, Priority]] = Counter()
         # Integral of the ongoing requests over time, up to a moment.
         self._request_seconds = 0.0
         self._integrated_at = clock()
@@ -83,15 +85,22 @@ class RequestMeter:
         """Requests that are being measured."""
         return len(self._open)
 
-    def measure(self, trail: Trail, origin: str = "") -> Measurement:
+    def ongoing_of(self, priority: Priority) -> int:
+        """Those of one priority."""
+        return sum(count for (_, of), count in self._origins.items() if of is priority)
+
+    def measure(
+        self, trail: Trail, origin: str = "", priority: Priority = Priority.NORMAL
+    ) -> Measurement:
         """A measurement that starts with its `with` block.
 
         Args:
             trail: What the engine writes for this request.
             origin: Which router sent it.
+            priority: Of the request.
         """
         self.started_requests += 1
-        return Measurement(self, str(self.started_requests), trail, origin)
+        return Measurement(self, str(self.started_requests), trail, (origin, priority))
 
     def set_weights(self, weights: TokenWeights) -> None:
         """Take the model's own cost of tokens, by which requests that run together share."""
@@ -121,7 +130,9 @@ class RequestMeter:
             accelerator=identity.accelerator,
             device=identity.device,
             ongoing=len(self._open),
-            ongoing_by_origin=dict(self._origins),
+            ongoing_by_origin=self._by_origin(*Priority),
+            high_by_origin=self._by_origin(Priority.HIGH),
+            low_by_origin=self._by_origin(Priority.LOW),
             tokens_in_flight=sum(
                 m.trail.prompt_tokens + m.trail.decoded for m in self._open.values()
             ),
@@ -147,6 +158,13 @@ class RequestMeter:
             "ongoing_requests": self.ongoing_requests,
         }
 
+    def _by_origin(self, *priorities: Priority) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for (origin, priority), count in self._origins.items():
+            if priority in priorities:
+                counts[origin] += count
+        return dict(counts)
+
     def _integrate(self) -> tuple[float, float]:
         """The time, and the integral of the ongoing requests up to it."""
         now = self._clock()
@@ -162,7 +180,9 @@ class RequestMeter:
 class Measurement:
     """A request's stay on the meter, from arrival to finish, failure or cancellation."""
 
-    def __init__(self, meter: RequestMeter, key: str, trail: Trail, origin: str) -> None:
+    def __init__(
+        self, meter: RequestMeter, key: str, trail: Trail, origin: tuple[str, Priority]
+    ) -> None:
         self.trail = trail
         self._meter = meter
         self._key = key

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from typing import Any
@@ -24,12 +25,14 @@ from deployments.engine import FrameEngine
 from deployments.frames import Flag, Frame, ModelRequest, Reply, encode_observation
 from deployments.links.protocol import links_allowed
 from deployments.links.server import LinkServer
-from deployments.liveness import PATIENCE_S, Watch
+from deployments.liveness import Watch
 from deployments.load_reports import LoadReporter
 from deployments.metering import ReplicaIdentity, RequestMeter, shares_devices
+from deployments.replica_limits import Door, ReplicaLimits
 from deployments.sampling import Sampling
 from deployments.tokens.bundle import TokenizerBundle, TokenizerOffer
 from deployments.trail import Trail
+from scheduler.priority import rank
 
 
 class ModelServer(LLMServer):  # type: ignore[misc]
@@ -38,7 +41,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     Args:
         llm_config: Ray's configuration of the model; its `model_source` may be `embedded:NAME`.
         watts_per_core: For the energy estimate where neither NVML nor RAPL can be read.
-        hung_after_s: An engine that is silent for so long may be hung.
+        limits: Of what it takes and how long it may be silent.
         engine_cls: The engine; `deployments.engine.FrameEngine` or a subclass.
         links: Take requests over links too, see `deployments.links.server`.
     """
@@ -53,10 +56,13 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         *,
         engine_cls: type[FrameEngine],
         watts_per_core: float = CPU_WATTS_PER_CORE,
+        limits: ReplicaLimits,
         links: bool = True,
-        hung_after_s: float = PATIENCE_S,
     ) -> None:
         await super().__init__(llm_config, engine_cls=engine_cls)
+        slots = self.engine.max_num_seqs
+        self._max_queued = limits.queue(slots)
+        self._door = Door(slots + self._max_queued)
         self._tokenizer = await asyncio.to_thread(TokenizerOffer.of, self.engine.tokenizer)
         gpu_uuids = await self.engine.device_uuids()
         identity = ReplicaIdentity(
@@ -85,7 +91,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         if links and links_allowed():
             self._links = LinkServer(self)
             await self._links.open()
-        self.engine.liveness.patience_s = hung_after_s
+        self.engine.liveness.patience_s = limits.hung_after_s
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
         reporter = LoadReporter(self._load, self._meter.set_weights)
@@ -113,6 +119,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             "max_model_len": self.engine.max_model_len,
             "max_num_seqs": self.engine.max_num_seqs,
             "prefix_block_tokens": self.engine.prefix_block_tokens,
+            "max_queued_requests": self._max_queued,
             "vocab_size": self.engine.vocab_size,
             **self._tokenizer.describe(),
         }
@@ -136,8 +143,10 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             placement: `target` and `avoid`, read by the request router, see
                 `deployments.request_router`.
         """
+        if refusal := self._refusal(request):
+            return 429, refusal, b""
         trail = Trail()
-        with self._meter.measure(trail, request.origin) as measurement:
+        with self._meter.measure(trail, request.origin, request.priority) as measurement:
             payload = self._payload(request)
             status, data = await self.engine.answer(request.endpoint, payload, trail)
             if status != 200:
@@ -146,8 +155,11 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
     async def stream(self, request: ModelRequest, **placement: object) -> AsyncIterator[Frame]:
         """A streamed answer as frames; the arguments are those of `answer`."""
+        if refusal := self._refusal(request):
+            yield refusal, (), int(Flag.ERROR)
+            return
         trail = Trail(resumed_ids=request.resumed_ids)
-        with self._meter.measure(trail, request.origin) as measurement:
+        with self._meter.measure(trail, request.origin, request.priority) as measurement:
             payload = self._payload(request)
             async for frame in self.engine.frames(request.endpoint, payload, trail):
                 if frame[2] & Flag.FINISH:
@@ -165,11 +177,18 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         link = self._links.address if self._links else None
         return replace(self._meter.load(), link=link, hung=self._watch.hung)
 
+    def _refusal(self, request: ModelRequest) -> bytes | None:
+        return self._door.refusal(request, self._meter.ongoing_of(request.priority))
+
     def _payload(self, request: ModelRequest) -> dict[str, Any]:
         payload: dict[str, Any] = orjson.loads(request.body)
         payload.pop("routing", None)
         payload["model"] = self._meter.identity.model
         payload["request_id"] = request.request_id
+        payload.pop("priority", None)
+        if self.engine.orders_by_priority:
+            arrived_s = time.monotonic() - request.waited_s
+            payload["priority"] = rank(request.priority, arrived_s)
         return payload
 
 

@@ -6,10 +6,11 @@ The router reads only what it needs to decide; vLLM validates the rest in the mo
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,14 +23,18 @@ from deployments.tokens.prompts import (
     Prompt,
     utf8_bytes,
 )
+from scheduler.admission import REJECTIONS
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.policies import get_policy
 from scheduler.preferences import Constraints, Weights
+from scheduler.priority import Priority
 from scheduler.types import ExclusionKind
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
 DEFAULT_MAX_TOKENS = 16
+UNKNOWN_WAIT_S = 5
+"""Retry-After where nobody can say."""
 MAX_MESSAGE = 2_000
 """Characters of an error's message, which may quote what the client sent."""
 
@@ -98,6 +103,7 @@ class RoutingFields(BaseModel):
     models: list[str] | None = Field(default=None, min_length=1)
     constraints: ConstraintFields | None = None
     task: str | None = Field(default=None, max_length=64)
+    priority: Literal["low", "normal", "high"] = "normal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,7 @@ class ParsedRequest:
         weights: `None` for the configured ones.
         policy: `None` for the configured one.
         user: Whom the client says that it asks for, empty where it does not.
+        priority: Who is served before it.
     """
 
     model: str
@@ -134,6 +141,7 @@ class ParsedRequest:
     models: tuple[str, ...] | None
     constraints: Constraints
     user: str = ""
+    priority: Priority = Priority.NORMAL
 
 
 def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
@@ -151,6 +159,11 @@ def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
     if endpoint is None:
         endpoint = "chat" if "messages" in data else "completions"
     routing = _routing(data.get("routing"))
+    if data.get("priority"):
+        # vLLM's own; with it anybody could go ahead of everybody.
+        raise invalid_value(
+            "priority", "use routing.priority: low, normal or high", data["priority"]
+        )
     stream_options = _optional(data, "stream_options", dict) or {}
     include_usage = _optional(stream_options, "include_usage", bool, "stream_options.")
     max_tokens = _max_tokens(data, endpoint)
@@ -173,6 +186,7 @@ def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
         ),
         # vLLM checks the type.
         user=user if isinstance(user := data.get("user"), str) else "",
+        priority=Priority[routing.priority.upper()],
     )
 
 
@@ -180,6 +194,10 @@ def from_scheduler(error: InvalidRequestError | NoCandidateError) -> ApiError:
     """The HTTP side of what the scheduler raises."""
     if isinstance(error, InvalidRequestError):
         return ApiError(400, str(error), param=error.field, code="invalid_value")
+    if away := [e for e in error.excluded if e.kind in REJECTIONS]:
+        soonest = min(away, key=lambda e: math.inf if e.retry_after_s is None else e.retry_after_s)
+        retry_after_s = whole_seconds(soonest.retry_after_s)
+        return ApiError(429, str(error), code=soonest.kind.value, retry_after_s=retry_after_s)
     kinds = {e.kind for e in error.excluded} - {ExclusionKind.NOT_REQUESTED}
     if ExclusionKind.CONSTRAINT in kinds and ExclusionKind.UNAVAILABLE not in kinds:
         message = f"routing.constraints: {error}"
@@ -212,6 +230,11 @@ def validated(fields: type[Fields], value: Any, *where: str) -> Fields:
         # pydantic would name its class.
         rule = "must be an object" if first["type"] == "model_type" else first["msg"]
         raise invalid_value(field, rule, first["input"]) from error
+
+
+def whole_seconds(predicted_s: float | None) -> int:
+    """A Retry-After, from a predicted wait."""
+    return UNKNOWN_WAIT_S if predicted_s is None else max(1, math.ceil(predicted_s))
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -81,6 +81,7 @@ class Router:
         self._decider = Decider(
             self._directory, self._profiles, self._shared, self._counter, self._quality
         )
+        self._decider.timeout_s = args.request_timeout_s
         self._prober = Prober(self._decider, self._directory, self._shared)
         self._idempotency = Idempotency(
             self._shared.loads.router_id,
@@ -287,6 +288,10 @@ class Router:
                 "profile_version": self._profiles.current.version,
                 "faults": faults,
                 "warnings": [*self._start_warnings, *self._rule_warnings],
+                "requests": {
+                    "dispatched": self._decider.decisions,
+                    "turned_away": self._decider.rejections,
+                },
                 "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
             }
         )

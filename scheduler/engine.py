@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scheduler.admission import full, late_by_waiting, turned_away
 from scheduler.asides import BanditReport
 from scheduler.comparison import RankedCandidates, compare
 from scheduler.eligibility import contend, eligible_models, unknown_models
@@ -61,6 +62,9 @@ class Scheduler:
                 name, reason = contender.model.model, str(error)
                 excluded.append(Exclusion(name, ExclusionKind.INVALID_PREDICTION, reason))
                 continue
+            if exclusion := turned_away(contender, costs.runtime_s, request.deadline_s):
+                excluded.append(exclusion)
+                continue
             if limits and (broken := broken_limits(limits, contender, costs)):
                 breaking.append(Breaking(contender, costs, broken))
                 continue
@@ -72,11 +76,7 @@ class Scheduler:
             contenders, predicted = [taken.contender], [taken.costs]
             reasons = tuple(broken.reason for broken in taken.broken)
             report = LimitReport(limits.confidence, False, settings.otherwise, reasons)
-        whose = _whose_limits(request)
-        excluded += (
-            Exclusion(b.contender.model.model, ExclusionKind.CONSTRAINT, b.reason + whose)
-            for b in breaking
-        )
+        excluded += map(_out_of_limits, breaking)
         if not contenders:
             raise NoCandidateError(tuple(excluded))
         comparison = compare(contenders, predicted, temperature=self.temperature)
@@ -110,6 +110,7 @@ class Scheduler:
 
         Neither its context length nor constraints and the request's `models` are checked: the
         user chose, and the engine that serves the model has the last word. Rules may bar it.
+        Where it would have to wait, the answer must come in time all the same.
 
         Returns:
             A decision of the policy `pinned`, whose one candidate says what the request would
@@ -117,7 +118,7 @@ class Scheduler:
 
         Raises:
             InvalidRequestError: There is no such model, or no token count for it.
-            NoCandidateError: The model cannot take requests now, or a rule bars it.
+            NoCandidateError: The model cannot take requests now, or not in time, or a rule bars it.
         """
         pinned = next((m for m in state.models if m.model == model), None)
         if pinned is None:
@@ -130,17 +131,26 @@ class Scheduler:
         candidates: Sequence[Candidate] = ()
         learnt: BanditReport | None = None
         excluded: tuple[Exclusion, ...] = ()
+        away = None
         if pinned.profile is not None:
             contender = contend(request, pinned, pinned.profile)
             try:
                 costs = predict_costs(contender)
             except InvalidPredictionError as error:
                 excluded = (Exclusion(model, ExclusionKind.INVALID_PREDICTION, str(error)),)
+                away = full(pinned, request.priority, None)
             else:
+                away = turned_away(contender, costs.runtime_s, request.deadline_s)
+                if away is None and (limit_s := request.constraints.max_latency_s) is not None:
+                    away = turned_away(contender, costs.runtime_s, limit_s)
                 comparison = compare([contender], [costs], temperature=self.temperature)
                 candidates = RankedCandidates(comparison, scores=[0.0], order=[0])
                 if request.context:
                     learnt = bandit.report(request, state, comparison, [0.0], 0)
+        else:
+            away = full(pinned, request.priority, None)
+        if away is not None:
+            raise NoCandidateError((away,))
         return Decision(
             decision_id=request.decision_id,
             model=model,
@@ -160,3 +170,10 @@ class Scheduler:
 def _whose_limits(request: RoutingRequest) -> str:
     names = request.ruling.constraining
     return f" (limits of rule {', '.join(map(repr, names))})" if names else ""
+
+
+def _out_of_limits(breaking: Breaking) -> Exclusion:
+    late = late_by_waiting(breaking.contender, breaking.broken)
+    model = breaking.contender.model.model
+    reason = breaking.reason + _whose_limits(breaking.contender.request)
+    return late or Exclusion(model, ExclusionKind.CONSTRAINT, reason)

@@ -21,10 +21,12 @@ class Broken(NamedTuple):
     """A limit that a model breaks.
 
     Attributes:
+        limit: Its name.
         reason: In words.
         shortfall: By how much, as a share of the limit; infinite where nothing is known.
     """
 
+    limit: str
     reason: str
     shortfall: float
 
@@ -79,7 +81,7 @@ def broken_limits(limits: Constraints, contender: Contender, costs: PredictedCos
         if accuracy is not None and prediction.accuracy_interval is not None:
             accuracy -= reach * max(accuracy - prediction.accuracy_interval.low, 0.0)
     broken = [
-        Broken(f"{told} {value:.6g} {unit} > {name} {limit:.6g} {unit}", value / limit - 1)
+        Broken(name, f"{told} {value:.6g} {unit} > {name} {limit:.6g} {unit}", value / limit - 1)
         for name, unit, value, limit in (
             ("max_latency_s", "s", runtime_s, limits.max_latency_s),
             ("max_energy_joules", "J", energy_joules, limits.max_energy_joules),
@@ -90,11 +92,12 @@ def broken_limits(limits: Constraints, contender: Contender, costs: PredictedCos
     least = limits.min_accuracy
     if least is not None:
         if accuracy is None:
-            broken.append(Broken(f"unknown accuracy, min_accuracy is {least:.6g}", math.inf))
+            reason = f"unknown accuracy, min_accuracy is {least:.6g}"
+            broken.append(Broken("min_accuracy", reason, math.inf))
         elif accuracy < least:
             told = _told("accuracy", limits.confidence)
             reason = f"{told} {accuracy:.6g} < min_accuracy {least:.6g}"
-            broken.append(Broken(reason, 1 - accuracy / least))
+            broken.append(Broken("min_accuracy", reason, 1 - accuracy / least))
     return broken
 
 

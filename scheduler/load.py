@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from scheduler.priority import Priority
 from scheduler.types import ModelState
 
 
-def meet(state: ModelState) -> tuple[float, float]:
+def meet(state: ModelState, priority: Priority = Priority.NORMAL) -> tuple[float, float]:
     """What the next request meets, with the requests spread evenly over the replicas.
+
+    Those of a lower priority are taken to wait behind it, though one that has waited for long does
+    not.
+
+    Args:
+        state: Of the model.
+        priority: Of the request.
 
     Returns:
         Requests that run side by side on its replica, itself included, and requests that have to
@@ -16,7 +24,13 @@ def meet(state: ModelState) -> tuple[float, float]:
     per_replica = state.ongoing / replicas + 1.0 if replicas > 1 else state.ongoing + 1.0
     if slots is None or per_replica <= slots:
         return per_replica, 0.0
-    return float(slots), per_replica - slots
+    queued = per_replica - slots
+    behind = state.ongoing_low if priority < Priority.LOW else 0.0
+    if priority < Priority.NORMAL:
+        behind = state.ongoing - state.ongoing_high
+    if behind:
+        queued = max(queued - behind / max(replicas, 1), min(queued, 1.0))
+    return float(slots), queued
 
 
 def ongoing_now(own: int, others: int, own_since: int, routers: int) -> float:

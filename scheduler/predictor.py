@@ -76,7 +76,7 @@ def predict_costs(contender: Contender) -> PredictedCosts:
     # As floats: multiplying by an integer takes twice as long.
     tin = float(contender.input_tokens - contender.cached_tokens)
     tout = float(contender.output_tokens)
-    concurrency, queued = meet(state)
+    concurrency, queued = meet(state, contender.request.priority)
     runtime_s = profile.runtime.predict(tin, tout, concurrency)
     runtime_s *= state.runtime_correction.factor * state.slowdown
     if queued:
@@ -102,7 +102,7 @@ def predict(contender: Contender) -> Prediction:
     computed = tin - contender.cached_tokens
     costs = predict_costs(contender)
     runtime_s, energy_joules = costs.runtime_s, costs.energy_joules
-    concurrency, queued = meet(state)
+    concurrency, queued = meet(state, contender.request.priority)
     lengths = output_tokens_interval(contender.request, state, tin, tout)
     distance = _distance(profile, tin, tout, concurrency)
     quality = contender.quality

@@ -5,6 +5,7 @@ Seconds, joules and generated tokens throughout. Nothing here knows Ray, HTTP or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,7 @@ from scheduler.preferences import (
     Metric,
     Weights,
 )
+from scheduler.priority import Priority
 from scheduler.rules import NO_RULING, Ruling
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ class RoutingRequest:
             the request already.
         context: What feedback is learnt by, empty where nothing is to be learnt.
         session: The conversation that it belongs to, `None` where none is known.
+        priority: Who is ahead of it.
+        deadline_s: Seconds after which nobody waits for its answer any more.
     """
 
     decision_id: str
@@ -105,6 +109,8 @@ class RoutingRequest:
     ruling: Ruling = NO_RULING
     context: tuple[float, ...] = ()
     session: Session | None = None
+    priority: Priority = Priority.NORMAL
+    deadline_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +143,11 @@ class ModelState:
         profile: Fitted costs, `None` until the model is profiled.
         ongoing: Requests that are running or waiting on it, on all replicas and from all routers.
         replicas: Running replicas.
+        ongoing_high: Those of them that have the priority `HIGH`.
+        ongoing_low: Likewise, `LOW`.
         slots: Requests that one replica runs side by side; more wait. `None`: no limit is known.
+        queue: Requests of each priority that one replica takes beside as many as it has slots,
+            `None` for any number.
         slowdown: How many times longer everything takes because the device computes for others.
         runtime_correction: Of the predicted seconds.
         energy_correction: Of the predicted joules.
@@ -151,6 +161,9 @@ class ModelState:
     ongoing: float = 0
     replicas: int = 1
     slots: int | None = None
+    queue: int | None = None
+    ongoing_high: float = 0
+    ongoing_low: float = 0
     slowdown: float = 1.0
     runtime_correction: Correction = NO_CORRECTION
     energy_correction: Correction = NO_CORRECTION
@@ -264,15 +277,24 @@ class ExclusionKind(StrEnum):
     CONSTRAINT = "constraint"
     RULE = "rule"
     INVALID_PREDICTION = "invalid_prediction"
+    QUEUE_FULL = "queue_full"
+    DEADLINE = "deadline"
 
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A model that was left out, and why, in words for the user."""
+    """A model that was left out.
+
+    Attributes:
+        reason: Why, in words for the user.
+        retry_after_s: When it is predicted to take the request, in seconds from now; `None` where
+            nobody can say, or where time does not help.
+    """
 
     model: str
     kind: ExclusionKind
     reason: str
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

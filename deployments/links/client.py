@@ -36,6 +36,8 @@ CONNECT_TIMEOUT_S = 3.0
 MUCH_LOAD, MANY_TIMES = 4, 2
 """Whoever has so many requests more than the least busy one, and so many times its requests, is
 not preferred any more."""
+MAX_UNREAD_BYTES = 2**20
+"""Of one stream; a client that reads as fast as models generate has next to nothing unread."""
 CONNECTION_BROKE = "the connection to the replica broke"
 
 
@@ -49,6 +51,51 @@ class LinkBrokenError(Exception):
     def __init__(self, reason: str, *, refused: bool = False) -> None:
         super().__init__(reason)
         self.refused = refused
+
+
+class SlowReaderError(Exception):
+    """A call was cancelled because too much of its answer waited to be read."""
+
+
+class Unread:
+    """What came of one call and is not read yet.
+
+    Backpressure is no way out: all calls of a replica share its connection, and the engine computes
+    on in any case.
+    """
+
+    def __init__(self) -> None:
+        self._messages: asyncio.Queue[ReplicaMessage | None] = asyncio.Queue()
+        self._bytes = 0
+
+    def add(self, message: ReplicaMessage) -> bool:
+        """Take a message in; where there is too much already, let go of everything instead.
+
+        Returns:
+            Whether it was taken in.
+        """
+        if isinstance(message, Piece):
+            if self._bytes and self._bytes + len(message.data) > MAX_UNREAD_BYTES:
+                while not self._messages.empty():
+                    self._messages.get_nowait()
+                self._messages.put_nowait(None)
+                return False
+            self._bytes += len(message.data)
+        self._messages.put_nowait(message)
+        return True
+
+    async def get(self) -> ReplicaMessage:
+        """The next one.
+
+        Raises:
+            SlowReaderError: There was too much.
+        """
+        message = await self._messages.get()
+        if message is None:
+            raise SlowReaderError(f"over {MAX_UNREAD_BYTES} bytes of the answer were not read")
+        if isinstance(message, Piece):
+            self._bytes -= len(message.data)
+        return message
 
 
 class Link(Connection):
@@ -71,7 +118,7 @@ class Link(Connection):
         self._draining = False
         self._numbers = itertools.count()
         # Calls that have not ended, with what came of them.
-        self._calls: dict[int, asyncio.Queue[ReplicaMessage]] = {}
+        self._calls: dict[int, Unread] = {}
 
     @property
     def usable(self) -> bool:
@@ -105,6 +152,7 @@ class Link(Connection):
 
         Raises:
             LinkBrokenError: It did not end in order.
+            SlowReaderError: It was not read fast enough; the replica no longer works on it.
         """
         with self._calling(request, streamed=True) as messages:
             while not isinstance(message := await messages.get(), End):
@@ -113,13 +161,11 @@ class Link(Connection):
                 yield message.data, message.token_ids, message.flags
 
     @contextmanager
-    def _calling(
-        self, request: ModelRequest, *, streamed: bool
-    ) -> Iterator[asyncio.Queue[ReplicaMessage]]:
+    def _calling(self, request: ModelRequest, *, streamed: bool) -> Iterator[Unread]:
         if not self.open:
             raise LinkBrokenError(CONNECTION_BROKE)
         number = next(self._numbers)
-        messages = self._calls[number] = asyncio.Queue()
+        messages = self._calls[number] = Unread()
         self.send(Call(number, streamed, request))
         try:
             yield messages
@@ -138,18 +184,20 @@ class Link(Connection):
             self._draining = True
         elif isinstance(message, Piece):
             # A call that was cancelled may have something on its way.
-            if message.id in self._calls:
-                self._calls[message.id].put_nowait(message)
+            unread = self._calls.get(message.id)
+            if unread is not None and not unread.add(message):
+                del self._calls[message.id]
+                self.send(Cancel(message.id))
         elif isinstance(message, End | Answer | Failure):
             messages = self._calls.pop(message.id, None)
             if messages is not None:
-                messages.put_nowait(message)
+                messages.add(message)
 
     def lost(self) -> None:
         """The connection is gone, and every call with it."""
         calls, self._calls = self._calls, {}
         for number, messages in calls.items():
-            messages.put_nowait(Failure(number, CONNECTION_BROKE))
+            messages.add(Failure(number, CONNECTION_BROKE))
 
 
 def _broken(message: ReplicaMessage) -> LinkBrokenError:

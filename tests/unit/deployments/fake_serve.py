@@ -128,6 +128,7 @@ class Model:
     name: str
     max_model_len: int = 1000
     max_num_seqs: int = 16
+    max_queued_requests: int = 64
     replicas: int = 1
     status: str = "RUNNING"
     reply: Any = None
@@ -146,6 +147,7 @@ class Model:
             "accelerator": "test",
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.max_num_seqs,
+            "max_queued_requests": self.max_queued_requests,
             "tokenizer": self.bundle and self.bundle.digest(),
             "tokenizer_fault": None if self.bundle else "no fast tokenizer",
         }

@@ -12,6 +12,7 @@ from ray.exceptions import ActorDiedError
 from cluster.telemetry import LoadSnapshot, LoadView, ReplicaLoad
 from deployments.directory import ModelDirectory
 from deployments.shared_state import SharedState
+from scheduler.priority import Priority
 from scheduler.profiles import ProfileSet
 from scheduler.types import ModelState
 
@@ -210,7 +211,7 @@ def test_a_new_configuration_keeps_what_is_known(
     directory: ModelDirectory, serve: ServeDouble
 ) -> None:
     refreshed(directory)
-    directory[FRUGAL].ongoing = 4
+    directory[FRUGAL].by_priority[Priority.NORMAL] = 4
     serve.models["new"] = Model("new")
     directory.configure(["new", FRUGAL])
     states = directory.cluster_state(PROFILES, shared(), None).models

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from fake_serve import ACCURATE, FRUGAL, PROFILES, ServeDouble, Site
 
+from scheduler.priority import Priority
+
 
 @pytest.fixture
 def probing(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
@@ -78,7 +80,7 @@ def test_it_can_be_rarer_or_never(probing: Site, serve: ServeDouble, interval: A
 
 
 def test_a_busy_or_missing_model_is_not_probed(probing: Site, serve: ServeDouble) -> None:
-    probing.router._directory[ACCURATE].ongoing = 1
+    probing.router._directory[ACCURATE].by_priority[Priority.NORMAL] = 1
     probing.router._directory[FRUGAL].unavailable = "gone"
     probe(probing)
     assert not probes(serve)

@@ -76,7 +76,7 @@ def test_a_model_that_is_busy_gives_way() -> None:
     assert decision.model == "second"
     assert decision.candidates[1].prediction.runtime_s == 2.0
     late = decide(busy, constraints=Constraints(max_latency_s=1.6)).excluded
-    assert [(e.model, e.kind) for e in late] == [("first", ExclusionKind.CONSTRAINT)]
+    assert [(e.model, e.kind) for e in late] == [("first", ExclusionKind.DEADLINE)]
 
 
 def test_a_model_that_answers_at_length_costs_more() -> None:

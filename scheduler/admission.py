@@ -1,0 +1,89 @@
+"""Which requests are turned away because too many are ahead of them, and when to come again.
+
+Turned away is who would find the queue full, and who would only be late because of those ahead.
+What a model cannot do in time even without a queue is no matter of admission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scheduler.limits import Broken
+from scheduler.load import meet
+from scheduler.predictor import Contender
+from scheduler.priority import Priority
+from scheduler.types import Exclusion, ExclusionKind, ModelState
+
+REJECTIONS = frozenset({ExclusionKind.QUEUE_FULL, ExclusionKind.DEADLINE})
+"""The reasons for which a request is turned away that would be taken at another time."""
+
+
+def ongoing_of(state: ModelState, priority: Priority) -> float:
+    """Requests of one priority that are running or waiting on a model."""
+    if priority is Priority.HIGH:
+        return state.ongoing_high
+    if priority is Priority.LOW:
+        return state.ongoing_low
+    return max(state.ongoing - state.ongoing_high - state.ongoing_low, 0.0)
+
+
+def full(state: ModelState, priority: Priority, wait_s: float | None) -> Exclusion | None:
+    """Whether all replicas have as many requests of this priority as they take.
+
+    Args:
+        state: Of the model.
+        priority: Of the request.
+        wait_s: Predicted until its turn, `None` where nobody can say.
+    """
+    if state.queue is None or state.slots is None:
+        return None
+    ongoing = ongoing_of(state, priority)
+    most = max(state.replicas, 1) * (state.slots + state.queue)
+    if ongoing < most:
+        return None
+    reason = f"its queue is full: {ongoing:g} requests of priority {priority.name.lower()}"
+    return Exclusion(state.model, ExclusionKind.QUEUE_FULL, f"{reason}, {most} at most", wait_s)
+
+
+def turned_away(contender: Contender, runtime_s: float, deadline_s: float) -> Exclusion | None:
+    """Whether a model takes a request now.
+
+    Args:
+        contender: The model and the request.
+        runtime_s: Predicted end to end, the wait included.
+        deadline_s: A later answer is of no use.
+    """
+    state, priority = contender.model, contender.request.priority
+    if state.slots is None or state.ongoing < state.slots:
+        # There is a place on one replica at least.
+        return None
+    concurrency, queued = meet(state, priority)
+    wait_s = runtime_s * queued / (queued + concurrency)
+    if exclusion := full(state, priority, wait_s):
+        return exclusion
+    if runtime_s - wait_s <= deadline_s < runtime_s:
+        return _late(state.model, wait_s, runtime_s, "the deadline of", deadline_s)
+    return None
+
+
+def late_by_waiting(contender: Contender, broken: Sequence[Broken]) -> Exclusion | None:
+    """Whether the broken limits of a request would all be kept without those ahead of it."""
+    limit_s = contender.request.constraints.max_latency_s
+    if len(broken) != 1 or broken[0].limit != "max_latency_s" or limit_s is None:
+        return None
+    concurrency, queued = meet(contender.model, contender.request.priority)
+    runtime_s = limit_s * (1 + broken[0].shortfall)
+    wait_s = runtime_s * queued / (queued + concurrency)
+    if runtime_s - wait_s > limit_s:
+        return None
+    return _late(contender.model.model, wait_s, runtime_s, "max_latency_s", limit_s)
+
+
+def _late(model: str, wait_s: float, runtime_s: float, name: str, limit_s: float) -> Exclusion:
+    return Exclusion(
+        model,
+        ExclusionKind.DEADLINE,
+        f"predicted {runtime_s:.6g} s, {wait_s:.6g} s of them until its turn, are more than "
+        f"{name} {limit_s:.6g} s",
+        runtime_s - limit_s,
+    )
