@@ -72,10 +72,12 @@ def late_by_waiting(contender: Contender, broken: Sequence[Broken]) -> Exclusion
     if len(broken) != 1 or broken[0].limit != "max_latency_s" or limit_s is None:
         return None
     concurrency, queued = meet(contender.model, contender.request.priority)
-    runtime_s = limit_s * (1 + broken[0].shortfall)
-    wait_s = runtime_s * queued / (queued + concurrency)
-    if runtime_s - wait_s > limit_s:
+    # In shares of the limit, which may be so small that seconds over it are infinite.
+    over = 1 + broken[0].shortfall
+    if over * concurrency / (queued + concurrency) > 1:
         return None
+    runtime_s = limit_s * over
+    wait_s = runtime_s * queued / (queued + concurrency)
     return _late(contender.model.model, wait_s, runtime_s, "max_latency_s", limit_s)
 
 

@@ -127,3 +127,17 @@ def test_the_slowdown_of_several_replicas_is_their_mean(clock: Clock) -> None:
     loads = (load("a", replica="a1"), load("a", replica="a2", device="GPU-1"), load("b", 1))
     view.take(LoadSnapshot(loads), {})
     assert view.slowdown("a", {}) == 1.5
+
+
+def test_requests_of_other_priorities_are_known_from_everybody(clock: Clock) -> None:
+    view = LoadView("r1", clock)
+    assert (view.ongoing_high("a", 2), view.ongoing_low("a", 3)) == (2, 3)
+    high, low = {"r1": 1, "r2": 4}, {"r3": 2}
+    loads = (
+        replace(load("a", 9, replica="x"), high_by_origin=high, low_by_origin=low),
+        replace(load("a", 9, replica="y"), high_by_origin={"r2": 1}),
+    )
+    view.take(LoadSnapshot(loads), {})
+    # Its own it knows better.
+    assert (view.ongoing_high("a", 2), view.ongoing_low("a", 0)) == (7, 2)
+    assert (view.ongoing_high("b", 1), view.ongoing_low("b", 0)) == (1, 0)

@@ -47,7 +47,13 @@ def test_models_that_run_say_who_they_are(directory: ModelDirectory, serve: Serv
     states = refreshed(directory)
     assert list(states) == [ACCURATE, FRUGAL]
     assert states[FRUGAL] == ModelState(
-        FRUGAL, max_model_len=77, profile=PROFILES.find(FRUGAL), ongoing=0, replicas=3, slots=16
+        FRUGAL,
+        max_model_len=77,
+        profile=PROFILES.find(FRUGAL),
+        ongoing=0,
+        replicas=3,
+        slots=16,
+        queue=64,
     )
 
 

@@ -17,6 +17,7 @@ from deployments.metering import (
     shares_devices,
 )
 from deployments.trail import Trail
+from scheduler.priority import Priority
 from scheduler.types import Observation
 
 IDENTITY = ReplicaIdentity("m", "r1", "n1", "H100", "GPU-1")
@@ -239,3 +240,19 @@ def test_a_part_of_a_gpu_is_shared(
     placement: dict[str, Any] | None, deployment: dict[str, Any], shared: bool
 ) -> None:
     assert shares_devices(placement, deployment) is shared
+
+
+def test_requests_are_counted_by_priority(bench: Bench) -> None:
+    meter = bench.meter
+    with (
+        meter.measure(Trail(), "a", Priority.HIGH),
+        meter.measure(Trail(), "a", Priority.HIGH) as second,
+        meter.measure(Trail(), "a"),
+        meter.measure(Trail(), "b", Priority.LOW),
+    ):
+        assert [meter.ongoing_of(priority) for priority in Priority] == [2, 1, 1]
+        load = meter.load()
+        assert load.ongoing_by_origin == {"a": 3, "b": 1}
+        assert (load.high_by_origin, load.low_by_origin) == ({"a": 2}, {"b": 1})
+        finish(second)
+        assert meter.ongoing_of(Priority.HIGH) == 1

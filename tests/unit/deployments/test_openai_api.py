@@ -15,6 +15,7 @@ from deployments.openai_api import (
 from deployments.tokens.prompts import TOKENS_PER_MESSAGE, Prompt
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.preferences import Constraints, Weights
+from scheduler.priority import Priority
 from scheduler.types import Exclusion, ExclusionKind
 
 
@@ -38,6 +39,7 @@ def test_a_plain_request_leaves_everything_to_the_configuration() -> None:
         policy=None,
         models=None,
         constraints=Constraints(),
+        priority=Priority.NORMAL,
     )
 
 

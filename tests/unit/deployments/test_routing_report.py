@@ -46,6 +46,7 @@ def test_prediction_and_measurement_stand_side_by_side() -> None:
                 "model": "frugal",
                 "begins": "anew",
                 "exact": True,
+                "refused": False,
                 "replica_id": "r1",
                 "output_tokens": None,
                 "error": None,

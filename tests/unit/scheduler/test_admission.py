@@ -93,6 +93,11 @@ def test_what_is_too_slow_even_alone_is_no_matter_of_admission() -> None:
     assert decide(busy, deadline_s=1.0).model == "small"
 
 
+def test_a_limit_next_to_nothing_is_no_matter_of_admission() -> None:
+    (excluded,) = turned_away(replace(SMALL, ongoing=4), constraints=Constraints(5e-324))
+    assert excluded.kind is ExclusionKind.CONSTRAINT
+
+
 def test_a_second_broken_limit_is_no_matter_of_time() -> None:
     limits = Constraints(max_latency_s=2.5, min_accuracy=0.9)
     (excluded,) = turned_away(replace(SMALL, ongoing=4), constraints=limits)

@@ -13,8 +13,15 @@ import uvloop
 
 from cluster.telemetry import LinkAddress, ReplicaLoad
 from deployments.frames import Flag, Frame, ModelRequest, Reply
-from deployments.links.client import Link, LinkBrokenError, LinkPool
+from deployments.links.client import (
+    MAX_UNREAD_BYTES,
+    Link,
+    LinkBrokenError,
+    LinkPool,
+    SlowReaderError,
+)
 from deployments.links.server import LinkServer
+from scheduler.priority import Priority
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -63,7 +70,7 @@ class Replica:
 
 
 def request(number: int = 0) -> ModelRequest:
-    return ModelRequest("chat", b"{}", f"r{number}", "router", (7, 8))
+    return ModelRequest("chat", b"{}", f"r{number}", "router", (7, 8), Priority.HIGH, 0.5)
 
 
 def report(replica_id: str, link: LinkAddress | None, **fields: Any) -> ReplicaLoad:
@@ -385,5 +392,46 @@ def test_a_replica_that_breaks_everything_is_left_alone_for_a_while(run: Run) ->
             assert site.pool.choose("m") is None
             link.breaker.worked()
             assert site.link() is link
+
+    run(scenario())
+
+
+def test_a_reader_that_is_too_slow_loses_its_stream_and_no_other_call(run: Run) -> None:
+    class Flood(Replica):
+        async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+            self.requests.append(request)
+            while True:
+                await self._wait()
+                yield bytes(MAX_UNREAD_BYTES // 10), (), 0
+
+    async def scenario() -> None:
+        replica = Flood()
+        async with Site(replica) as site:
+            link = site.link()
+            async with aclosing(link.stream(request())) as stream:
+                await anext(stream)
+                # Nobody reads on; the replica is told to stop, and what waited is let go.
+                await until(lambda: replica.cancelled)
+                assert link.load == 0
+                with pytest.raises(SlowReaderError):
+                    await anext(stream)
+            replica.before = lambda: asyncio.sleep(0.001)
+            async with aclosing(link.stream(request())) as stream:
+                for _ in range(50):
+                    await anext(stream)
+            assert await link.answer(request()) == REPLY
+
+    run(scenario())
+
+
+def test_one_large_piece_is_no_fault_of_its_reader(run: Run) -> None:
+    class Large(Replica):
+        async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+            yield bytes(3 * MAX_UNREAD_BYTES), (), Flag.FINISH
+
+    async def scenario() -> None:
+        async with Site(Large()) as site:
+            ((data, _, _),) = await collect(site.link(), request())
+            assert len(data) == 3 * MAX_UNREAD_BYTES
 
     run(scenario())
