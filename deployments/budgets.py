@@ -109,6 +109,7 @@ class Account(NamedTuple):
         observation: Observation | None,
         error: BaseException | None,
         generated_tokens: int,
+        rejected_joules: float = 0.0,
     ) -> None:
         """Count what the answer took.
 
@@ -119,7 +120,10 @@ class Account(NamedTuple):
                 predicted is charged, or what was generated where that is more; other breaks cost
                 nothing.
             generated_tokens: So many, as far as is known.
+            rejected_joules: Of answers before it that the client did not get; always charged.
         """
+        if rejected_joules:
+            self.budgets.charge(self.key, 0, rejected_joules)
         if observation is not None:
             tokens = observation.input_tokens + observation.output_tokens
             self.budgets.charge(self.key, tokens, observation.energy_joules or 0.0)

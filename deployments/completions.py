@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from deployments.cascade import Cascade
 from deployments.config import RouterArgs
 from deployments.deciding import Decider
 from deployments.decision_log import DecisionLog
@@ -102,7 +104,8 @@ class Completions:
             return False
         self._decider.dispatched(decision)
         self._log.asked(decision.decision_id, body)
-        delivery = Delivery(
+        # Most requests ask one model, and pay nothing for those that climb.
+        delivery = (Cascade if decision.cascade else Delivery)(
             decision,
             parsed,
             endpoint,
@@ -133,7 +136,11 @@ class Completions:
         finally:
             if caller.account:
                 caller.account.charge(
-                    decision, delivery.observation, error, delivery.generated_tokens
+                    decision,
+                    delivery.observation,
+                    error,
+                    delivery.generated_tokens,
+                    math.fsum(seen.energy_joules or 0.0 for seen in delivery.rejected),
                 )
             self._take_note(parsed, turn, decision, delivery, error)
         return error is None
@@ -173,8 +180,9 @@ class Completions:
                 )
             )
             # An answer that several gave says nothing of any of them.
-            if text is None and len(delivery.attempts) == 1:
-                self._decider.learn(parsed, decision, delivery.observation)
+            if text is None and all(attempt.error is None for attempt in delivery.attempts):
+                for observation in (*delivery.rejected, delivery.observation):
+                    self._decider.learn(parsed, decision, observation)
             if turn and text is None and delivery.observation is not None:
                 self._decider.sessions.remember(turn, delivery.observation)
         except Exception:

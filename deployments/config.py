@@ -23,6 +23,7 @@ from deployments.learning_config import BanditConfig, CanaryConfig, ShadowConfig
 from deployments.liveness import PATIENCE_S
 from deployments.rules_config import MAX_RULES, RuleConfig
 from deployments.strict import Strict
+from scheduler.cascade import CascadeStep
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES
 from scheduler.preferences import LimitSettings, Metric, Otherwise, Weights
@@ -246,6 +247,23 @@ class SessionsConfig(Strict):
     )
 
 
+class CascadeStepConfig(Strict):
+    """One model of the policy `cascade`."""
+
+    model: str = Field(min_length=1, description="Asked where those before it were not sure.")
+    accept_above: float | None = Field(
+        default=None,
+        le=0,
+        description="Its answer is taken where the mean log probability of the answer's tokens is "
+        "at least this; `python -m profiling cascade fit` finds it. Every model but the last has "
+        "one.",
+    )
+
+    def step(self) -> CascadeStep:
+        """The same for the scheduler."""
+        return CascadeStep(self.model, self.accept_above)
+
+
 class RouterConfig(Strict):
     """`user_config` of the router's deployment: may be changed without a restart."""
 
@@ -274,6 +292,9 @@ class RouterConfig(Strict):
     )
     canary: CanaryConfig | None = Field(
         default=None, description="A policy that gets a share of the traffic."
+    )
+    cascade: tuple[CascadeStepConfig, ...] = Field(
+        default=(), description="Models of the policy `cascade`, the cheapest first."
     )
     probe_interval_s: PositiveFloat | None = Field(
         default=300.0,
@@ -308,6 +329,24 @@ class RouterConfig(Strict):
         if policy not in POLICIES:
             raise ValueError(f"unknown policy, known: {', '.join(POLICIES)}")
         return policy
+
+    @field_validator("cascade")
+    @classmethod
+    def _climbs(cls, steps: tuple[CascadeStepConfig, ...]) -> tuple[CascadeStepConfig, ...]:
+        if len(steps) == 1 or len({step.model for step in steps}) < len(steps):
+            raise ValueError("needs two models or more, each once")
+        if any((step.accept_above is None) != (step is steps[-1]) for step in steps):
+            raise ValueError("every model but the last needs `accept_above`, the last takes none")
+        return steps
+
+    @model_validator(mode="after")
+    def _cascade_is_there(self) -> RouterConfig:
+        if self.default_policy == "cascade" and not self.cascade:
+            raise ValueError("default_policy 'cascade' needs `cascade`")
+        routed = {model.id for model in self.models}
+        if unknown := [step.model for step in self.cascade if step.model not in routed]:
+            raise ValueError(f"cascade: model {unknown[0]!r} is not among the models")
+        return self
 
     @model_validator(mode="after")
     def _named_models_are_routed(self) -> RouterConfig:

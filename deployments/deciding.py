@@ -79,6 +79,8 @@ class Decider:
     def config(self, config: RouterConfig) -> None:
         self._config, self._rules = config, RuleBook.of(config)
         self._usual_weights = config.default_weights.weights()
+        self._limits = config.constrained.settings()
+        self._cascade = tuple(step.step() for step in config.cascade)
         self.sessions.configure(config.sessions)
 
     def rule_warnings(self, keys: Sequence[str] | None) -> list[str]:
@@ -93,7 +95,8 @@ class Decider:
         bandit = self._bandit.current if self._bandit.wanted else None
         return replace(
             state,
-            limits=self.config.constrained.settings(),
+            limits=self._limits,
+            cascade=self._cascade,
             bandit=bandit,
             may_explore=bandit is not None and self._bandit.may_explore,
         )
@@ -206,6 +209,7 @@ class Decider:
         """
         if observation is None or parsed.choices != 1:
             return
+        decision = _as_for(decision, observation.model)
         self._learn_tokens(parsed, decision, observation)
         description = self._directory[decision.model].description or {}
         self._shared.learn(
@@ -238,3 +242,11 @@ class Decider:
         return ApiError(
             404, f"model: unknown {name!r}, known: {known}", param="model", code="model_not_found"
         )
+
+
+def _as_for(decision: Decision, model: str) -> Decision:
+    """The decision as if it had been for another one of its candidates."""
+    if decision.model == model:
+        return decision
+    candidates = tuple(c for c in decision.candidates if c.model == model)
+    return replace(decision, model=model, candidates=candidates)

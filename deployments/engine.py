@@ -73,6 +73,13 @@ def _followed(
                     if choice.finish_reason is not None:
                         trail.ended_choices += 1
                         trail.cut_choices += choice.finish_reason == "length"
+                        # Only now: it is the sum over all tokens of the choice.
+                        if trail.scored:
+                            trail.logprob += choice.cumulative_logprob or 0.0
+                if trail.scored:
+                    trail.scored_tokens = trail.output_tokens
+                    if resumed:
+                        trail.scored_tokens -= len(trail.resumed_ids)
                 if trail.ttft_s is None and trail.output_tokens:
                     latency = output.metrics.first_token_latency if output.metrics else 0.0
                     trail.ttft_s = (
@@ -98,6 +105,10 @@ def _followed(
         if trail is None:
             return generate(prompt, sampling_params, request_id, **kwargs)
         trail.running += 1
+        if trail.scored and sampling_params.logprobs is None:
+            # 0 others beside the token itself; the OpenAI layer goes by what the client asked for.
+            sampling_params = sampling_params.clone()
+            sampling_params.logprobs = 0
         if trail.resumed_ids:
             prompt, sampling_params = _behind(trail, prompt, sampling_params, tokenizer)
         if isinstance(prompt, Mapping):

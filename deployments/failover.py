@@ -34,6 +34,30 @@ from scheduler.types import Decision, Observation
 logger = logging.getLogger("ray.serve")
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether an answer of a cascade was taken.
+
+    Attributes:
+        accept_above: The mean log probability that it needed.
+        observation: What it took.
+    """
+
+    accept_above: float
+    accepted: bool
+    observation: Observation
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `routing.attempts`."""
+        return {
+            "mean_logprob": self.observation.mean_logprob,
+            "accept_above": self.accept_above,
+            "accepted": self.accepted,
+            "runtime_s": self.observation.runtime_s,
+            "energy_joules": self.observation.energy_joules,
+        }
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try, for the record.
@@ -42,8 +66,9 @@ class Attempt:
         begins: From nothing, or behind what an earlier one has generated.
         exact: The answer is as likely as one that nothing disturbed.
         refused: It began nothing: its queue was full, or it was going away.
-        output_tokens: Generated before it broke, by all tries together.
+        output_tokens: Generated before it broke, by all tries together, or in a rejected answer.
         error: Why it broke, `None` while it has not.
+        judged: Whether its answer was taken, `None` where nobody asked.
     """
 
     model: str
@@ -53,10 +78,17 @@ class Attempt:
     replica_id: str | None = None
     output_tokens: int | None = None
     error: str | None = None
+    judged: Judgement | None = None
+
+    @property
+    def rejected(self) -> Observation | None:
+        """What an answer took that the client did not get."""
+        return self.judged.observation if self.judged and not self.judged.accepted else None
 
     def to_dict(self) -> dict[str, Any]:
         """For `routing.attempts`."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {"judged": self.judged.to_dict() if self.judged else None}
 
 
 @dataclass(slots=True)
@@ -65,7 +97,8 @@ class Delivery:
 
     Attributes:
         origin: Which router this is.
-        max_attempts: Tries altogether; who refuses is not counted.
+        max_attempts: So many tries may break; with the last of them the request does. Who refuses
+            is not counted.
         key: Name of the API key that asks, `None` without one.
         attempts: The tries so far; the last one answers.
         observation: What the last one took, `None` until it is known; its tokens are those of the
@@ -91,11 +124,18 @@ class Delivery:
     _in_prompt: int = field(default=0, init=False)
     _tried: set[str] = field(default_factory=set, init=False)
     _began: float = field(default_factory=time.monotonic, init=False)
+    # The mean log probability of the answer is wanted.
+    _scored: bool = field(default=False, init=False)
 
     @property
     def model(self) -> str:
         """Who answers, as far as is known."""
         return self.attempts[-1].model if self.attempts else self.decision.model
+
+    @property
+    def rejected(self) -> list[Observation]:
+        """What answers took that the client did not get."""
+        return [attempt.rejected for attempt in self.attempts if attempt.rejected]
 
     @property
     def generated_tokens(self) -> int:
@@ -108,7 +148,10 @@ class Delivery:
         Raises:
             ApiError: Nobody gives one.
         """
-        dispatch = self._begin(Attempt(self.decision.model), self.body)
+        return await self._answered_by(self.decision.model)
+
+    async def _answered_by(self, model: str) -> bytes:
+        dispatch = self._begin(Attempt(model), self.body)
         while True:
             try:
                 data = await dispatch.answer()
@@ -118,13 +161,16 @@ class Delivery:
                 self._finish(dispatch)
                 return data
 
-    async def frames(self) -> AsyncGenerator[Frame]:
+    def frames(self) -> AsyncGenerator[Frame]:
         """A streamed answer, as one stream wherever it comes from.
 
         Raises:
             ApiError: Nobody goes on with it.
         """
-        dispatch = self._begin(Attempt(self.decision.model), self.body)
+        return self._streamed_by(self.decision.model)
+
+    async def _streamed_by(self, model: str) -> AsyncGenerator[Frame]:
+        dispatch = self._begin(Attempt(model), self.body)
         while True:
             finished = False
             try:
@@ -176,6 +222,7 @@ class Delivery:
             resumed_ids,
             self.parsed.priority,
             waited_s=time.monotonic() - self._began if admitted else 0.0,
+            scored=self._scored,
         )
         avoid = {*entry.avoid, *self._tried}
         session = self.decision.session
@@ -209,7 +256,8 @@ class Delivery:
             logger.warning("request %s: %s", self.decision.decision_id, error)
         if dispatch.replica_id is not None:
             self._tried.add(dispatch.replica_id)
-        if sum(not attempt.refused for attempt in self.attempts) >= self.max_attempts:
+        broke = sum(bool(one.error) and not one.refused for one in self.attempts)
+        if broke >= self.max_attempts:
             raise error
         payload: dict[str, Any] = orjson.loads(self.body)
         if self.parsed.stream and (self._chunks or self.parsed.choices != 1):

@@ -32,6 +32,8 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
         priority: Who is served before it.
         waited_s: Seconds since another replica took it, which broke; 0 where none has. It was
             admitted then, so it is not turned away, and has its place by when it came.
+        scored: The observation is to have the mean log probability of the answer; the client's
+            bytes are the same.
     """
 
     endpoint: Endpoint
@@ -41,6 +43,7 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     resumed_ids: tuple[int, ...] = ()
     priority: Priority = Priority.NORMAL
     waited_s: float = 0.0
+    scored: bool = False
 
 
 QUEUE_FULL = "queue_full"

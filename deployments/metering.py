@@ -223,6 +223,7 @@ class Measurement:
             energy_source=meter.energy_source,
             concurrency=concurrency,
             cut=trail.cut,
+            mean_logprob=trail.mean_logprob,
         )
 
     def _stepped(self, prefill: int, decode: int) -> None:

@@ -145,7 +145,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """
         if refusal := self._refusal(request):
             return 429, refusal, b""
-        trail = Trail()
+        trail = Trail(scored=request.scored)
         with self._meter.measure(trail, request.origin, request.priority) as measurement:
             payload = self._payload(request)
             status, data = await self.engine.answer(request.endpoint, payload, trail)
@@ -158,7 +158,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         if refusal := self._refusal(request):
             yield refusal, (), int(Flag.ERROR)
             return
-        trail = Trail(resumed_ids=request.resumed_ids)
+        trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored)
         with self._meter.measure(trail, request.origin, request.priority) as measurement:
             payload = self._payload(request)
             async for frame in self.engine.frames(request.endpoint, payload, trail):

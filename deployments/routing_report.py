@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,8 @@ def routing_object(
 
     Args:
         decision: Who was to answer.
-        observation: What the answer took, the last of the attempts.
+        observation: What the answer took, the last of the attempts. Seconds and joules of answers
+            that were rejected before it are told with it.
         attempts: Who was asked; the last one answered.
     """
     report: dict[str, Any] = {
@@ -47,16 +49,29 @@ def routing_object(
             "concurrency": prediction.concurrency,
         }
     if observation is not None:
+        runtime_s, energy_joules = spent(observation, attempts)
         report["actual"] = {
             "output_tokens": observation.output_tokens,
-            "runtime_s": observation.runtime_s,
-            "energy_joules": observation.energy_joules,
+            "runtime_s": runtime_s,
+            "energy_joules": energy_joules,
         }
-        report["energy_joules"] = observation.energy_joules
+        report["energy_joules"] = energy_joules
         report["energy_source"] = observation.energy_source
     report["session"] = session_to_dict(decision)
     report["attempts"] = [attempt.to_dict() for attempt in attempts]
     return report
+
+
+def spent(observation: Observation, attempts: Sequence[Attempt]) -> tuple[float, float | None]:
+    """Seconds and joules of an answer with those that were rejected before it.
+
+    Returns:
+        `None` for the joules where those of one of them are not known.
+    """
+    taken = [observation, *(attempt.rejected for attempt in attempts if attempt.rejected)]
+    joules = [seen.energy_joules for seen in taken if seen.energy_joules is not None]
+    runtime_s = math.fsum(seen.runtime_s for seen in taken)
+    return runtime_s, math.fsum(joules) if len(joules) == len(taken) else None
 
 
 def decision_record(

@@ -27,9 +27,13 @@ class Trail:
         running: Generations (prompts of the request) that have not finished.
         ended_choices: Choices of them that have ended.
         cut_choices: Those that a limit on their tokens ended, not the model.
+        scored: Log probabilities are to be kept, whether the client asked for them or not.
+        scored_tokens: Generated tokens whose log probabilities are in `logprob`.
+        logprob: Their sum.
     """
 
     resumed_ids: tuple[int, ...] = ()
+    scored: bool = False
     on_first_step: Callable[[Any], None] | None = None
     started: float = field(default_factory=time.monotonic)
     new_token_ids: list[int] = field(default_factory=list)
@@ -45,11 +49,18 @@ class Trail:
     finished: bool = False
     ended_choices: int = 0
     cut_choices: int = 0
+    scored_tokens: int = 0
+    logprob: float = 0.0
 
     @property
     def cut(self) -> bool:
         """All choices were ended by a limit on their tokens."""
         return 0 < self.cut_choices == self.ended_choices
+
+    @property
+    def mean_logprob(self) -> float | None:
+        """Of all generated tokens, `None` where none was scored."""
+        return self.logprob / self.scored_tokens if self.scored_tokens else None
 
     def take_token_ids(self) -> tuple[int, ...]:
         """The new token ids, once."""

@@ -1,4 +1,4 @@
-"""`python -m profiling run | fit | publish | accuracy | quality | evaluate | plot | ...`."""
+"""`python -m profiling run | fit | publish | accuracy | quality | cascade | evaluate | ...`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ COMMANDS = {
     "publish": _Command("profiling.publish", "hand a profile set to the running cluster"),
     "accuracy": _Command("profiling.accuracy", "measure the share of right answers of each model"),
     "quality": _Command("profiling.quality", "fit, publish or report what estimates per prompt"),
+    "cascade": _Command("profiling.cascade", "fit when a cascade accepts a model's answer"),
     "evaluate": _Command("profiling.evaluate", "replay routing by prompt over outcomes"),
     "plot": _Command("profiling.plots", "draw trade-offs, score changes, dominance and residuals"),
     "report": _Command("profiling.report", "print what a profile set or raw profiles say"),

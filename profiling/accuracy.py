@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from openai import AsyncOpenAI, OpenAIError
+from openai import AsyncOpenAI, OpenAIError, omit
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -31,6 +31,7 @@ from profiling.tasks import MAX_PER_KIND, Task, generate_tasks, is_correct
 
 SCORES_FILE = "model_accuracy_scores.csv"
 OUTCOMES_FILE = "accuracy_outcomes.csv"
+CASCADE_FILE = "cascade_outcomes.csv"
 AUTO = "auto"
 MAX_FAILURES = 5
 REQUEST_TIMEOUT_S = 120.0
@@ -47,11 +48,17 @@ class Outcome:
 
     Attributes:
         output_tokens: Generated tokens, as the server counted them.
+        mean_logprob: Mean log probability of these tokens, `None` where it was not asked for.
+        energy_joules: What the server measured, `None` where it measures nothing.
+        runtime_s: Likewise.
     """
 
     task: Task
     correct: bool
     output_tokens: int
+    mean_logprob: float | None = None
+    energy_joules: float | None = None
+    runtime_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +96,21 @@ def _share(outcomes: Sequence[Outcome]) -> float:
     return sum(outcome.correct for outcome in outcomes) / len(outcomes)
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How the tasks are put.
+
+    Attributes:
+        concurrency: Requests that run at the same time.
+        logprobs: Log probabilities are asked for too.
+    """
+
+    concurrency: int
+    logprobs: bool = False
+
+
 async def measure_model(
-    client: AsyncOpenAI, model: str, tasks: Sequence[Task], concurrency: int, on_answer: OnAnswer
+    client: AsyncOpenAI, model: str, tasks: Sequence[Task], asking: Asking, on_answer: OnAnswer
 ) -> ModelAccuracy:
     """Ask one model all tasks, greedily decoded.
 
@@ -98,7 +118,7 @@ async def measure_model(
         client: Of the server that has the model.
         model: Its id.
         tasks: At least one.
-        concurrency: Requests that run at the same time.
+        asking: How.
         on_answer: Called with the model after every answer.
 
     Raises:
@@ -113,13 +133,13 @@ async def measure_model(
             if len(failures) >= MAX_FAILURES:
                 return
             try:
-                outcomes[number] = await _ask(client, model, task)
+                outcomes[number] = await _ask(client, model, task, logprobs=asking.logprobs)
             except OpenAIError as error:
                 failures.append(error)
             else:
                 on_answer(model)
 
-    await asyncio.gather(*(work() for _ in range(concurrency)))
+    await asyncio.gather(*(work() for _ in range(asking.concurrency)))
     if failures:
         raise MeasurementError(
             f"{model}: {len(failures)} of {len(failures) + len(outcomes)} requests failed, "
@@ -128,17 +148,29 @@ async def measure_model(
     return ModelAccuracy(model, tuple(outcomes[number] for number in range(len(tasks))))
 
 
-async def _ask(client: AsyncOpenAI, model: str, task: Task) -> Outcome:
+async def _ask(client: AsyncOpenAI, model: str, task: Task, *, logprobs: bool) -> Outcome:
     completion = await client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": task.prompt}],
         temperature=0,
         max_tokens=task.max_tokens,
+        logprobs=True if logprobs else omit,
     )
     if not completion.choices or completion.usage is None:
         raise OpenAIError(f"the answer to {task.id} has no choice or no usage")
-    text = completion.choices[0].message.content or ""
-    return Outcome(task, is_correct(task, text), completion.usage.completion_tokens)
+    choice = completion.choices[0]
+    text = choice.message.content or ""
+    tokens = (choice.logprobs and choice.logprobs.content) or ()
+    # Not OpenAI's: the router's own.
+    actual = ((completion.model_extra or {}).get("routing") or {}).get("actual") or {}
+    return Outcome(
+        task,
+        is_correct(task, text),
+        completion.usage.completion_tokens,
+        math.fsum(token.logprob for token in tokens) / len(tokens) if tokens else None,
+        actual.get("energy_joules"),
+        actual.get("runtime_s"),
+    )
 
 
 async def find_models(client: AsyncOpenAI, wanted: Sequence[str] | None) -> list[str]:
@@ -193,6 +225,30 @@ def outcomes_csv(results: Sequence[ModelAccuracy]) -> str:
             for answers in zip(*(result.outcomes for result in results), strict=True)
         ]
     )
+
+
+def cascade_csv(results: Sequence[ModelAccuracy]) -> str:
+    """One row for each prompt and model, with what `python -m profiling cascade fit` reads."""
+    return _csv(
+        [
+            {
+                "prompt": answer.task.prompt,
+                "kind": answer.task.kind,
+                "model": result.model,
+                "score": int(answer.correct),
+                "mean_logprob": _cell(answer.mean_logprob),
+                "energy_joules": _cell(answer.energy_joules),
+                "runtime_s": _cell(answer.runtime_s),
+                "output_tokens": answer.output_tokens,
+            }
+            for result in results
+            for answer in result.outcomes
+        ]
+    )
+
+
+def _cell(value: float | None) -> str | float:
+    return "" if value is None else round(value, 6)
 
 
 def _csv(rows: Sequence[Mapping[str, str | int | float]]) -> str:
@@ -263,6 +319,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path(DEFAULT_DATA_DIR).expanduser(),
         help=f"where the files go, and `run` looks for them ({DEFAULT_DATA_DIR})",
     )
+    parser.add_argument(
+        "--logprobs",
+        action="store_true",
+        help=f"ask for log probabilities too, and write {CASCADE_FILE} for `cascade fit`",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
@@ -281,13 +342,16 @@ def run(args: argparse.Namespace) -> int:
         tasks = generate_tasks(args.seed, args.per_kind)
     except ValueError as error:
         raise InputError(f"--per-kind: {error}") from error
+    asking = Asking(args.concurrency, args.logprobs)
     wanted = [name.strip() for name in args.models.split(",")] if args.models else None
     try:
-        results = asyncio.run(_measure(args.url, wanted, tasks, args.concurrency))
+        results = asyncio.run(_measure(args.url, wanted, tasks, asking))
         files = {
             args.data_dir / SCORES_FILE: scores_csv(results, args.seed),
             args.data_dir / OUTCOMES_FILE: outcomes_csv(results),
         }
+        if args.logprobs:
+            files[args.data_dir / CASCADE_FILE] = cascade_csv(results)
         for path, text in files.items():
             write_atomic(path, text)
     except (MeasurementError, OSError) as error:
@@ -303,7 +367,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _measure(
-    url: str, wanted: Sequence[str] | None, tasks: Sequence[Task], concurrency: int
+    url: str, wanted: Sequence[str] | None, tasks: Sequence[Task], asking: Asking
 ) -> list[ModelAccuracy]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     client = AsyncOpenAI(
@@ -318,7 +382,7 @@ async def _measure(
             bars = {model: progress.add_task(model, total=len(tasks)) for model in models}
             return [
                 await measure_model(
-                    client, model, tasks, concurrency, lambda name: progress.advance(bars[name])
+                    client, model, tasks, asking, lambda name: progress.advance(bars[name])
                 )
                 for model in models
             ]

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from scheduler.admission import full, late_by_waiting, turned_away
 from scheduler.asides import BanditReport
+from scheduler.cascade import steps_of
 from scheduler.comparison import RankedCandidates, compare
 from scheduler.eligibility import contend, eligible_models, unknown_models
 from scheduler.errors import InvalidPredictionError, InvalidRequestError, NoCandidateError
 from scheduler.limits import Breaking, broken_limits, effective_limits, next_best
 from scheduler.normalization import DEFAULT_TEMPERATURE
 from scheduler.policies import bandit, get_policy
+from scheduler.policies.cascade import CascadePolicy
 from scheduler.policies.constrained import ConstrainedPolicy
 from scheduler.predictor import Contender, PredictedCosts, predict_costs
 from scheduler.preferences import LimitReport
@@ -85,9 +87,10 @@ class Scheduler:
         if preferred := request.ruling.rules and request.ruling.preferred:
             # Stable: among each kind, the policy's order.
             order.sort(key=lambda index: contenders[index].model.model not in preferred)
+        names = [contenders[index].model.model for index in order]
         return Decision(
             decision_id=request.decision_id,
-            model=contenders[order[0]].model.model,
+            model=names[0],
             policy=policy.name,
             weights=request.weights.normalized(),
             profile_version=state.profile_version,
@@ -96,6 +99,7 @@ class Scheduler:
             task=request.task,
             quality_source=request.quality_source,
             session=request.session,
+            cascade=steps_of(state.cascade, names) if policy.name == CascadePolicy.name else (),
             limits=report,
             rules=request.ruling.names,
             bandit=(

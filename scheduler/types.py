@@ -24,8 +24,10 @@ from scheduler.rules import NO_RULING, Ruling
 if TYPE_CHECKING:
     from scheduler.asides import BanditReport, ShadowChoice
     from scheduler.bandit import Bandit
+    from scheduler.cascade import CascadeStep
     from scheduler.output_length import OutputLength
     from scheduler.profiles import ModelProfile, Reference
+    from scheduler.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +52,6 @@ class QualityEstimate:
     accuracy: float
     interval: Interval
     familiarity: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The conversation that a request is a turn of.
-
-    Attributes:
-        id: The client's name for it, or a hash of its first messages.
-        model: Who gave the last answer, `None` where none is remembered.
-        replica_id: Where, `None` as well where that replica is not to be asked now.
-        cached_tokens: Input tokens of this request that this replica need not compute again.
-    """
-
-    id: str
-    model: str | None = None
-    replica_id: str | None = None
-    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +166,7 @@ class ClusterState:
         reference: Means and deviations for the policy `utility`, `None` where unknown.
         static_model: The model that the policy `static` always takes; the first one if `None`.
         limits: Of the policy `constrained`.
+        cascade: Of the policy `cascade`, the first model first.
         bandit: What feedback taught, for the policy `bandit`; `None` where nobody asks it.
         may_explore: Whether `bandit` may choose what is not the best as far as is known.
     """
@@ -190,6 +176,7 @@ class ClusterState:
     reference: Reference | None = None
     static_model: str | None = None
     limits: LimitSettings = field(default_factory=LimitSettings)
+    cascade: tuple[CascadeStep, ...] = ()
     bandit: Bandit | None = None
     may_explore: bool = False
 
@@ -315,6 +302,7 @@ class Decision:
         shadow: The choice of a policy beside it, `None` where there is none.
         canary: `policy` is the one that a share of the traffic is for.
         session: The conversation that the request belongs to, `None` where none is known.
+        cascade: Whom to ask in turn, `model` first; empty where only one model is asked.
     """
 
     decision_id: str
@@ -332,6 +320,7 @@ class Decision:
     shadow: ShadowChoice | None = None
     canary: bool = False
     session: Session | None = None
+    cascade: tuple[CascadeStep, ...] = ()
 
     @property
     def chosen(self) -> Candidate:
@@ -360,6 +349,7 @@ class Observation:
         concurrency: Requests in the replica while this one ran, itself included, averaged over
             its time.
         cut: The generation was stopped by a limit on its tokens, not by the model.
+        mean_logprob: Mean log probability of the generated tokens, `None` where nobody asked.
     """
 
     model: str
@@ -375,6 +365,7 @@ class Observation:
     energy_source: str
     concurrency: float = 1.0
     cut: bool = False
+    mean_logprob: float | None = None
 
     @property
     def tpot_s(self) -> float | None:

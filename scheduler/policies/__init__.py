@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from scheduler.errors import UnknownPolicyError
 from scheduler.policies.bandit import BanditPolicy
 from scheduler.policies.base import Policy
+from scheduler.policies.cascade import CascadePolicy
 from scheduler.policies.constrained import ConstrainedPolicy
 from scheduler.policies.least_loaded import LeastLoadedPolicy
 from scheduler.policies.random import RandomPolicy
@@ -20,6 +21,7 @@ _CLASSES: tuple[type[Policy], ...] = (
     UtilityPolicy,
     ConstrainedPolicy,
     BanditPolicy,
+    CascadePolicy,
     StaticPolicy,
     RoundRobinPolicy,
     RandomPolicy,

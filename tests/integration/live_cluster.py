@@ -180,6 +180,11 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
                         "user_config": {
                             "prior_profiles": str(prior_file),
                             "models": [{"id": "tiny-phi3"}, {"id": "tiny-mistral"}],
+                            # Of random weights nobody is so sure.
+                            "cascade": [
+                                {"model": "tiny-mistral", "accept_above": -0.01},
+                                {"model": "tiny-phi3"},
+                            ],
                         },
                     }
                 ],

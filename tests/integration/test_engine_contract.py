@@ -44,7 +44,8 @@ def test_rays_engine_has_the_seam() -> None:
 
 
 def test_vllms_client_generates_asynchronously_and_reports_what_is_read() -> None:
-    from vllm.outputs import RequestOutput
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.sampling_params import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.metrics.stats import RequestStateStats
 
@@ -52,6 +53,9 @@ def test_vllms_client_generates_asynchronously_and_reports_what_is_read() -> Non
     assert inspect.iscoroutinefunction(AsyncLLM.collective_rpc)
     parameters = set(inspect.signature(RequestOutput.__init__).parameters)
     assert {"prompt_token_ids", "outputs", "finished", "metrics", "num_cached_tokens"} <= parameters
+    assert "cumulative_logprob" in CompletionOutput.__dataclass_fields__
+    assert SamplingParams(max_tokens=3, logprobs=0).clone().num_logprobs == 0
+    assert SamplingParams().logprobs is None
     fields = set(RequestStateStats.__dataclass_fields__)
     assert {"queued_ts", "scheduled_ts", "first_token_latency"} <= fields
 
@@ -148,6 +152,43 @@ def test_the_trail_follows_several_choices_to_the_end() -> None:
     assert (trail.input_tokens, trail.output_tokens, trail.cached_input_tokens) == (3, 5, 2)
     assert trail.ttft_s == pytest.approx(0.5, abs=0.1)
     assert trail.queue_time_s == pytest.approx(0.25, abs=0.1)
+
+
+def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.sampling_params import SamplingParams
+
+    from deployments.engine import Trail, _followed, _trail
+
+    asked: list[SamplingParams] = []
+
+    def choice(index: int, ids: list[int], total: float, reason: str | None) -> CompletionOutput:
+        return CompletionOutput(index, "", ids, total, None, finish_reason=reason)
+
+    async def generate(
+        prompt: Any, sampling_params: SamplingParams, request_id: str
+    ) -> AsyncIterator[RequestOutput]:
+        asked.append(sampling_params)
+        first = choice(0, [10], -0.5, None)
+        last = [choice(0, [11], -1.5, "stop"), choice(1, [20, 21], -2.5, "stop")]
+        yield RequestOutput("id", None, [1], None, [first], False)
+        yield RequestOutput("id", None, [1], None, last, True)
+
+    async def consume(trail: Trail, params: SamplingParams) -> None:
+        _trail.set(trail)
+        async for _ in _followed(generate)("", params, "id"):
+            pass
+
+    params = SamplingParams(max_tokens=3)
+    scored, plain = Trail(scored=True), Trail()
+    asyncio.run(consume(scored, params))
+    asyncio.run(consume(plain, params))
+    assert scored.mean_logprob == pytest.approx(-4 / 4)
+    assert plain.mean_logprob is None
+    assert [one.logprobs for one in asked] == [0, None]
+    # What the client asked for stays.
+    asyncio.run(consume(Trail(scored=True), SamplingParams(logprobs=5)))
+    assert asked[-1].logprobs == 5
 
 
 def test_without_a_trail_generate_is_left_alone() -> None:

@@ -136,6 +136,17 @@ def test_an_answer_without_an_end_is_charged_as_predicted_or_more(
     assert (usage.tokens, usage.joules) == charged
 
 
+@pytest.mark.parametrize("error", [None, RuntimeError()])
+def test_answers_that_were_rejected_cost_their_joules_whatever_comes_of_it(
+    clock: Clock, error: BaseException | None
+) -> None:
+    budgets, ann = Budgets(clock), key()
+    seen = None if error else observation("m")
+    budgets.admit(ann).charge(decision(), seen, error, 0, rejected_joules=4.0)
+    (usage,) = (by_key["ann"] for period, by_key in budgets._own.items() if period.name == "day")
+    assert (usage.tokens, usage.joules) == ((0, 4.0) if error else (7, 5.5))
+
+
 def test_routers_share_what_was_used(clock: Clock, shared_store: ActorHandle) -> None:
     ann = key(tokens_per_day=100)
     here, there = Budgets(clock), Budgets(clock)

@@ -14,6 +14,7 @@ from deployments.config import (
     RouterConfig,
 )
 from deployments.strict import Strict, describe_errors
+from scheduler.cascade import CascadeStep
 
 MODEL = {"model_id": "m", "source": "org/m"}
 TWO = [{"id": "a"}, {"id": "b"}]
@@ -115,3 +116,44 @@ def test_a_wrong_configuration_of_the_router(change: Any, told: str) -> None:
 
 def test_something_else_than_a_mapping() -> None:
     assert faults(RouterConfig, ["a"]).startswith("config: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"default_policy": "cascade"}, "default_policy 'cascade' needs `cascade`"),
+        ({"cascade": [{"model": "a"}]}, "needs two models or more, each once"),
+        (
+            {"cascade": [{"model": "a", "accept_above": -1}, {"model": "a"}]},
+            "needs two models or more, each once",
+        ),
+        ({"cascade": [{"model": "a"}, {"model": "b"}]}, "every model but the last needs"),
+        (
+            {"cascade": [{"model": n, "accept_above": -1} for n in "ab"]},
+            "the last takes none",
+        ),
+        (
+            {"cascade": [{"model": "a", "accept_above": 0.1}, {"model": "b"}]},
+            "cascade.0.accept_above: ",
+        ),
+        (
+            {"cascade": [{"model": "a", "accept_above": -1}, {"model": "c"}]},
+            "cascade: model 'c' is not among the models",
+        ),
+        ({"sessions": {"max_sessions": 0}}, "sessions.max_sessions: "),
+        ({"sessions": {"max_idle_s": 0}}, "sessions.max_idle_s: "),
+    ],
+)
+def test_a_wrong_ladder_or_bound_names_its_field(change: Any, told: str) -> None:
+    assert told in faults(RouterConfig, {"models": TWO} | change)
+
+
+def test_a_ladder_is_the_schedulers() -> None:
+    ladder = [{"model": "b", "accept_above": -0.5}, {"model": "a"}]
+    config = RouterConfig.model_validate(
+        {"models": TWO, "cascade": ladder, "default_policy": "cascade"}
+    )
+    assert [step.step() for step in config.cascade] == [
+        CascadeStep("b", -0.5),
+        CascadeStep("a"),
+    ]

@@ -11,6 +11,7 @@ from deployments.openai_api import ParsedRequest, parse_request
 from scheduler.engine import Scheduler
 from scheduler.learning import Lesson
 from scheduler.profiles import ProfileSet
+from scheduler.session import Session
 from scheduler.types import (
     ClusterState,
     Correction,
@@ -18,7 +19,6 @@ from scheduler.types import (
     ModelState,
     Observation,
     RoutingRequest,
-    Session,
 )
 
 

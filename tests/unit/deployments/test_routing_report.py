@@ -50,6 +50,7 @@ def test_prediction_and_measurement_stand_side_by_side() -> None:
                 "replica_id": "r1",
                 "output_tokens": None,
                 "error": None,
+                "judged": None,
             }
         ],
     }

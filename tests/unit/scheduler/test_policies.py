@@ -8,12 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_examples import REFERENCE, THREE, cluster, constant, request
 
+from scheduler.cascade import CascadeStep, steps_of
 from scheduler.engine import Scheduler
 from scheduler.errors import InvalidRequestError, UnknownPolicyError
 from scheduler.policies import POLICIES, get_policy
 from scheduler.preferences import Weights
 from scheduler.profiles import Moments
 from scheduler.types import ClusterState, Decision
+
+LADDER = (CascadeStep("fast", -0.3), CascadeStep("accurate"))
 
 
 def decide(state: ClusterState = THREE, **settings: object) -> Decision:
@@ -30,6 +33,7 @@ def test_every_policy_is_known_by_its_own_name() -> None:
         "utility",
         "constrained",
         "bandit",
+        "cascade",
         "static",
         "round_robin",
         "random",
@@ -47,7 +51,8 @@ def test_an_unknown_policy_lists_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", list(POLICIES))
 def test_every_policy_reports_the_stages_and_is_deterministic(name: str) -> None:
-    decision = decide(policy=name)
+    state = replace(THREE, cascade=LADDER)
+    decision = decide(state, policy=name)
     assert decision.policy == name
     assert decision.model == decision.chosen.model
     assert {c.model for c in decision.candidates} == {"accurate", "middle", "fast"}
@@ -57,7 +62,32 @@ def test_every_policy_reports_the_stages_and_is_deterministic(name: str) -> None
         for w in decide().candidates
         if c.model == w.model
     )
-    assert tuple(decide(policy=name).candidates) == tuple(decision.candidates)
+    assert tuple(decide(state, policy=name).candidates) == tuple(decision.candidates)
+
+
+def test_a_cascade_asks_in_the_order_of_the_ladder() -> None:
+    decision = decide(replace(THREE, cascade=LADDER), policy="cascade")
+    assert scores(decision) == {"fast": 0.0, "accurate": 1.0, "middle": 2.0}
+    assert decision.cascade == (CascadeStep("fast", -0.3), CascadeStep("accurate"))
+
+
+def test_who_cannot_take_the_request_is_no_step() -> None:
+    ladder = (CascadeStep("fast", -0.3), CascadeStep("middle", -0.1), CascadeStep("accurate"))
+    state = replace(THREE, cascade=ladder)
+    decision = decide(state, policy="cascade", models=("fast", "middle"))
+    assert decision.cascade == (CascadeStep("fast", -0.3), CascadeStep("middle"))
+    alone = decide(state, policy="cascade", models=("middle",))
+    assert (alone.model, alone.cascade) == ("middle", ())
+    assert decide(state).cascade == ()
+
+
+def test_without_a_ladder_there_is_no_cascade() -> None:
+    with pytest.raises(InvalidRequestError, match="'cascade' needs"):
+        decide(policy="cascade")
+
+
+def test_whom_a_rule_prefers_is_asked_alone() -> None:
+    assert steps_of(LADDER, ["accurate", "fast"]) == ()
 
 
 @pytest.mark.parametrize(

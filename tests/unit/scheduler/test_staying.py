@@ -7,7 +7,8 @@ from scheduler_examples import cluster, profile
 
 from scheduler.engine import Scheduler
 from scheduler.preferences import Weights
-from scheduler.types import ModelState, RoutingRequest, Session
+from scheduler.session import Session
+from scheduler.types import ModelState, RoutingRequest
 
 # Equal but for the joules of an input token.
 HERE = ModelState("here", profile=profile("here", energy=(1.0, 0.10, 0.0)))
