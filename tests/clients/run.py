@@ -60,7 +60,7 @@ class Result:
 CLIENTS = (
     Client("curl", "answer, stream", "with_curl.sh"),
     Client(
-        "openai (Python)", "answer, stream, tools, weights", "with_openai.py", ("openai==2.49.0",)
+        "openai (Python)", "answers, stream, weights, completions", "with_openai.py", ("openai==2.49.0",)
     ),
     Client("openai (Node)", "answer, stream, weights", "with_openai.mjs"),
     Client("LiteLLM", "answer, stream", "with_litellm.py", ("litellm==1.110.2",)),
@@ -75,7 +75,7 @@ CLIENTS = (
         "lm-eval", "a local task by `local-chat-completions`", "with_lm_eval.sh",
         ("lm-eval[api]==0.4.13",),
     ),
-    Client("guidellm", "load of two rates", "with_guidellm.sh", ("guidellm==0.8.1",)),
+    Client("guidellm", "load by two clients", "with_guidellm.sh", ("guidellm==0.8.1",)),
 )  # fmt: skip
 
 
