@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -99,6 +99,13 @@ def decision_row(record: dict[str, Any]) -> dict[str, Any]:
     answering = next((c for c in candidates if c["model"] == model), None)
     observation = record["observation"]
     largest, saved = _against_the_largest(candidates, answering, observation)
+    rejected = [a["judged"] for a in attempts if a.get("judged") and not a["judged"]["accepted"]]
+    actual = observation and _costs(observation)
+    if actual and rejected:
+        wasted = _sum(one["energy_joules"] for one in rejected)
+        actual["runtime_s"] += _sum(one["runtime_s"] for one in rejected) or 0.0
+        actual["energy_joules"] = _sum((actual["energy_joules"], wasted))
+        saved = None if saved is None or wasted is None else saved - wasted
     return {
         "decision_id": record["decision_id"],
         "finished_at": record["finished_at"],
@@ -108,7 +115,7 @@ def decision_row(record: dict[str, Any]) -> dict[str, Any]:
         "weights": record["weights"],
         "scores": {c["model"]: c["score"] for c in candidates},
         "predicted": answering and _costs(answering),
-        "actual": observation and _costs(observation),
+        "actual": actual,
         "energy_source": observation and observation["energy_source"],
         "largest_model": largest,
         "energy_saved_joules": saved,
@@ -118,6 +125,12 @@ def decision_row(record: dict[str, Any]) -> dict[str, Any]:
 
 def _costs(values: dict[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in ("output_tokens", "runtime_s", "energy_joules")}
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Of all, `None` where one is unknown."""
+    known = list(values)
+    return None if None in known else math.fsum(value for value in known if value is not None)
 
 
 def _against_the_largest(

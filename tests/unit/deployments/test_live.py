@@ -79,6 +79,18 @@ def test_another_model_answered_after_a_fault() -> None:
     assert row["predicted"]["energy_joules"] == 40.0
 
 
+@pytest.mark.parametrize(("joules", "spent", "saved"), [(2.0, 14.0, -2.0), (None, None, None)])
+def test_answers_that_were_rejected_count_as_well(
+    joules: float | None, spent: float | None, saved: float | None
+) -> None:
+    climbed = record("small", candidate("small", 10.0), candidate("large", 40.0))
+    judged = {"accepted": False, "runtime_s": 0.5, "energy_joules": joules}
+    climbed["attempts"] = [{"model": "small", "judged": judged}, {"model": "large", "judged": None}]
+    row = decision_row(climbed)
+    assert row["actual"] == {"output_tokens": 9, "runtime_s": 2.0, "energy_joules": spent}
+    assert row["energy_saved_joules"] == saved
+
+
 def test_decisions_since_a_moment(site: Site) -> None:
     first = site.complete().headers["x-decision-id"]
     view = site.get("/v1/live")
