@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from deployments.feedback import FeedbackFields
 from deployments.idempotency import HEADER
 from deployments.openai_api import RoutingFields
+from deployments.sessions import LONGEST_ID, SESSION_HEADER
 
 
 class StreamOptions(BaseModel):
@@ -104,6 +105,13 @@ KEY_HEADER = {
         "description": "The same key and body within a day get the same answer.",
     }
 }
+CONVERSATION_HEADER = {
+    SESSION_HEADER: {
+        "type": "string",
+        "maxLength": LONGEST_ID,
+        "description": "Names the conversation; without it the first messages do.",
+    }
+}
 DECIDING_ERRORS = (400, 404, 408, 413, 422, 500, 503)
 OPERATIONS = (
     Operation(
@@ -111,7 +119,7 @@ OPERATIONS = (
         "/v1/chat/completions",
         "OpenAI's chat completion, streaming and not",
         (ChatRequest,),
-        headers=KEY_HEADER,
+        headers=KEY_HEADER | CONVERSATION_HEADER,
         errors=(*DECIDING_ERRORS, 504),
     ),
     Operation(
@@ -127,6 +135,7 @@ OPERATIONS = (
         "/v1/route",
         "a dry run: the decision, nothing dispatched",
         (ChatRequest, CompletionRequest),
+        headers=CONVERSATION_HEADER,
         errors=DECIDING_ERRORS,
     ),
     Operation(

@@ -16,6 +16,7 @@ from schemathesis import Case, GenerationMode
 
 from deployments.idempotency import HEADER
 from deployments.openapi import document
+from deployments.sessions import SESSION_HEADER
 
 SCHEMA = schemathesis.openapi.from_dict(document())
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
@@ -24,7 +25,8 @@ EXAMPLES = {"POST": 80, "GET": 15}
 
 def send(site: Site, case: Case) -> httpx.Response:
     # No credentials, and nothing that a client cannot send.
-    keys = {n: v for n, v in (case.headers or {}).items() if n == HEADER and str(v).isprintable()}
+    known = (HEADER, SESSION_HEADER)
+    keys = {n: v for n, v in (case.headers or {}).items() if n in known and str(v).isprintable()}
     case.headers = {n: v for n, v in keys.items() if str(v).isascii()}
     prepared = requests.Request(**case.as_transport_kwargs(base_url="http://test")).prepare()
     return site.request(
