@@ -106,7 +106,7 @@ KEY_HEADER = {
     }
 }
 CONVERSATION_HEADER = {
-    SESSION_HEADER: {
+    SESSION_HEADER.decode(): {
         "type": "string",
         "maxLength": LONGEST_ID,
         "description": "Names the conversation; without it the first messages do.",

@@ -24,8 +24,7 @@ from deployments.rulebook import Caller
 from scheduler.session import Session
 from scheduler.types import Observation
 
-SESSION_HEADER = "x-session-id"
-_NAME = SESSION_HEADER.encode()
+SESSION_HEADER = b"x-session-id"
 LONGEST_ID = 256
 KEEP_NEWS = 10_000
 """So many wait for a store that is away."""
@@ -99,10 +98,11 @@ def turn_of(
 
 
 def _named(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    value = next((value for name, value in headers if name == _NAME), b"")
+    value = next((value for name, value in headers if name == SESSION_HEADER), b"")
     if len(value) > LONGEST_ID:
-        message = f"{SESSION_HEADER}: must have at most {LONGEST_ID} characters, got {len(value)}"
-        raise ApiError(400, message, param=SESSION_HEADER, code="invalid_value")
+        name = SESSION_HEADER.decode()
+        message = f"{name}: must have at most {LONGEST_ID} characters, got {len(value)}"
+        raise ApiError(400, message, param=name, code="invalid_value")
     return value.decode("latin-1").strip()
 
 

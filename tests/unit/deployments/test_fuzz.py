@@ -25,7 +25,7 @@ EXAMPLES = {"POST": 80, "GET": 15}
 
 def send(site: Site, case: Case) -> httpx.Response:
     # No credentials, and nothing that a client cannot send.
-    known = (HEADER, SESSION_HEADER)
+    known = (HEADER, SESSION_HEADER.decode())
     keys = {n: v for n, v in (case.headers or {}).items() if n in known and str(v).isprintable()}
     case.headers = {n: v for n, v in keys.items() if str(v).isascii()}
     prepared = requests.Request(**case.as_transport_kwargs(base_url="http://test")).prepare()
