@@ -60,7 +60,10 @@ class Result:
 CLIENTS = (
     Client("curl", "answer, stream", "with_curl.sh"),
     Client(
-        "openai (Python)", "answers, stream, weights, completions", "with_openai.py", ("openai==2.49.0",)
+        "openai (Python)",
+        "answers, stream, weights, completions",
+        "with_openai.py",
+        ("openai==2.49.0",),
     ),
     Client("openai (Node)", "answer, stream, weights", "with_openai.mjs"),
     Client("LiteLLM", "answer, stream", "with_litellm.py", ("litellm==1.110.2",)),
