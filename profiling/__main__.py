@@ -26,6 +26,7 @@ COMMANDS = {
     "quality": _Command("profiling.quality", "fit, publish or report what estimates per prompt"),
     "cascade": _Command("profiling.cascade", "fit when a cascade accepts a model's answer"),
     "evaluate": _Command("profiling.evaluate", "replay routing by prompt over outcomes"),
+    "shadow": _Command("profiling.shadow", "compare policies that were tried out"),
     "plot": _Command("profiling.plots", "draw trade-offs, score changes, dominance and residuals"),
     "report": _Command("profiling.report", "print what a profile set or raw profiles say"),
     "lengths": _Command("profiling.lengths", "replay how well lengths of answers are foreseen"),
