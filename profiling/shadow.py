@@ -251,7 +251,8 @@ def _shadow_table(report: ShadowReport) -> Table:
 def _canary_table(reports: Sequence[CanaryReport]) -> Table:
     table = Table(title="Canary", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("policy", "decisions", "failed", "answers", "joules", "seconds", "score", "rated"):
-        table.add_column(name, justify="left" if name == "policy" else "right")
+        left = name == "policy"
+        table.add_column(name, justify="left" if left else "right", no_wrap=left)
     for report in reports:
         name = f"{report.policy} (canary)" if report.canary else report.policy
         cells = _measured_cells(report.measured)

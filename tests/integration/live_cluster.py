@@ -82,7 +82,11 @@ class Cluster:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def replicas(self, model: str) -> list[psutil.Process]:
-        """Processes of the model's replicas in this Ray; another one may run beside it."""
+        """Processes of the model's replicas."""
+        return self.processes(f"ModelServer:{model}")
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Those of this Ray with so in their title; another Ray may run beside it."""
         port = self.environment["RAY_ADDRESS"].rpartition(":")[2]
         gcs = re.compile(rf"--gcs-address=.*:{port}")
         found = []
@@ -90,7 +94,7 @@ class Cluster:
             if raylet.info["name"] == "raylet" and any(map(gcs.fullmatch, raylet.info["cmdline"])):
                 for child in raylet.children():
                     with suppress(psutil.NoSuchProcess):
-                        if f"ModelServer:{model}" in " ".join(child.cmdline()):
+                        if title in " ".join(child.cmdline()):
                             found.append(child)
         return found
 
