@@ -20,7 +20,8 @@ class BanditConfig(Strict):
         default=0.3, description="Factor of the doubt; 0 never explores."
     )
     ridge: PositiveFloat = Field(
-        default=4.0, description="So many answers' worth the predictions are trusted."
+        default=50.0,
+        description="How far the predictions are trusted; 50 is some 20 answers' worth.",
     )
     explorations_per_hour: NonNegativeInt = Field(
         default=60,

@@ -227,7 +227,8 @@ class Bandit:
     """A state ready for decisions; the inverses are taken once and not in each.
 
     Attributes:
-        ridge: So many answers' worth the predictions are trusted.
+        ridge: How far the predictions are trusted. A context has a squared length of 2 to 4, so
+            that `ridge` / 3 answers weigh about as much.
         exploration: Factor of the doubt; 0 never explores.
     """
 
