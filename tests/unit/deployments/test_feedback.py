@@ -212,6 +212,20 @@ def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: A
     assert len(record["bandit"]["context"]) == site.router._shared.bandit.current.size
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"default_policy": "bandit"},
+        {"canary": {"policy": "bandit", "share": 0.1}},
+        {"rules": [{"name": "all", "then": {"policy": "bandit"}}]},
+    ],
+)
+def test_whatever_names_the_bandit_turns_learning_on(site: Site, config: Any) -> None:
+    site.configure(models=MODELS, **config)
+    assert site.get("/health")["faults"] == []
+    assert site.router._shared.bandit.wanted
+
+
 def test_the_settings_reach_the_bandit(site: Site) -> None:
     settings = {"algorithm": "thompson", "exploration": 0.7, "ridge": 9.0}
     site.configure(models=MODELS, bandit={**settings, "explorations_per_hour": 0})
