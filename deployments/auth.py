@@ -53,6 +53,9 @@ class AccessGuard:
         host: Address that Serve listens on.
         budgets: What the keys may use.
         header_bytes: Gives the limit of the headers.
+
+    Attributes:
+        on_refusal: Told of every refusal.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class AccessGuard:
         budgets: Budgets,
         header_bytes: Callable[[], int],
     ) -> None:
+        self.on_refusal: Callable[[ApiError], None] = lambda _: None
         self._app = app
         self._keys = keys
         self._open = is_loopback(host)
@@ -79,6 +83,7 @@ class AccessGuard:
                 scope["account"] = self._admitted(scope)
             except ApiError as error:
                 await send_error(error, send)
+                self.on_refusal(error)
                 return
         await self._app(scope, receive, send)
 

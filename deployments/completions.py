@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,18 +22,17 @@ from deployments.cascade import Cascade
 from deployments.config import RouterArgs
 from deployments.deciding import Decider
 from deployments.decision_log import DecisionLog
-from deployments.directory import ModelDirectory
 from deployments.error_responses import as_api_error, send_error
 from deployments.failover import Delivery
 from deployments.frames import Endpoint, Flag, Frame, with_member
 from deployments.idempotency import Idempotency, request_key
+from deployments.instruments import Instruments, Measured
 from deployments.openai_api import ApiError, ParsedRequest, parse_request
 from deployments.routing_report import decision_record, routing_object
 from deployments.rulebook import Caller
 from deployments.sending import Sending
 from deployments.sessions import Turn
 from scheduler.errors import InvalidRequestError, NoCandidateError
-from scheduler.types import Decision
 
 logger = logging.getLogger("ray.serve")
 
@@ -44,76 +44,84 @@ ENDPOINTS: dict[str, Endpoint] = {
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request."""
+
+    parsed: ParsedRequest
+    endpoint: Endpoint
+    body: bytes
+    caller: Caller
+    measured: Measured
+
+
 class Completions:
     """An ASGI application for `POST` on the paths of `ENDPOINTS`.
 
     Args:
         args: Limits.
         decider: Decides, and learns from the answers.
-        directory: The models.
         log: Takes every decision.
         idempotency: Knows requests that come again, and which router this is.
+        instruments: Metrics and traces.
     """
 
     def __init__(
         self,
         args: RouterArgs,
         decider: Decider,
-        directory: ModelDirectory,
         log: DecisionLog,
         idempotency: Idempotency,
+        instruments: Instruments,
     ) -> None:
         self._args = args
         self._decider = decider
-        self._directory = directory
         self._log = log
         self._idempotency = idempotency
+        self._instruments = instruments
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         endpoint = ENDPOINTS[scope["path"]]
+        measured = self._instruments.begin(scope, endpoint)
         try:
             body = await read_body(receive, self._args)
+            measured.received()
             parsed = parse_request(body, endpoint)
             key = request_key(scope, body)
         except Exception as refusal:
-            await self._refuse(refusal, send)
+            await self._refuse(refusal, measured, send)
             return
-        caller = caller_of(scope)
+        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured)
         if key is None:
-            await self._generate(parsed, endpoint, body, caller, send)
+            await self._generate(asked, send)
         else:
-            generate = partial(self._generate, parsed, endpoint, body, caller)
-            await self._idempotency.answer(key, generate, send)
+            await self._idempotency.answer(key, partial(self._generate, asked), send)
 
-    async def _generate(
-        self,
-        parsed: ParsedRequest,
-        endpoint: Endpoint,
-        body: bytes,
-        caller: Caller,
-        send: Send,
-    ) -> bool:
+    async def _generate(self, asked: _Asked, send: Send) -> bool:
         """Have a model answer; says whether the answer was whole."""
+        parsed, caller, measured = asked.parsed, asked.caller, asked.measured
         try:
             counts = await self._decider.count(parsed)
             turn = self._decider.sessions.turn(parsed, caller)
             decision = self._decider.decide(parsed, counts, caller, turn)
         except Exception as refusal:
-            await self._refuse(refusal, send)
+            await self._refuse(refusal, measured, send)
             return False
+        measured.decided(parsed, decision)
         self._decider.dispatched(decision)
-        self._log.asked(decision.decision_id, body)
+        self._log.asked(decision.decision_id, asked.body)
         # Most requests ask one model, and pay nothing for those that climb.
         delivery = (Cascade if decision.cascade else Delivery)(
             decision,
             parsed,
-            endpoint,
-            body,
-            self._directory,
+            asked.endpoint,
+            asked.body,
+            self._decider.directory,
             self._idempotency.router_id,
             self._args.max_attempts,
             caller.key,
+            measured.trace,
         )
         exchange = _stream if parsed.stream else _answer
         sending = Sending(send, partial(self._log.answered, decision.decision_id))
@@ -142,7 +150,7 @@ class Completions:
                     delivery.generated_tokens,
                     math.fsum(seen.energy_joules or 0.0 for seen in delivery.rejected),
                 )
-            self._take_note(parsed, turn, decision, delivery, error)
+            self._take_note(asked, turn, delivery, error)
         return error is None
 
     def _timed_out(self, delivery: Delivery) -> ApiError:
@@ -151,21 +159,22 @@ class Completions:
         )
         return ApiError(504, message, code="timeout")
 
-    async def _refuse(self, error: Exception, send: Send) -> None:
+    async def _refuse(self, error: Exception, measured: Measured, send: Send) -> None:
         if not isinstance(error, ApiError | InvalidRequestError | NoCandidateError):
             logger.error("a request failed", exc_info=error)
         refusal = as_api_error(error)
         self._decider.note_refusal(refusal)
         await send_error(refusal, send)
+        measured.refused(refusal)
 
     def _take_note(
         self,
-        parsed: ParsedRequest,
+        asked: _Asked,
         turn: Turn | None,
-        decision: Decision,
         delivery: Delivery,
         error: BaseException | None,
     ) -> None:
+        decision = delivery.decision
         text = None
         if isinstance(error, Exception):
             text = str(as_api_error(error))
@@ -182,9 +191,10 @@ class Completions:
             # An answer that several gave says nothing of any of them.
             if text is None and all(attempt.error is None for attempt in delivery.attempts):
                 for observation in (*delivery.rejected, delivery.observation):
-                    self._decider.learn(parsed, decision, observation)
+                    self._decider.learn(asked.parsed, decision, observation)
             if turn and text is None and delivery.observation is not None:
                 self._decider.sessions.remember(turn, delivery.observation)
+            asked.measured.finished(delivery, error)
         except Exception:
             # The client has its answer; nothing may come behind it.
             logger.exception("request %s is not recorded", decision.decision_id)

@@ -87,6 +87,11 @@ class Decider:
         """What is odd about the rules; the names of the API keys are `None` until they are read."""
         return self._rules.warnings([model.id for model in self.config.models], keys)
 
+    @property
+    def directory(self) -> ModelDirectory:
+        """The models."""
+        return self._directory
+
     def state(self) -> ClusterState:
         """All models at this moment."""
         state = self._directory.cluster_state(

@@ -109,6 +109,8 @@ def _followed(
             # 0 others beside the token itself; the OpenAI layer goes by what the client asked for.
             sampling_params = sampling_params.clone()
             sampling_params.logprobs = 0
+        if trail.trace_headers:
+            kwargs["trace_headers"] = trail.trace_headers
         if trail.resumed_ids:
             prompt, sampling_params = _behind(trail, prompt, sampling_params, tokenizer)
         if isinstance(prompt, Mapping):

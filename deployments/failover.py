@@ -29,6 +29,7 @@ from deployments.directory import ModelDirectory
 from deployments.dispatch import Dispatch, ModelBrokeError, ModelFullError
 from deployments.frames import Endpoint, Flag, Frame, ModelRequest
 from deployments.openai_api import ApiError, ParsedRequest, whole_seconds
+from deployments.tracing import RequestTrace
 from scheduler.types import Decision, Observation
 
 logger = logging.getLogger("ray.serve")
@@ -100,6 +101,7 @@ class Delivery:
         max_attempts: So many tries may break; with the last of them the request does. Who refuses
             is not counted.
         key: Name of the API key that asks, `None` without one.
+        trace: Its spans, `None` where tracing is off.
         attempts: The tries so far; the last one answers.
         observation: What the last one took, `None` until it is known; its tokens are those of the
             whole answer.
@@ -113,6 +115,7 @@ class Delivery:
     origin: str
     max_attempts: int
     key: str | None = None
+    trace: RequestTrace | None = None
     attempts: list[Attempt] = field(default_factory=list, init=False)
     observation: Observation | None = field(default=None, init=False)
     # What the client has got, end marker and all that is in no chunk aside.
@@ -213,6 +216,7 @@ class Delivery:
         self.attempts.append(attempt)
         self._asked = body
         entry = self.directory[attempt.model]
+        trace = self.trace
         admitted = any(not earlier.refused for earlier in self.attempts[:-1])
         request = ModelRequest(
             self.endpoint,
@@ -223,6 +227,7 @@ class Delivery:
             self.parsed.priority,
             waited_s=time.monotonic() - self._began if admitted else 0.0,
             scored=self._scored,
+            trace_headers=trace.attempt(attempt.model, attempt.begins) if trace else None,
         )
         avoid = {*entry.avoid, *self._tried}
         session = self.decision.session
@@ -250,6 +255,8 @@ class Delivery:
         broken.replica_id, broken.error = dispatch.replica_id, str(error)
         broken.refused = error.refused
         broken.output_tokens = self.generated_tokens
+        if self.trace:
+            self.trace.broke(error)
         if isinstance(error, ModelFullError):
             error.retry_after_s = whole_seconds(self._predicted_wait_s())
         else:

@@ -34,6 +34,7 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
             admitted then, so it is not turned away, and has its place by when it came.
         scored: The observation is to have the mean log probability of the answer; the client's
             bytes are the same.
+        trace_headers: W3C trace context, `None` where the router does not trace.
     """
 
     endpoint: Endpoint
@@ -44,6 +45,7 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     priority: Priority = Priority.NORMAL
     waited_s: float = 0.0
     scored: bool = False
+    trace_headers: dict[str, str] | None = None
 
 
 QUEUE_FULL = "queue_full"

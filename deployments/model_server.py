@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from deployments.metering import ReplicaIdentity, RequestMeter, shares_devices
 from deployments.replica_limits import Door, ReplicaLimits
 from deployments.sampling import Sampling
 from deployments.tokens.bundle import TokenizerBundle, TokenizerOffer
+from deployments.tracing import open_tracer, replica_span, trace_engine
 from deployments.trail import Trail
 from scheduler.priority import rank
 
@@ -59,6 +61,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         limits: ReplicaLimits,
         links: bool = True,
     ) -> None:
+        self._tracer = open_tracer()
+        trace_engine(llm_config.engine_kwargs, os.environ)
         await super().__init__(llm_config, engine_cls=engine_cls)
         slots = self.engine.max_num_seqs
         self._max_queued = limits.queue(slots)
@@ -146,7 +150,10 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         if refusal := self._refusal(request):
             return 429, refusal, b""
         trail = Trail(scored=request.scored)
-        with self._meter.measure(trail, request.origin, request.priority) as measurement:
+        with (
+            self._span(request, trail),
+            self._meter.measure(trail, request.origin, request.priority) as measurement,
+        ):
             payload = self._payload(request)
             status, data = await self.engine.answer(request.endpoint, payload, trail)
             if status != 200:
@@ -159,7 +166,10 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             yield refusal, (), int(Flag.ERROR)
             return
         trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored)
-        with self._meter.measure(trail, request.origin, request.priority) as measurement:
+        with (
+            self._span(request, trail),
+            self._meter.measure(trail, request.origin, request.priority) as measurement,
+        ):
             payload = self._payload(request)
             async for frame in self.engine.frames(request.endpoint, payload, trail):
                 if frame[2] & Flag.FINISH:
@@ -172,6 +182,11 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         if self._links is not None:
             await self._links.drain()
         await super().__del__()
+
+    def _span(self, request: ModelRequest, trail: Trail) -> AbstractContextManager[None]:
+        if self._tracer is None or request.trace_headers is None:
+            return nullcontext()
+        return replica_span(self._tracer, request.trace_headers, self._meter.identity.model, trail)
 
     def _load(self) -> ReplicaLoad:
         link = self._links.address if self._links else None

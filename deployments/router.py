@@ -37,8 +37,10 @@ from deployments.directory import SCALED_TO_ZERO, ModelDirectory
 from deployments.error_responses import EXCEPTION_HANDLERS
 from deployments.feedback import feedback_route
 from deployments.idempotency import Idempotency
+from deployments.instruments import Instruments
 from deployments.keys import KeyRing, read_keys
 from deployments.live import live_view
+from deployments.metrics import RequestMetrics
 from deployments.openai_api import ApiError, parse_request
 from deployments.openapi import document
 from deployments.page_routes import page_routes
@@ -58,6 +60,7 @@ STORE_PERIOD_S = 5.0
 LOG_PERIOD_S = 0.5
 LESSON_PERIOD_S = 1.0
 PROBE_PERIOD_S = 5.0
+METRICS_PERIOD_S = 1.0
 
 
 class Router:
@@ -91,6 +94,7 @@ class Router:
         )
         self._keys: KeyRing | None = None
         self._budgets = Budgets()
+        self._metrics = RequestMetrics()
         self._started = int(time.time())
         slow = slow_start(os.environ)
         self._start_warnings = [slow] if slow else []
@@ -109,6 +113,7 @@ class Router:
             asyncio.create_task(self._repeat(RENEWAL_S, self._idempotency.renew)),
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_sessions)),
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_bandit)),
+            asyncio.create_task(self._repeat(METRICS_PERIOD_S, self._publish_metrics)),
         ]
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -177,7 +182,7 @@ class Router:
         if not keys and not is_loopback(host):
             logger.error("listening on %s without API keys: the API answers 403", host)
         completions = Completions(
-            self._args, self._decider, self._directory, self._log, self._idempotency
+            self._args, self._decider, self._log, self._idempotency, Instruments(self._metrics)
         )
         feedback = feedback_route(self._args, self._log, self._profiles, self._shared.bandit)
         routes = [
@@ -202,13 +207,15 @@ class Router:
             chosen = completions if fast and scope["method"] == "POST" else others
             await chosen(scope, receive, send)
 
-        return AccessGuard(
+        guard = AccessGuard(
             app,
             keys=keys,
             host=host,
             budgets=self._budgets,
             header_bytes=lambda: self._decider.config.limits.header_bytes,
         )
+        guard.on_refusal = self._metrics.refused
+        return guard
 
     # Looking
 
@@ -321,6 +328,10 @@ class Router:
 
     async def _exchange_bandit(self) -> None:
         await self._shared.bandit.exchange(self._profiles.store)
+
+    async def _publish_metrics(self) -> None:
+        self._metrics.flush()
+        self._metrics.look(self._decider.state().models)
 
     async def _probe(self) -> None:
         await self._prober.probe(PROBE_PERIOD_S)

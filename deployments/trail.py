@@ -25,6 +25,7 @@ class Trail:
         on_step: Told of each step of the engine that did something for this request: prompt
             tokens computed, cached ones not included, and tokens generated.
         running: Generations (prompts of the request) that have not finished.
+        trace_headers: W3C trace context for the engine, `None` where the request is not traced.
         ended_choices: Choices of them that have ended.
         cut_choices: Those that a limit on their tokens ended, not the model.
         scored: Log probabilities are to be kept, whether the client asked for them or not.
@@ -40,6 +41,7 @@ class Trail:
     prompt_tokens: int = 0
     decoded: int = 0
     on_step: Callable[[int, int], None] | None = None
+    trace_headers: Mapping[str, str] | None = None
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0

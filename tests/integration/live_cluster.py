@@ -23,6 +23,7 @@ import httpx
 import psutil
 import yaml
 from openai import OpenAI
+from otlp_collector import Collector, running_collector
 from tiny_checkpoints import build_tiny_checkpoints
 
 from deployments.embedded import cache_folder
@@ -40,6 +41,8 @@ class Cluster:
     Attributes:
         config: What is deployed, as the YAML has it.
         environment: For commands that talk to this Ray.
+        metrics_url: Where Ray tells Prometheus of itself and of us.
+        collector: Gets the spans of requests that come with a sampled trace context.
     """
 
     url: str
@@ -49,6 +52,8 @@ class Cluster:
     environment: dict[str, str]
     folder: Path
     checkpoints: dict[str, Path]
+    metrics_url: str
+    collector: Collector
 
     @property
     def openai(self) -> OpenAI:
@@ -158,11 +163,17 @@ def free_port() -> int:
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
     """Bring a cluster up with the project's own launcher, and down again."""
+    with running_collector() as collector:
+        yield from _running_cluster(folder, collector)
+
+
+def _running_cluster(folder: Path, collector: Collector) -> Iterator[Cluster]:
     checkpoints = build_tiny_checkpoints(cache_folder() / "tests")
     prior_file = folder / "prior.json"
     prior_file.write_text(prior().to_json())
     ports = {
-        name: free_port() for name in ("http", "ray", "dashboard", "agent", "metrics", "stats")
+        name: free_port()
+        for name in ("http", "ray", "dashboard", "agent", "metrics", "stats", "prometheus")
     }
     config = {
         "http_options": {"host": "127.0.0.1", "port": ports["http"]},
@@ -207,6 +218,10 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["stats"]),
         "RAY_ADDRESS": f"127.0.0.1:{ports['ray']}",
         "RAY_API_SERVER_ADDRESS": dashboard,
+        "RAY_metrics_report_interval_ms": "1000",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_TRACES_SAMPLER": "parentbased_always_off",
         # The checkpoints are folders: nothing is to be asked of a hub.
         "HF_HUB_OFFLINE": "1",
     }
@@ -214,6 +229,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     options = [f"--ray-port={ports['ray']}", f"--dashboard-port={ports['dashboard']}"]
     # The agent has a fixed port otherwise, and jobs need it: another Ray may run beside this one.
     ray_options = f"--num-gpus=3 --num-cpus=2 --dashboard-agent-listen-port={ports['agent']}"
+    ray_options += f" --metrics-export-port={ports['prometheus']}"
     log = folder / "up.log"
     with log.open("w") as output:
         launcher = subprocess.Popen(
@@ -237,6 +253,8 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
             environment=environment,
             folder=folder,
             checkpoints=checkpoints,
+            metrics_url=f"http://127.0.0.1:{ports['prometheus']}/metrics",
+            collector=collector,
         )
     finally:
         launcher.send_signal(signal.SIGINT)
