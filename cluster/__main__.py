@@ -10,15 +10,19 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cluster import learning_command, record_command
+from cluster import learning_command, logs, record_command, running
+from cluster.overview import look
 from cluster.scaling import (
     ScalingError,
     ScalingUsageError,
@@ -26,10 +30,17 @@ from cluster.scaling import (
     scale_auto,
     scale_fixed,
 )
-from cluster.serve_api import Application, Deployment, ReplicaRange, ServeApi, ServeApiError
+from cluster.screen import screen
+from cluster.serve_api import (
+    Application,
+    DashboardUnreachableError,
+    Deployment,
+    ReplicaRange,
+    ServeApi,
+    ServeApiError,
+)
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-COLORS = {"RUNNING": "green", "HEALTHY": "green", "DEPLOY_FAILED": "red", "UNHEALTHY": "red"}
 
 out = Console()
 err = Console(stderr=True)
@@ -50,18 +61,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
+    if args.watch:
+        return _watch(args)
     with ServeApi(args.address) as api:
-        details = api.details()
-    applications = list(details.applications.values())
+        if args.json:
+            applications = api.details().applications.values()
+            _print_json([_application_json(application) for application in applications])
+        else:
+            out.print(screen(look(api), out.width))
+    return 0
+
+
+def _watch(args: argparse.Namespace) -> int:
     if args.json:
-        _print_json([_application_json(application) for application in applications])
-    elif applications:
-        out.print(_applications_table(applications))
-        for application in applications:
-            if application.message:
-                out.print(Text(f"{application.name}: {application.message}"))
-    else:
-        out.print("Ray runs, and nothing is deployed on it.")
+        raise ScalingUsageError("--json and --watch do not go together")
+    shown: RenderableType
+    with (
+        suppress(KeyboardInterrupt),
+        ServeApi(args.address) as api,
+        Live(screen(look(api), out.width), console=out, screen=out.is_terminal) as live,
+    ):
+        while True:
+            time.sleep(args.interval)
+            try:
+                shown = screen(look(api), out.width)
+            except DashboardUnreachableError as error:
+                # Ray may be back in a moment.
+                shown = Text(str(error), style="red")
+            live.update(shown, refresh=True)
     return 0
 
 
@@ -145,9 +172,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     status = commands.add_parser(
-        "status", parents=[dashboard], help="applications, their replicas and how they are scaled"
+        "status", parents=[dashboard], help="nodes, models, replicas, load and power on one screen"
     )
+    _add_watch(status)
+    status.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
     status.set_defaults(run=_status)
+
+    top = commands.add_parser("top", parents=[dashboard], help="`status --watch`")
+    _add_watch(top)
+    top.set_defaults(run=_watch)
 
     nodes = commands.add_parser(
         "nodes",
@@ -171,6 +204,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     scale.set_defaults(run=_scale)
 
+    logs_ = commands.add_parser(
+        "logs", parents=[dashboard], help="what the replicas of a model, or of the router, wrote"
+    )
+    logs.add_arguments(logs_)
+    logs_.set_defaults(run=logs.run)
+
     record = commands.add_parser("record", help="the decisions that were made, as JSON lines")
     record_command.add_arguments(record)
     record.set_defaults(run=record_command.run)
@@ -181,6 +220,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     learning_command.add_arguments(learning)
     learning.set_defaults(run=learning_command.run)
 
+    down = commands.add_parser("down", help="stop what `up` started, from any shell")
+    running.add_arguments(down)
+    down.set_defaults(run=running.run)
+
     up = commands.add_parser("up", help="bring up Ray and everything in a config")
     if arguments[:1] == ["up"]:
         from cluster import launcher  # noqa: PLC0415
@@ -190,26 +233,17 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _applications_table(applications: Iterable[Application]) -> Table:
-    columns = ("Application", "Status", "Deployment", "Replicas", "Scaling", "Route")
-    rows: list[tuple[str | Text, ...]] = []
-    for application in applications:
-        status = Text(application.status, style=COLORS.get(application.status, "yellow"))
-        route = application.route_prefix or ""
-        if not application.deployments:
-            rows.append((application.name, status, "", "", "", route))
-        for deployment in application.deployments.values():
-            scaling = _scaling(application, deployment)
-            rows.append(
-                (application.name, status, deployment.name, _replicas(deployment), scaling, route)
-            )
-    return _table(columns, rows)
+def _add_watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--interval", metavar="SECONDS", type=float, default=1.0, help="default: %(default)g"
+    )
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     table = Table(header_style="bold", show_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        # Names do not break.
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*row)
     return table
@@ -220,12 +254,6 @@ def _replicas(deployment: Deployment) -> str:
     states = sorted({replica.state for replica in deployment.replicas} - {"RUNNING"})
     others = "".join(f", {deployment.count(state)} {state.lower()}" for state in states)
     return f"{deployment.count('RUNNING')}/{deployment.target_replicas} running{others}"
-
-
-def _scaling(application: Application, deployment: Deployment) -> str:
-    if deployment.autoscaling:
-        return f"auto {deployment.autoscaling.minimum} to {deployment.autoscaling.maximum}"
-    return "fixed" if application.external_scaler else ""
 
 
 def _application_json(application: Application) -> dict[str, Any]:

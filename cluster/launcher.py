@@ -1,4 +1,4 @@
-"""`python -m cluster up CONFIG`: one machine, from nothing to an address, and back on Ctrl-C.
+"""`python -m cluster up CONFIG`: one machine, from nothing to an address, and back again.
 
 Starts a Ray head with the flags that the data path needs (Serve reads them when Ray starts),
 deploys the config, shows each application until it runs, and has models without a profile of this
@@ -27,6 +27,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cluster.running import written_down
 from cluster.serve_api import Application, DashboardUnreachableError, ServeApi, auth_headers
 from cluster.serve_flags import SERVE_FLAGS
 
@@ -77,7 +78,10 @@ def run(args: argparse.Namespace) -> int:
     dashboard = f"http://127.0.0.1:{args.dashboard_port}"
     began = time.monotonic()
     try:
-        with _ray_head(args.ray_port, args.dashboard_port, args.ray_options) as head:
+        with (
+            _ray_head(args.ray_port, args.dashboard_port, args.ray_options) as head,
+            written_down(args.ray_port, args.config, head.pid),
+        ):
             _deploy(args.config, dashboard)
             _wait_for_applications(dashboard, head, began)
             new = _models_without_own_profile(address)

@@ -7,16 +7,19 @@ are in `cluster.scaling`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 
 APPLICATIONS_PATH = "/api/serve/applications/"
+NODES_PATH = "/nodes?view=summary"
+LOGS_PATH = "/api/v0/logs"
 OPTIONS = ("proxy_location", "http_options", "grpc_options", "target_capacity")
 """What stands beside `applications` in a Serve config and is reported back by Serve."""
 
@@ -39,12 +42,17 @@ class ServeRequestError(ServeApiError):
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One running instance; `pid` is `None` until it has started."""
+    """One running instance; what is `None` is known when it has started.
+
+    Attributes:
+        log_file: Of its node, below Ray's folder of logs.
+    """
 
     replica_id: str
     state: str
     node_id: str | None
     pid: int | None
+    log_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,35 @@ class ServeDetails:
     options: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as Ray's dashboard sees it."""
+
+    name: str
+    utilization_percent: float
+    memory_used_bytes: float
+    memory_total_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node as Ray's dashboard sees it; figures are 0 where it has none of it."""
+
+    hostname: str
+    is_head: bool
+    state: str
+    cores: int
+    cpu_percent: float
+    memory_used_bytes: float
+    memory_total_bytes: float
+    gpus: tuple[Gpu, ...]
+
+    @property
+    def alive(self) -> bool:
+        """Whether Ray counts on it."""
+        return self.state == "ALIVE"
+
+
 class ServeApi:
     """A client of one Ray dashboard; a context manager.
 
@@ -131,6 +168,45 @@ class ServeApi:
         """
         return parse_details(self._request("GET", APPLICATIONS_PATH).json())
 
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes of Ray, the head first.
+
+        Raises:
+            ServeApiError: A subclass says what is wrong.
+        """
+        return parse_nodes(self._request("GET", NODES_PATH).json())
+
+    def log_lines(self, node_id: str, file: str, lines: int) -> list[str]:
+        """The last lines of a log file of a node.
+
+        Raises:
+            ServeApiError: A subclass says what is wrong.
+        """
+        query = urlencode({"node_id": node_id, "filename": file, "lines": lines})
+        text = self._request("GET", f"{LOGS_PATH}/file?{query}", kind="text/plain").text
+        return text.splitlines()
+
+    @contextmanager
+    def log_stream(self, node_id: str, file: str, lines: int) -> Iterator[Iterator[str]]:
+        """The last lines of a log file of a node, and every line that comes behind them.
+
+        Raises:
+            ServeApiError: A subclass says what is wrong.
+        """
+        query = urlencode({"node_id": node_id, "filename": file, "lines": lines, "interval": 0.5})
+        url = f"{self.address.rstrip('/')}{LOGS_PATH}/stream?{query}"
+        timeout = httpx.Timeout(60.0, read=None)
+        try:
+            with self._client.stream("GET", url, timeout=timeout) as response:
+                if response.is_error:
+                    response.read()
+                    raise ServeRequestError(f"{file}: {response.status_code} {_message(response)}")
+                yield response.iter_lines()
+        except httpx.TransportError as error:
+            raise DashboardUnreachableError(
+                f"the Ray dashboard at {self.address} is not reachable ({error})"
+            ) from error
+
     def set_replicas(self, application: str, deployment: str, replicas: int) -> None:
         """Ask for a number of replicas; Serve answers at once and scales afterwards.
 
@@ -150,7 +226,9 @@ class ServeApi:
         """
         self._request("PUT", APPLICATIONS_PATH, json=config)
 
-    def _request(self, method: str, path: str, json: object = None) -> httpx.Response:
+    def _request(
+        self, method: str, path: str, json: object = None, kind: str = "application/json"
+    ) -> httpx.Response:
         try:
             response = self._client.request(method, f"{self.address.rstrip('/')}{path}", json=json)
         except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -164,7 +242,7 @@ class ServeApi:
             )
         if response.is_error:
             raise ServeRequestError(f"{method} {path}: {response.status_code} {_message(response)}")
-        if method == "GET" and "application/json" not in response.headers.get("content-type", ""):
+        if method == "GET" and kind not in response.headers.get("content-type", ""):
             raise DashboardUnreachableError(f"no Ray dashboard answers at {self.address}")
         return response
 
@@ -205,6 +283,36 @@ def parse_details(data: Mapping[str, Any]) -> ServeDetails:
     )
 
 
+def parse_nodes(data: Mapping[str, Any]) -> tuple[Node, ...]:
+    """The dashboard's summary of the nodes as values."""
+    nodes = [_node(summary) for summary in data["data"]["summary"]]
+    return tuple(sorted(nodes, key=lambda node: (not node.is_head, node.hostname)))
+
+
+def _node(data: Mapping[str, Any]) -> Node:
+    raylet = data["raylet"]
+    # Total, available, percent, used.
+    memory = data.get("mem") or (0, 0, 0, 0)
+    return Node(
+        hostname=data.get("hostname") or raylet.get("nodeManagerHostname", "?"),
+        is_head=bool(raylet.get("isHeadNode")),
+        state=raylet.get("state", "?"),
+        cores=(data.get("cpus") or (0, 0))[0],
+        cpu_percent=data.get("cpu") or 0.0,
+        memory_used_bytes=memory[3],
+        memory_total_bytes=memory[0],
+        gpus=tuple(
+            Gpu(
+                name=gpu["name"],
+                utilization_percent=gpu.get("utilizationGpu") or 0.0,
+                memory_used_bytes=2**20 * (gpu.get("memoryUsed") or 0),
+                memory_total_bytes=2**20 * (gpu.get("memoryTotal") or 0),
+            )
+            for gpu in data.get("gpus") or ()
+        ),
+    )
+
+
 def _application(data: Mapping[str, Any]) -> Application:
     return Application(
         name=data["name"],
@@ -227,7 +335,13 @@ def _deployment(data: Mapping[str, Any]) -> Deployment:
         autoscaling=autoscaling
         and ReplicaRange(autoscaling["min_replicas"], autoscaling["max_replicas"]),
         replicas=tuple(
-            Replica(r["replica_id"], r["state"], r.get("node_id"), r.get("pid"))
+            Replica(
+                r["replica_id"],
+                r["state"],
+                r.get("node_id"),
+                r.get("pid"),
+                (r.get("log_file_path") or "").lstrip("/") or None,
+            )
             for r in data["replicas"]
         ),
     )

@@ -47,8 +47,8 @@ def _asked(decision: Decision) -> str:
 
 
 def _table(decision: Decision) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    # Ids of models are long: they break before any number does.
+    # Ids of models are long, and break before any number does: they get what room there is.
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     table.add_column("Model", overflow="fold")
     table.add_column("Score", justify="right", no_wrap=True)
     for name in _COLUMNS.values():

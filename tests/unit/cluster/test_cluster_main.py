@@ -11,7 +11,7 @@ from cluster.__main__ import main
 def test_status_shows_every_application(dashboard: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--address", dashboard.address]) == 0
     printed = capsys.readouterr().out
-    for text in ("router", "steady-1.5", "1/1", "auto 1 to 2", "fixed"):
+    for text in ("router", "steady-1.5", "1/1", "auto 1-2", "fixed"):
         assert text in printed
     assert "broken: No module named 'm'" in printed
 
@@ -25,6 +25,30 @@ def test_status_json_is_complete_and_has_no_secrets(
     applications = {application["name"]: application for application in json.loads(printed)}
     assert applications["elastic"]["deployments"][0]["autoscaling"] == {"minimum": 1, "maximum": 2}
     assert applications["steady-1.5"]["deployments"][0]["replicas"][0]["state"] == "RUNNING"
+
+
+def test_watching_shows_the_same_until_it_is_interrupted(
+    dashboard: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    for command in (["top"], ["status", "--watch"]):
+        slept.clear()
+        assert main([*command, "--interval", "3", "--address", dashboard.address]) == 0
+        assert slept == [3.0, 3.0]
+        assert "steady-1.5" in capsys.readouterr().out
+
+
+def test_watching_and_json_do_not_go_together(
+    dashboard: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--watch", "--json", "--address", dashboard.address]) == 2
 
 
 def test_status_of_an_empty_ray(dashboard: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,4 +113,6 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    assert all(command in printed for command in ("status", "nodes", "scale", "up"))
+    assert all(
+        command in printed for command in ("status", "top", "nodes", "scale", "logs", "up", "down")
+    )
