@@ -4,6 +4,8 @@ DEFAULT_DATA_DIR = "~/.local/share/dynamic-llm-scheduler"
 
 ROUTER_APPLICATION = "router"
 ROUTER_DEPLOYMENT = "Router"
+HEAD_RESOURCE = "node:__internal_head__"
+"""What Ray gives to the head node alone."""
 
 
 def model_deployment_name(model_id: str) -> str:

@@ -14,8 +14,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.accelerators import Accelerator, inventory
-
-HEAD_RESOURCE = "node:__internal_head__"
+from cluster.naming import HEAD_RESOURCE
 
 
 @dataclass(frozen=True, slots=True)

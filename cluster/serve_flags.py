@@ -12,6 +12,8 @@ SERVE_FLAGS = {
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
     # Ray's workers run at nice 15 otherwise, behind everything else: here they are the service.
     "RAY_worker_niceness": "0",
+    # Else the second flag has replicas keep a thousand lines to themselves, warnings included.
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
 }
 """The user's own environment wins."""
 

@@ -26,6 +26,7 @@ from cluster.answers import CLAIM_GRACE_S, AnswerBoard, Claim, KeptAnswer
 from cluster.energy import token_weights
 from cluster.feedback import BanditNews, FeedbackDesk, Taken
 from cluster.files import write_atomic
+from cluster.naming import HEAD_RESOURCE
 from cluster.record import Record, RecordStatus
 from cluster.record_entries import Entry, Feedback, Retention
 from cluster.sessions import News, SessionBoard
@@ -386,7 +387,8 @@ def connect_store(data_dir: str | None = None) -> Any:
     """
     if data_dir is None:
         return ray.get_actor(STORE_NAME, namespace=STORE_NAMESPACE)
-    actor_class = ray.remote(num_cpus=0, max_restarts=-1)(Store)
+    # On the head, which outlives the others: there `data_dir` is found again.
+    actor_class = ray.remote(num_cpus=0, max_restarts=-1, resources={HEAD_RESOURCE: 0.001})(Store)
     return actor_class.options(
         name=STORE_NAME, namespace=STORE_NAMESPACE, lifetime="detached", get_if_exists=True
     ).remote(data_dir, CLAIM_GRACE_S)
