@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, error_object, observation
 from ray.exceptions import ActorDiedError
 
-from deployments.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX, RequestMetrics
+from deployments.failover import Attempt
+from deployments.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX, Durations, RequestMetrics
 from deployments.openai_api import ApiError
 from scheduler.types import Correction, ModelState
 
@@ -161,6 +163,19 @@ def test_attempts_say_who_broke_and_nothing_is_learnt_of_such_an_answer(
     }
     assert {dict(which)["model"] for which in told["requests"]} == {ACCURATE}
     assert told["prediction_ratio"] == {}
+
+
+def test_rejected_answers_cost_their_own_model_and_say_nothing_of_predictions() -> None:
+    metrics = RequestMetrics(library := Library())
+    decision = SimpleNamespace(model=FRUGAL, task="chat", candidates=(1,))
+    answers = [observation(FRUGAL), observation(ACCURATE)]
+    attempts = [Attempt(FRUGAL), Attempt(ACCURATE)]
+    metrics.finished(decision, answers, attempts, Durations(0.001, 1.0), 200)  # type: ignore[arg-type]
+    metrics.flush()
+    by_model = {labels(model=m, task="chat"): [1.5] for m in (FRUGAL, ACCURATE)}
+    assert library["energy_joules"] == by_model
+    assert {dict(which)["model"] for which in library["requests"]} == {ACCURATE}
+    assert library["prediction_ratio"] == {}
 
 
 def test_the_state_of_the_models() -> None:
