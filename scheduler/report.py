@@ -27,7 +27,9 @@ def render_decision(decision: Decision, profiles: ProfileSet) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble("Chosen: ", (decision.model, "bold green")),
         Text(_asked(decision), style="dim"),
+        "",
         _table(decision),
+        "",
     ]
     parts += [_exclusion(exclusion) for exclusion in decision.excluded]
     parts += [Text(note, style="yellow") for note in _notes(decision)]
