@@ -1,7 +1,7 @@
 """Which requests are turned away because too many are ahead of them, and when to come again.
 
-Turned away is who would find the queue full, and who would only be late because of those ahead.
-What a model cannot do in time even without a queue is no matter of admission.
+Turned away is who would find the queue full, and who would have to wait and be late. What a model
+cannot do in time even without a queue is no matter of admission.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def turned_away(contender: Contender, runtime_s: float, deadline_s: float) -> Ex
     wait_s = runtime_s * queued / (queued + concurrency)
     if exclusion := full(state, priority, wait_s):
         return exclusion
-    if runtime_s - wait_s <= deadline_s < runtime_s:
+    if queued and runtime_s > deadline_s:
         return _late(state.model, wait_s, runtime_s, "the deadline of", deadline_s)
     return None
 
@@ -87,5 +87,6 @@ def _late(model: str, wait_s: float, runtime_s: float, name: str, limit_s: float
         ExclusionKind.DEADLINE,
         f"predicted {runtime_s:.6g} s, {wait_s:.6g} s of them until its turn, are more than "
         f"{name} {limit_s:.6g} s",
-        runtime_s - limit_s,
+        # Who would be late even then is taken when it need not wait: predictions can be wrong.
+        min(runtime_s - limit_s, wait_s),
     )

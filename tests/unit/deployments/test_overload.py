@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -17,6 +18,12 @@ from scheduler.priority import Priority
 DOOR = Door(most=3)
 FULL = DOOR.refusal(ModelRequest("completions", b"{}", "r"), 3)
 ENERGY = {"weights": {"energy": 1}}
+
+
+@pytest.fixture
+def site(start_site: Callable[..., Site]) -> Site:
+    """With the usual time-out: one of 0.2 s would be no time to wait."""
+    return start_site(request_timeout_s=600)
 
 
 def fill(site: Site, model: str, requests: int, priority: Priority = Priority.NORMAL) -> None:

@@ -88,9 +88,15 @@ def test_what_is_too_slow_even_alone_is_no_matter_of_admission() -> None:
     busy = replace(SMALL, ongoing=4)
     (excluded,) = turned_away(busy, constraints=Constraints(max_latency_s=1.0))
     assert (excluded.kind, excluded.retry_after_s) == (ExclusionKind.CONSTRAINT, None)
-    # A prediction may be wrong, and the user named the model.
-    assert decide(busy, pinned="small", deadline_s=1.0).model == "small"
-    assert decide(busy, deadline_s=1.0).model == "small"
+
+
+@pytest.mark.parametrize("pinned", [None, "small"])
+def test_who_may_be_late_anyhow_is_tried_but_does_not_wait(pinned: str | None) -> None:
+    idle, busy = replace(SMALL, ongoing=1), replace(SMALL, ongoing=4)
+    # A prediction may be wrong.
+    assert decide(idle, pinned=pinned, deadline_s=1.0).model == "small"
+    (away,) = turned_away(busy, pinned=pinned, deadline_s=1.0)
+    assert (away.kind, away.retry_after_s) == (ExclusionKind.DEADLINE, 3.0)
 
 
 def test_a_limit_next_to_nothing_is_no_matter_of_admission() -> None:
