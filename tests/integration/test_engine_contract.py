@@ -60,6 +60,25 @@ def test_vllms_client_generates_asynchronously_and_reports_what_is_read() -> Non
     assert {"queued_ts", "scheduled_ts", "first_token_latency"} <= fields
 
 
+def test_waiting_requests_can_be_ordered_by_priority() -> None:
+    from vllm.config import SchedulerConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.v1.core.sched.request_queue import PriorityRequestQueue
+
+    assert "scheduling_policy" in AsyncEngineArgs.__dataclass_fields__
+    assert "policy" in SchedulerConfig.__dataclass_fields__
+    # A rank is milliseconds of a machine that has been up for a century.
+    ranked = CompletionRequest(prompt="x", priority=3_200_000_000_000)
+    assert ranked.priority == 3_200_000_000_000
+    assert "priority" in ChatCompletionRequest.model_fields
+    queue = PriorityRequestQueue()
+    for number in (3, -1, 2):
+        queue.add_request(number)  # type: ignore[arg-type]
+    assert [queue.pop_request() for _ in range(3)] == [-1, 2, 3]
+
+
 def test_the_steps_of_the_engine_can_be_read_along() -> None:
     from vllm.config import CacheConfig, SchedulerConfig, VllmConfig
     from vllm.v1.engine.async_llm import AsyncLLM

@@ -23,6 +23,9 @@ def test_what_the_yaml_says_of_the_engine_stands_beside_ours() -> None:
     kwargs = settings(engine_kwargs={"max_model_len": 512})["engine_kwargs"]
     assert kwargs["max_model_len"] == 512
     assert kwargs["worker_extension_cls"] == "deployments.engine_processes.DeviceReport"
+    assert kwargs["scheduling_policy"] == "priority"
+    ordered = settings(engine_kwargs={"scheduling_policy": "fcfs"})["engine_kwargs"]
+    assert ordered["scheduling_policy"] == "fcfs"
 
 
 def test_devices() -> None:
