@@ -299,9 +299,16 @@ class Store:
         sums = self._usage.spend(usage, time.time())
         now = time.monotonic()
         if usage and now - self._usage_written_at >= LEARNED_WRITE_PERIOD_S:
-            write_atomic(self._usage_file, json.dumps(self._usage.to_json()))
             self._usage_written_at = now
+            self._write_usage()
         return sums
+
+    def _write_usage(self) -> None:
+        try:
+            write_atomic(self._usage_file, json.dumps(self._usage.to_json()))
+        except OSError as error:
+            # Not raised: the usage is counted, and would be handed in and counted once more.
+            logger.error("what keys used is not written: %s", error)
 
     def exchange_sessions(self, since: int, news: News) -> tuple[int, News]:
         """What routers tell each other of conversations; see `SessionBoard.exchange`."""

@@ -210,6 +210,16 @@ def test_what_keys_used_survives(store: Store, monkeypatch: pytest.MonkeyPatch) 
     assert sums == {"ann": Usage(2, 7, 1.0)}
 
 
+def test_what_keys_used_is_counted_once_though_it_cannot_be_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.store.LEARNED_WRITE_PERIOD_S", 0.0)
+    (Path(store.data_dir()) / "usage.json").mkdir()
+    store.spend(used(3))
+    (sums,) = store.spend(used(4)).values()
+    assert sums == {"ann": Usage(2, 7, 1.0)}
+
+
 def test_a_broken_file_of_what_keys_used_is_set_aside(store: Store) -> None:
     path = Path(store.data_dir()) / "usage.json"
     for text in ("[[", "[1]"):
