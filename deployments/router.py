@@ -13,6 +13,7 @@ import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -61,6 +62,8 @@ LOG_PERIOD_S = 0.5
 LESSON_PERIOD_S = 1.0
 PROBE_PERIOD_S = 5.0
 METRICS_PERIOD_S = 1.0
+FIRST_LOOK_TIMEOUT_S = 5.0
+"""A router that finds no store, say, goes without."""
 
 
 class Router:
@@ -95,6 +98,7 @@ class Router:
         self._keys: KeyRing | None = None
         self._budgets = Budgets()
         self._metrics = RequestMetrics()
+        self._looked = False
         self._started = int(time.time())
         slow = slow_start(os.environ)
         self._start_warnings = [slow] if slow else []
@@ -116,11 +120,25 @@ class Router:
             asyncio.create_task(self._repeat(METRICS_PERIOD_S, self._publish_metrics)),
         ]
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take in the `user_config` of the YAML; a wrong one changes nothing and shows in /health.
 
-        Never raises: Serve would replace the replica.
+        Never raises: Serve would replace the replica. The first time it returns once the router has
+        looked at its models, because Serve sends requests from then on.
         """
+        self._configure(user_config)
+        if not self._looked:
+            self._looked = True
+            await self._look()
+
+    async def _look(self) -> None:
+        """At models, profiles and loads; whatever fails is tried again in the background."""
+        actions = (self._directory.refresh, self.refresh, self._refresh_loads)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_TIMEOUT_S):
+                await asyncio.gather(*(action() for action in actions), return_exceptions=True)
+
+    def _configure(self, user_config: dict[str, Any]) -> None:
         try:
             config = RouterConfig.model_validate(user_config)
             self._profiles.set_prior(config.prior_profiles)

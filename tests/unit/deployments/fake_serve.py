@@ -237,7 +237,7 @@ class Site:
         await self.router.__init__(args)  # type: ignore[misc]
 
     def configure(self, **user_config: Any) -> None:
-        self.router.reconfigure(user_config)
+        self.runner.run(self.router.reconfigure(user_config))
 
     def request(self, method: str, path: str, **content: Any) -> httpx.Response:
         return self.runner.run(self._request(method, path, content))

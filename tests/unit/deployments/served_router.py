@@ -32,7 +32,7 @@ class ServedRouter:
     async def _serve(self) -> None:
         router = Router.__new__(Router)
         await router.__init__(self._args)  # type: ignore[misc]
-        router.reconfigure(self._user_config)
+        await router.reconfigure(self._user_config)
         app = _cancelled_on_hang_up(router.__serve_build_asgi_app__())
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         # Whoever comes before the server listens waits in the queue.
