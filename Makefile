@@ -24,7 +24,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # Three processes for each engine import vLLM: without bytecode that takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install serve test check docs bench bench-routing clean
+.PHONY: install serve test chaos soak check docs bench bench-routing clean
 
 install: $(VENV)/installed
 
@@ -41,6 +41,14 @@ serve: install
 
 test: install
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+# Breaks one thing after another under load, on a Ray of three raylets; a quarter of an hour.
+chaos: install
+	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS_OPTIONS)
+
+# Whether memory and handles stay flat under mixed load.
+soak: install
+	PYTHONPATH=tests $(BIN)/python -m chaos.soak $(SOAK_OPTIONS)
 
 check: install
 	$(BIN)/ruff check .

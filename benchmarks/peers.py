@@ -82,17 +82,19 @@ def litellm_proxy(backend: Server, model: str, folder: Path) -> Iterator[Server]
 
 
 @contextmanager
-def ray_ingress(model: str, checkpoint: Path, folder: Path) -> Iterator[Server]:
+def ray_ingress(model: str, checkpoint: Path, folder: Path, replicas: int = 1) -> Iterator[Server]:
     """Ray Serve LLM's own `OpenAiIngress` with a Ray and an engine of its own, starting.
 
     Args:
         model: Id in the API.
         checkpoint: Folder of the model.
         folder: For the log and everything that Ray writes.
+        replicas: Of the model.
     """
     port = free_port()
     script = Path(__file__).with_name("ray_ingress.py")
     command = [sys.executable, str(script), model, str(checkpoint), str(port), str(folder / "peer")]
+    command += [str(replicas)]
     log = folder / "ray-ingress.log"
     with running(command, log, AS_IT_SHIPS) as process:
         url = f"http://127.0.0.1:{port}"

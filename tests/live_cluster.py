@@ -1,7 +1,7 @@
-"""One live cluster for all integration tests: real Ray Serve, real vLLM, tiny checkpoints.
+"""A live cluster: real Ray Serve, real vLLM, tiny checkpoints.
 
-Two models from the start; a third one is added by a test. Each reserves one declared GPU, so that
-pinning is real although vLLM computes on the CPU.
+The one of the integration tests has two models from the start; a third one is added by a test. Each
+reserves one declared GPU, so that pinning is real although vLLM computes on the CPU.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from tiny_checkpoints import build_tiny_checkpoints
 from deployments.embedded import cache_folder
 from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 420
 MAX_MODEL_LEN = 512
 
@@ -42,7 +42,8 @@ class Cluster:
         config: What is deployed, as the YAML has it.
         environment: For commands that talk to this Ray.
         metrics_url: Where Ray tells Prometheus of itself and of us.
-        collector: Gets the spans of requests that come with a sampled trace context.
+        collector: Gets the spans of requests that come with a sampled trace context; only the one
+            of the integration tests has it.
     """
 
     url: str
@@ -53,7 +54,13 @@ class Cluster:
     folder: Path
     checkpoints: dict[str, Path]
     metrics_url: str
-    collector: Collector
+    launcher: subprocess.Popen[bytes]
+    log: Path
+    collector: Collector | None = None
+
+    @property
+    def ray_port(self) -> str:
+        return self.environment["RAY_ADDRESS"].rpartition(":")[2]
 
     @property
     def openai(self) -> OpenAI:
@@ -91,17 +98,33 @@ class Cluster:
         return self.processes(f"ModelServer:{model}")
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """Those of this Ray with so in their title; another Ray may run beside it."""
-        port = self.environment["RAY_ADDRESS"].rpartition(":")[2]
-        gcs = re.compile(rf"--gcs-address=.*:{port}")
+        """Those that Ray runs, with so in their title."""
         found = []
-        for raylet in psutil.process_iter(["name", "cmdline"]):
-            if raylet.info["name"] == "raylet" and any(map(gcs.fullmatch, raylet.info["cmdline"])):
+        for raylet in self.raylets():
+            with suppress(psutil.NoSuchProcess):
                 for child in raylet.children():
                     with suppress(psutil.NoSuchProcess):
                         if title in " ".join(child.cmdline()):
                             found.append(child)
         return found
+
+    def raylets(self) -> list[psutil.Process]:
+        """Those of this Ray; another one may run beside it."""
+        gcs = re.compile(rf"--gcs-address=.*:{self.ray_port}")
+        return [
+            process
+            for process in psutil.process_iter(["name", "cmdline"])
+            if process.info["name"] == "raylet"
+            and any(map(gcs.fullmatch, process.info["cmdline"] or ()))
+        ]
+
+    def wait_until_ready(self) -> None:
+        """Return when the launcher says so."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while "ready" not in self.log.read_text():
+            assert self.launcher.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.5)
 
     def wait_until(self, what: str, condition: Any, timeout_s: float = 240) -> None:
         deadline = time.monotonic() + timeout_s
@@ -163,20 +186,10 @@ def free_port() -> int:
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
     """Bring a cluster up with the project's own launcher, and down again."""
-    with running_collector() as collector:
-        yield from _running_cluster(folder, collector)
-
-
-def _running_cluster(folder: Path, collector: Collector) -> Iterator[Cluster]:
     checkpoints = build_tiny_checkpoints(cache_folder() / "tests")
     prior_file = folder / "prior.json"
     prior_file.write_text(prior().to_json())
-    ports = {
-        name: free_port()
-        for name in ("http", "ray", "dashboard", "agent", "metrics", "stats", "prometheus")
-    }
     config = {
-        "http_options": {"host": "127.0.0.1", "port": ports["http"]},
         "logging_config": {"enable_access_log": False},
         "applications": [
             {
@@ -209,26 +222,59 @@ def _running_cluster(folder: Path, collector: Collector) -> Iterator[Cluster]:
             model_application("tiny-mistral", checkpoints["tiny-mistral"], "float32"),
         ],
     }
+    options = "--num-gpus=3 --num-cpus=2"
+    with running_collector() as collector:
+        environment = {
+            "RAY_metrics_report_interval_ms": "1000",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+        }
+        with launched(config, folder, checkpoints, options, environment) as cluster:
+            cluster.collector = collector
+            cluster.wait_until_ready()
+            yield cluster
+
+
+@contextmanager
+def launched(
+    config: dict[str, Any],
+    folder: Path,
+    checkpoints: dict[str, Path],
+    ray_options: str,
+    environment: Mapping[str, str],
+) -> Iterator[Cluster]:
+    """A cluster that the project's own launcher is bringing up, and down again.
+
+    Args:
+        config: As the YAML has it; its HTTP options are added.
+        folder: For the log and the YAML.
+        checkpoints: Of the models.
+        ray_options: More options of `ray start`.
+        environment: More of Ray's.
+    """
+    ports = {
+        name: free_port()
+        for name in ("http", "ray", "dashboard", "agent", "metrics", "stats", "prometheus")
+    }
+    config["http_options"] = {"host": "127.0.0.1", "port": ports["http"]}
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     dashboard = f"http://127.0.0.1:{ports['dashboard']}"
     environment = {
         **os.environ,
+        **environment,
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["metrics"]),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["stats"]),
         "RAY_ADDRESS": f"127.0.0.1:{ports['ray']}",
         "RAY_API_SERVER_ADDRESS": dashboard,
-        "RAY_metrics_report_interval_ms": "1000",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        "OTEL_TRACES_SAMPLER": "parentbased_always_off",
         # The checkpoints are folders: nothing is to be asked of a hub.
         "HF_HUB_OFFLINE": "1",
     }
     command = [sys.executable, "-m", "cluster", "up", str(path), "--no-profile"]
     options = [f"--ray-port={ports['ray']}", f"--dashboard-port={ports['dashboard']}"]
     # The agent has a fixed port otherwise, and jobs need it: another Ray may run beside this one.
-    ray_options = f"--num-gpus=3 --num-cpus=2 --dashboard-agent-listen-port={ports['agent']}"
+    ray_options += f" --dashboard-agent-listen-port={ports['agent']}"
     ray_options += f" --metrics-export-port={ports['prometheus']}"
     log = folder / "up.log"
     with log.open("w") as output:
@@ -240,11 +286,6 @@ def _running_cluster(folder: Path, collector: Collector) -> Iterator[Cluster]:
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while "ready" not in log.read_text():
-            assert launcher.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.5)
         yield Cluster(
             url=f"http://127.0.0.1:{ports['http']}",
             dashboard=dashboard,
@@ -254,7 +295,8 @@ def _running_cluster(folder: Path, collector: Collector) -> Iterator[Cluster]:
             folder=folder,
             checkpoints=checkpoints,
             metrics_url=f"http://127.0.0.1:{ports['prometheus']}/metrics",
-            collector=collector,
+            launcher=launcher,
+            log=log,
         )
     finally:
         launcher.send_signal(signal.SIGINT)

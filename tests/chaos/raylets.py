@@ -1,0 +1,184 @@
+"""A cluster of three raylets on one machine: a head and two nodes that can be killed whole.
+
+Two replicas of one model and one of another, one declared GPU for each on every raylet, so that no
+two engines share one; a router replica on two of the raylets; HAProxy and Serve's controller on the
+head, whose death nothing of this survives without an external GCS store.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from live_cluster import Cluster, free_port, launched, model_application, prior
+from tiny_checkpoints import build_tiny_checkpoints
+
+from chaos.site import Site, descendants
+from cluster.serve_api import DashboardUnreachableError, ServeApi
+from cluster.serve_flags import SERVE_FLAGS
+from deployments.embedded import cache_folder
+
+BIN = Path(sys.executable).parent
+HEAD_TIMEOUT_S = 120.0
+WORKER_NODES = 2
+MAX_MODEL_LEN = 1024
+MAX_NUM_SEQS = 32
+# Logical CPUs of each raylet: what counts here are declared GPUs.
+RESOURCES = "--num-gpus=1 --num-cpus=8 --object-store-memory=100000000"
+
+
+@dataclass
+class Node:
+    """A raylet beside the head's: `ray start --block`, and everything that it started."""
+
+    process: psutil.Process
+
+    def kill(self) -> list[psutil.Process]:
+        """SIGKILL to all of it.
+
+        Returns:
+            What was killed.
+        """
+        # The raylet's workers are in sessions of their own: its children have to be found first.
+        everything = [self.process, *descendants(self.process)]
+        for process in everything:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        return everything
+
+
+@dataclass
+class RayletSite(Site):
+    """A live cluster of several raylets.
+
+    Attributes:
+        nodes: All but the head.
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+
+    def join(self) -> None:
+        """Start one more raylet."""
+        self.nodes.append(_start_node(self.cluster))
+        self.raylets = 1 + len(self.nodes)
+
+    def replace(self, node: Node) -> None:
+        """Start a raylet in the place of one that was killed."""
+        self.nodes.remove(node)
+        self.join()
+
+    def node_of(self, processes: Sequence[psutil.Process]) -> Node:
+        """A node that runs one of the processes.
+
+        Raises:
+            LookupError: They all run on the head.
+        """
+        for node in self.nodes:
+            if not set(processes).isdisjoint(descendants(node.process)):
+                return node
+        raise LookupError("none of them is on a node that may die")
+
+
+@contextmanager
+def running_raylets(folder: Path) -> Iterator[RayletSite]:
+    """Bring the cluster up, and down again."""
+    checkpoints = build_tiny_checkpoints(cache_folder() / "tests")
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    # Published, as if they had been measured here.
+    (data / "profiles.json").write_text(prior().to_json())
+    config = _config(folder, checkpoints)
+    with launched(config, folder, checkpoints, RESOURCES, {}) as cluster:
+        site = RayletSite(cluster)
+        try:
+            _wait_for_head(cluster)
+            for _ in range(WORKER_NODES):
+                site.join()
+            cluster.wait_until_ready()
+            site.wait_until_well(180)
+            yield site
+        finally:
+            for node in site.nodes:
+                psutil.wait_procs(node.kill(), timeout=10)
+
+
+def _config(folder: Path, checkpoints: dict[str, Path]) -> dict[str, Any]:
+    router = {
+        "name": "router",
+        "route_prefix": "/",
+        "import_path": "deployments.app:build_router",
+        "args": {
+            "data_dir": str(folder / "data"),
+            "num_replicas": 2,
+            "num_cpus": 0.1,
+            "request_timeout_s": 100,
+        },
+        "deployments": [
+            {
+                "name": "Router",
+                "max_replicas_per_node": 1,
+                "user_config": {"models": [{"id": "tiny-phi3"}, {"id": "tiny-mistral"}]},
+            }
+        ],
+    }
+    models = [
+        model_application(model, checkpoints[model], "float32")
+        for model in ("tiny-mistral", "tiny-phi3")
+    ]
+    for application in models:
+        engine = application["args"]["engine_kwargs"]
+        engine |= {"max_model_len": MAX_MODEL_LEN, "max_num_seqs": MAX_NUM_SEQS}
+    models[0]["args"]["scaling"] = {"mode": "fixed", "num_replicas": 2}
+    return {
+        "proxy_location": "HeadOnly",
+        "logging_config": {"enable_access_log": False},
+        "applications": [router, *models],
+    }
+
+
+def _wait_for_head(cluster: Cluster) -> None:
+    deadline = time.monotonic() + HEAD_TIMEOUT_S
+    while True:
+        try:
+            with ServeApi(cluster.dashboard) as api:
+                api.details()
+            return
+        except DashboardUnreachableError as error:
+            if cluster.launcher.poll() is not None or time.monotonic() > deadline:
+                raise TimeoutError(cluster.log.read_text()) from error
+            time.sleep(0.2)
+
+
+def _start_node(cluster: Cluster) -> Node:
+    command = [
+        str(BIN / "ray"),
+        "start",
+        "--block",
+        f"--address={cluster.environment['RAY_ADDRESS']}",
+    ]
+    command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", *RESOURCES.split()]
+    # The head's are taken: on a machine of its own a raylet has these to itself.
+    command += ["--min-worker-port=0", "--max-worker-port=0"]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
+    environment = {**SERVE_FLAGS, **cluster.environment}
+    environment["PATH"] = f"{BIN}:{os.environ.get('PATH', '')}"
+    log = cluster.folder / f"node-{time.time_ns()}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Node(psutil.Process(process.pid))
