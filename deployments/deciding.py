@@ -26,7 +26,9 @@ from scheduler.engine import Scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.policies.bandit import BanditPolicy
 from scheduler.rules import NO_RULING
-from scheduler.tasks import classify
+from scheduler.task_model import TaskModel
+from scheduler.tasks import SHIPPED_MODEL, classify, sure_task
+from scheduler.text_features import extract
 from scheduler.types import ClusterState, Decision, Observation, RoutingRequest
 
 AUTO = "auto"
@@ -68,6 +70,7 @@ class Decider:
         self._counter = counter
         self._quality = quality
         self._bandit = shared.bandit
+        self._tasks = TaskModel.from_bytes(SHIPPED_MODEL.read_bytes())
         self._scheduler = Scheduler()
 
     @property
@@ -151,8 +154,11 @@ class Decider:
             for m in state.models
         }
         input_tokens = {model: count.tokens for model, count in inputs.items()}
-        quality, quality_source = self._quality.estimate(parsed.text)
-        task = parsed.task or classify(parsed.text)
+        # Read once for both, and only where one of them looks.
+        task = parsed.task or sure_task(parsed.text)
+        features = None if task and self._quality.current is None else extract(parsed.text)
+        quality, quality_source = self._quality.estimate(parsed.text, features)
+        task = task or classify(parsed.text, self._tasks, features)
         ruling = NO_RULING
         if caller is not None and self._rules.rules:
             most = max((count.tokens for count in inputs.values()), default=0)

@@ -9,6 +9,7 @@ from typing import Any
 from cluster.store import STORE_TIMEOUT_S
 from scheduler.errors import QualityModelError
 from scheduler.quality import QualityModel
+from scheduler.text_features import TextFeatures
 from scheduler.types import QualityEstimate
 
 
@@ -25,11 +26,18 @@ class QualitySource:
         self.fault: str | None = None
         self._refused: str | None = None
 
-    def estimate(self, prompt: str) -> tuple[Mapping[str, QualityEstimate], str]:
-        """Estimates by model id, and what gave them; nothing and the empty name without a model."""
+    def estimate(
+        self, prompt: str, features: TextFeatures | None = None
+    ) -> tuple[Mapping[str, QualityEstimate], str]:
+        """Estimates by model id, and what gave them; nothing and the empty name without a model.
+
+        Args:
+            prompt: What is asked.
+            features: Of it, where they are known already.
+        """
         if self.current is None:
             return {}, ""
-        return self.current.estimate(prompt), f"quality model {self.current.version}"
+        return self.current.estimate(prompt, features), f"quality model {self.current.version}"
 
     async def refresh(self, store: Any) -> None:
         """Fetch the model if it changed, give it back if the store lost it.

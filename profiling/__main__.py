@@ -25,6 +25,7 @@ COMMANDS = {
     "accuracy": _Command("profiling.accuracy", "measure the share of right answers of each model"),
     "quality": _Command("profiling.quality", "fit, publish or report what estimates per prompt"),
     "cascade": _Command("profiling.cascade", "fit when a cascade accepts a model's answer"),
+    "tasks": _Command("profiling.task_classes", "fit or report what tells kinds of work apart"),
     "evaluate": _Command("profiling.evaluate", "replay routing by prompt over outcomes"),
     "shadow": _Command("profiling.shadow", "compare policies that were tried out"),
     "plot": _Command("profiling.plots", "draw trade-offs, score changes, dominance and residuals"),

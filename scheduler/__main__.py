@@ -24,7 +24,8 @@ from scheduler.profiles import ProfileSet
 from scheduler.quality import QualityModel
 from scheduler.report import render_decision
 from scheduler.serialization import decision_to_dict
-from scheduler.tasks import classify
+from scheduler.task_model import TaskModel
+from scheduler.tasks import SHIPPED_MODEL, classify
 from scheduler.tokens import estimate_tokens
 from scheduler.types import ClusterState, ModelState, RoutingRequest
 
@@ -121,7 +122,7 @@ def _request(options: argparse.Namespace, profiles: ProfileSet) -> RoutingReques
         weights=_weights(options),
         policy=options.policy,
         models=None if options.models is None else tuple(options.models.split(",")),
-        task=classify(prompt),
+        task=classify(prompt, TaskModel.from_bytes(SHIPPED_MODEL.read_bytes())),
         quality=quality.estimate(prompt) if quality else {},
         quality_source=f"quality model {quality.version}" if quality else "",
     )

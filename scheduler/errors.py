@@ -55,3 +55,7 @@ class QualityModelError(SchedulerError):
 
 class LearningError(SchedulerError):
     """What feedback taught, or is to teach, is not usable."""
+
+
+class TaskModelError(SchedulerError):
+    """A task model cannot be read: something else, cut off, changed, or of another version."""

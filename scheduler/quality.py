@@ -83,9 +83,16 @@ class QualityModel:
     above: Array
     report: Mapping[str, Any]
 
-    def estimate(self, prompt: str) -> dict[str, QualityEstimate]:
-        """The estimate of every LLM for one prompt; never fails, whatever the text."""
-        features = extract(prompt)
+    def estimate(
+        self, prompt: str, features: TextFeatures | None = None
+    ) -> dict[str, QualityEstimate]:
+        """The estimate of every LLM for one prompt; never fails, whatever the text.
+
+        Args:
+            prompt: Any text.
+            features: Of the prompt, where they are known already.
+        """
+        features = features or extract(prompt)
         familiarity = self.familiarity(features)
         doubt = 1 - familiarity
         scores = self.calibrated(self.raw(features), familiarity).tolist()
