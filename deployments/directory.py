@@ -156,6 +156,8 @@ class ModelDirectory:
             return entry.unavailable
         if len(entry.avoid) >= entry.replicas:
             return "its engine hangs" if entry.hung else "being profiled"
+        if self.links.dead(model):
+            return "its replicas have died"
         return "its replicas break requests" if self.links.broken(model) else None
 
     def set_trials(self, trials: dict[str, tuple[str, ...]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
@@ -33,6 +34,8 @@ from deployments.links.protocol import (
 logger = logging.getLogger("ray.serve")
 
 CONNECT_TIMEOUT_S = 3.0
+DEAD_S = 5.0
+"""What Serve says of a model's replicas is true again after so long."""
 MUCH_LOAD, MANY_TIMES = 4, 2
 """Whoever has so many requests more than the least busy one, and so many times its requests, is
 not preferred any more."""
@@ -105,17 +108,23 @@ class Link(Connection):
         replica_id: Serve's.
         others: Requests that other routers have there, by the last report.
         breaker: Of this replica; outlives the connection.
+
+    Args:
+        on_death: Called where the replica hangs up although it was not going away.
     """
 
     decoder = msgspec.msgpack.Decoder(ReplicaMessage)
 
-    def __init__(self, replica_id: str, key: str, breaker: Breaker) -> None:
+    def __init__(
+        self, replica_id: str, key: str, breaker: Breaker, on_death: Callable[[], None]
+    ) -> None:
         super().__init__()
         self.replica_id = replica_id
         self.others = 0
         self.breaker = breaker
         self._key = key
-        self._draining = False
+        self._on_death = on_death
+        self._draining = self._closing = False
         self._numbers = itertools.count()
         # Calls that have not ended, with what came of them.
         self._calls: dict[int, Unread] = {}
@@ -193,8 +202,20 @@ class Link(Connection):
             if messages is not None:
                 messages.add(message)
 
+    def close(self) -> None:
+        """Hang up after what was sent."""
+        self._closing = True
+        super().close()
+
+    def abort(self) -> None:
+        """Hang up at once."""
+        self._closing = True
+        super().abort()
+
     def lost(self) -> None:
         """The connection is gone, and every call with it."""
+        if not self._closing and not self._draining:
+            self._on_death()
         calls, self._calls = self._calls, {}
         for number, messages in calls.items():
             messages.add(Failure(number, CONNECTION_BROKE))
@@ -227,6 +248,8 @@ class LinkPool:
         self._links: dict[str, dict[str, Link]] = {}
         self._breakers: dict[str, Breaker] = {}
         self._opening: dict[str, asyncio.Task[None]] = {}
+        # When a replica of a model was last seen dying.
+        self._died_at: dict[str, float] = {}
 
     def update(self, replicas: Iterable[ReplicaLoad], router_id: str) -> None:
         """Take in who there is: connect to new replicas, hang up on those that are gone.
@@ -287,6 +310,17 @@ class LinkPool:
         links = [link for link in self._links.get(model, {}).values() if link.open]
         return bool(links) and not any(link.breaker.allows(link.load) for link in links)
 
+    def dead(self, model: str) -> bool:
+        """Whether the last replica that a link led to has just died.
+
+        Serve takes a second or two to notice it; until then its handle would have requests wait for
+        the next replica, which takes as long as the model takes to load.
+        """
+        died_ago_s = self._clock() - self._died_at.get(model, -math.inf)
+        return died_ago_s < DEAD_S and not any(
+            link.open for link in self._links.get(model, {}).values()
+        )
+
     def close(self) -> None:
         """Hang up everywhere."""
         for task in self._opening.values():
@@ -298,10 +332,16 @@ class LinkPool:
     async def _open(self, model: str, replica_id: str, address: LinkAddress) -> None:
         breaker = self._breakers.setdefault(replica_id, Breaker(self._clock))
         loop = asyncio.get_running_loop()
+
+        def died() -> None:
+            self._died_at[model] = self._clock()
+
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 _, link = await loop.create_connection(
-                    lambda: Link(replica_id, address.key, breaker), address.host, address.port
+                    lambda: Link(replica_id, address.key, breaker, died),
+                    address.host,
+                    address.port,
                 )
         except (OSError, TimeoutError) as error:
             # The next report has it tried again; until then Serve's handle does.

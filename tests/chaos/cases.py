@@ -69,7 +69,16 @@ def last_engine_core(site: Site) -> Iterator[None]:
 
 def model_replica(site: Site) -> Iterator[None]:
     """Its engine core has to end with it: it holds the GPU."""
-    replica = site.cluster.replicas(site.several)[0]
+    yield from _replica_dies(site, site.several)
+
+
+def last_replica(site: Site) -> Iterator[None]:
+    """Serve's handle would have requests wait for the next one."""
+    yield from _replica_dies(site, site.single)
+
+
+def _replica_dies(site: Site, model: str) -> Iterator[None]:
+    replica = site.cluster.replicas(model)[0]
     engine = descendants(replica)
     kill(site, replica)
     site.victims += engine
@@ -210,6 +219,7 @@ CASES = (
         last_engine_core,
     ),
     Case("model-replica", "kill -9 a model replica", model_replica),
+    Case("last-replica", "kill -9 a model's only replica", last_replica),
     Case("stopped-engine", "SIGSTOP an engine core", stopped_engine),
     Case("router", "kill -9 a router replica", router_replica, in_front=True, short=True),
     Case("haproxy", "kill -9 HAProxy", haproxy, in_front=True, short=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -275,3 +276,28 @@ def test_the_constraints_hold_for_the_next_model_too(site: Site, serve: ServeDou
     routing = {"weights": {"energy": 1}, "constraints": {"max_energy_joules": 100}}
     assert site.complete(routing=routing).status_code == 503
     assert not serve.models[ACCURATE].calls
+
+
+def test_nobody_waits_for_a_model_whose_last_replica_has_just_died(
+    site: Site, replicas: Replicas, serve: ServeDouble
+) -> None:
+    replicas(Replica())
+    links = site.router._directory.links
+
+    async def kill() -> None:
+        (link,) = links._links[FRUGAL].values()
+        # As a process that is killed has its sockets closed.
+        link._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        async with asyncio.timeout(5):
+            while link.open:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        links.update([], "x")
+
+    site.runner.run(kill())
+    # Serve says that it runs, and its handle would wait for the next one.
+    assert serve.models[FRUGAL].replicas == 1
+    assert events(ask(site))[-1] == "[DONE]"
+    assert [len(m.calls) for m in serve.models.values()] == [1, 0]
+    refused = site.complete(model=FRUGAL)
+    assert refused.status_code == 503
+    assert "have died" in refused.json()["error"]["message"]

@@ -14,6 +14,7 @@ import uvloop
 from cluster.telemetry import LinkAddress, ReplicaLoad
 from deployments.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.client import (
+    DEAD_S,
     MAX_UNREAD_BYTES,
     Link,
     LinkBrokenError,
@@ -195,8 +196,7 @@ def test_a_replica_that_dies_breaks_its_calls_at_once_and_is_not_asked_again(run
             link = site.link(avoid=("r1",))
             calls = [asyncio.create_task(link.answer(request(i))) for i in range(3)]
             await until(lambda: len(site.servers[0].calls) == 3)
-            for connection in site.servers[0].connections:
-                connection.abort()
+            die(site.servers[0])
             done, _ = await asyncio.wait(calls, timeout=1)
             assert [type(task.exception()) for task in done] == [LinkBrokenError] * 3
             with pytest.raises(LinkBrokenError):
@@ -205,6 +205,62 @@ def test_a_replica_that_dies_breaks_its_calls_at_once_and_is_not_asked_again(run
             # As long as it reports, it is tried again.
             site.pool.update(site.reports(), "router")
             await until(lambda: site.pool.choose("m", ("r1",)))
+
+    run(scenario())
+
+
+def die(server: LinkServer) -> None:
+    for connection in server.connections:
+        connection.abort()
+
+
+def test_the_death_of_the_last_replica_is_known_at_once(run: Run) -> None:
+    async def scenario() -> None:
+        async with Site(Replica(), Replica()) as site:
+            first, second = (site.link(avoid=(r,)) for r in ("r1", "r0"))
+            die(site.servers[0])
+            await until(lambda: not first.open)
+            assert not site.pool.dead("m")
+            die(site.servers[1])
+            await until(lambda: not second.open)
+            assert site.pool.dead("m")
+            assert not site.pool.dead("another")
+            site.pool.update(site.reports(), "router")
+            await until(lambda: site.pool.choose("m"))
+            assert not site.pool.dead("m")
+
+    run(scenario())
+
+
+def test_after_a_while_serve_is_believed_again(run: Run) -> None:
+    async def scenario() -> None:
+        now = 0.0
+        async with Site(Replica()) as site:
+            site.pool._clock = lambda: now
+            link = site.link()
+            die(site.servers[0])
+            await until(lambda: not link.open)
+            assert site.pool.dead("m")
+            now = DEAD_S
+            assert not site.pool.dead("m")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("ending", ["no reports", "hangs", "drained"])
+def test_a_replica_that_is_left_or_goes_away_in_order_has_not_died(run: Run, ending: str) -> None:
+    async def scenario() -> None:
+        async with Site(Replica()) as site:
+            link = site.link()
+            if ending == "drained":
+                await site.servers[0].drain()
+                await until(lambda: not link.usable)
+                site.servers[0].close()
+            else:
+                left = [replace(r, hung=True) for r in site.reports() if ending == "hangs"]
+                site.pool.update(left, "router")
+            await until(lambda: not link.open)
+            assert not site.pool.dead("m")
 
     run(scenario())
 
