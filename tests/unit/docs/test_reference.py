@@ -76,6 +76,23 @@ def test_the_routing_object_is_described() -> None:
     assert set(RoutingFields.model_fields) - described == set()
 
 
+def _slug(heading: str) -> str:
+    return re.sub(r"[^a-z0-9 _-]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """mkdocs checks those of the documents themselves."""
+    links = re.findall(r"\]\(((?:docs/|LICENSE|#)[^)]*)\)", (ROOT / "README.md").read_text())
+    assert len(links) > 20
+    for link in links:
+        name, _, anchor = link.partition("#")
+        path = ROOT / (name or "README.md")
+        assert path.is_file(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            assert anchor in map(_slug, headings), link
+
+
 def test_every_page_has_its_place() -> None:
     """mkdocs tells of pages that are missing in its menu only when it is run."""
     menu = (ROOT / "mkdocs.yml").read_text()
