@@ -343,6 +343,9 @@ class RouterConfig(Strict):
     def _cascade_is_there(self) -> RouterConfig:
         if self.default_policy == "cascade" and not self.cascade:
             raise ValueError("default_policy 'cascade' needs `cascade`")
+        climbing = (rule.name for rule in self.rules if rule.then.policy == "cascade")
+        if not self.cascade and (name := next(climbing, None)):
+            raise ValueError(f"rule {name!r}: then.policy 'cascade' needs `cascade`")
         routed = {model.id for model in self.models}
         if unknown := [step.model for step in self.cascade if step.model not in routed]:
             raise ValueError(f"cascade: model {unknown[0]!r} is not among the models")

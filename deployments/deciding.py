@@ -162,7 +162,7 @@ class Decider:
         ruling = NO_RULING
         if caller is not None and self._rules.rules:
             most = max((count.tokens for count in inputs.values()), default=0)
-            ruling = self._rules.ruling(parsed.text, task, most, state, caller)
+            ruling = self._rules.ruling(parsed, task, most, state, caller)
         request = RoutingRequest(
             decision_id=uuid.uuid4().hex,
             input_tokens=input_tokens,

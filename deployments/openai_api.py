@@ -335,7 +335,7 @@ def _chat(data: dict[str, Any]) -> Prompt:
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise invalid_value(f"messages.{index}", "must be an object", message)
-        text_bytes += utf8_bytes(_text(message.get("content")))
+        text_bytes += utf8_bytes(content_text(message.get("content")))
     members = {name: data[name] for name in CHAT_MEMBERS if name in data}
     return Prompt(members, text_bytes, other_tokens=TOKENS_PER_MESSAGE * len(messages))
 
@@ -343,7 +343,7 @@ def _chat(data: dict[str, Any]) -> Prompt:
 def _last_message(data: dict[str, Any]) -> str:
     messages = data["messages"]
     users = (m for m in reversed(messages) if m.get("role") == "user")
-    return _text(next(users, messages[-1]).get("content"))
+    return content_text(next(users, messages[-1]).get("content"))
 
 
 def _first_prompt(data: dict[str, Any]) -> str:
@@ -352,7 +352,8 @@ def _first_prompt(data: dict[str, Any]) -> str:
     return first if isinstance(first, str) else ""
 
 
-def _text(content: Any) -> str:
+def content_text(content: Any) -> str:
+    """The text of a message's content, which may come in parts; empty where it has none."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from deployments.budgets import Account
 from deployments.config import RouterConfig
+from deployments.openai_api import ParsedRequest, content_text
+from deployments.tokens.prompts import Prompt
 from scheduler.language import language_of
 from scheduler.rule_checks import KnownNames, check_rules
 from scheduler.rules import NO_RULING, Facts, Rule, Ruling, apply_rules
@@ -48,6 +50,7 @@ class RuleBook:
     ) -> None:
         self.rules = tuple(rules)
         self._clock = clock
+        self._reads_text = any(rule.when.text for rule in rules)
         self._reads_language = any(rule.when.languages for rule in rules)
         self._reads_health = any(rule.when.available or rule.when.unavailable for rule in rules)
 
@@ -57,12 +60,17 @@ class RuleBook:
         return cls([rule.rule() for rule in config.rules])
 
     def ruling(
-        self, text: str, task: str, input_tokens: int, state: ClusterState, caller: Caller
+        self,
+        parsed: ParsedRequest,
+        task: str,
+        input_tokens: int,
+        state: ClusterState,
+        caller: Caller,
     ) -> Ruling:
         """What the rules say of one request.
 
         Args:
-            text: What is asked.
+            parsed: The request.
             task: Its task class.
             input_tokens: The most that any model counts.
             state: The models at this moment.
@@ -74,11 +82,11 @@ class RuleBook:
         if self._reads_health:
             away = frozenset(m.model for m in state.models if m.unavailable is not None)
         facts = Facts(
-            text=text,
+            text=_all_text(parsed.prompt) if self._reads_text else "",
             task=task,
             input_tokens=input_tokens,
             now=self._clock(),
-            language=language_of(text) if self._reads_language else "",
+            language=language_of(parsed.text) if self._reads_language else "",
             headers=caller.headers,
             key=caller.key,
             unavailable=away,
@@ -93,3 +101,15 @@ class RuleBook:
             keys: Names of the API keys, `None` while they are not read.
         """
         return check_rules(self.rules, KnownNames(models, TASKS, keys))
+
+
+def _all_text(prompt: Prompt) -> str:
+    """All messages or prompts, one to a line: what must not be said may stand in any of them."""
+    messages = prompt.members.get("messages")
+    if messages is not None:
+        return "\n".join(content_text(message.get("content")) for message in messages)
+    prompts = prompt.members.get("prompt")
+    if isinstance(prompts, str):
+        return prompts
+    texts = prompts if isinstance(prompts, list) else ()
+    return "\n".join(text for text in texts if isinstance(text, str))

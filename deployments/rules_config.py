@@ -142,7 +142,7 @@ class When(Strict):
     task: Names | None = None
     input_tokens: InputTokens | None = None
     language: Languages | None = None
-    text: Regex | None = Field(default=None, description="Found in what is asked.")
+    text: Regex | None = Field(default=None, description="Found in the text of the request.")
     header: dict[Annotated[str, AfterValidator(_header)], Regex] = Field(
         default_factory=dict, description="Names, and what one value matches as a whole."
     )

@@ -52,7 +52,7 @@ class Facts:
     """What rules may look at.
 
     Attributes:
-        text: What is asked: the last message of the user, or the first prompt.
+        text: Of all messages or prompts, empty where no rule asks for it.
         task: Task class of the prompt.
         input_tokens: The most that any model counts.
         language: ISO 639 code, empty where it is unknown or no rule asks for it.

@@ -88,6 +88,22 @@ def test_task_language_tokens_and_health(site: Site) -> None:
     assert route(site, prompt="translate").json()["rules"] == ["rest"]
 
 
+def test_all_messages_and_prompts_are_searched(site: Site) -> None:
+    rules = [{"name": "secret", "when": {"text": "secret"}, "then": {"exclude": ACCURATE}}]
+    site.configure(models=MODELS, rules=rules)
+    parts = [{"type": "text", "text": "a secret"}, {"type": "image_url"}]
+    conversations: list[list[dict[str, Any]]] = [
+        [{"role": "system", "content": "This is secret."}, {"role": "user", "content": "Hello"}],
+        [{"role": "user", "content": parts}, {"role": "user", "content": "Hello"}],
+        [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": None}],
+    ]
+    for messages, names in zip(conversations, (["secret"], ["secret"], []), strict=True):
+        body = {"model": "auto", "messages": messages}
+        assert site.request("POST", "/v1/route", json=body).json()["rules"] == names
+    for prompt, names in ((["Hello", "secret"], ["secret"]), ([1, 2], []), ([[1], [2]], [])):
+        assert route(site, prompt=prompt).json()["rules"] == names
+
+
 def test_rules_for_keys(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text(yaml.safe_dump([{"name": n, "sha256": hash_of(n)} for n in ("ann", "bob")]))

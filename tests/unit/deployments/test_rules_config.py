@@ -103,6 +103,7 @@ def test_an_error_names_rule_and_field(rule: dict[str, Any], message: str) -> No
         (["night"], "rules.0: rule None"),
         ([{"name": "{a}", "when": {"text": "("}}], "'{a}'"),
         ([{"name": "a"}, {"name": "a"}], "two rules are named 'a'"),
+        ([{"name": "a", "then": {"policy": "cascade"}}], "rule 'a': then.policy 'cascade' needs"),
     ],
 )
 def test_rules_without_a_name_of_their_own(rules: Any, message: str) -> None:
