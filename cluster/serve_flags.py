@@ -10,6 +10,8 @@ SERVE_FLAGS = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # A broken replica gives its GPU back at once.
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+    # HAProxy that died is missed within 3 s; three checks in a row have to fail.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # Ray's workers run at nice 15 otherwise, behind everything else: here they are the service.
     "RAY_worker_niceness": "0",
     # Else the second flag has replicas keep a thousand lines to themselves, warnings included.

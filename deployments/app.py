@@ -24,6 +24,8 @@ def build_router(args: RouterArgs) -> serve.Application:
         # Admission is the router's own business: Serve's rejections are not OpenAI errors.
         max_ongoing_requests=1_000_000,
         ray_actor_options={"num_cpus": args.num_cpus},
+        # A router that died is replaced at the first check; Serve's default is ten seconds.
+        health_check_period_s=1.0,
         logging_config=LoggingConfig(enable_access_log=False),
     )
     return deployment.bind(args)

@@ -70,6 +70,7 @@ def test_the_router_is_built_with_its_arguments() -> None:
     assert deployment.name == "Router"
     assert deployment.num_replicas == 2
     assert deployment.ray_actor_options["num_cpus"] == 0.5
+    assert deployment._deployment_config.health_check_period_s == 1.0
     assert deployment.init_args[0].data_dir == "/data"
 
 
