@@ -97,6 +97,10 @@ class Cluster:
         """Processes of the model's replicas."""
         return self.processes(f"ModelServer:{model}")
 
+    def routers(self) -> list[psutil.Process]:
+        """Processes of the router's replicas."""
+        return self.processes("ServeReplica:router:Router")
+
     def processes(self, title: str) -> list[psutil.Process]:
         """Those that Ray runs, with so in their title."""
         found = []
