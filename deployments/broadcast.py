@@ -83,15 +83,17 @@ class Broadcast:
         if not self.joinable:
             await self._pass_on()
 
-    async def follow(self, send: Send, *, joined: bool) -> None:
+    async def follow(self, send: Send, *, joined: bool, patience_s: float) -> None:
         """Send the whole answer to a client, as it comes.
 
         Args:
             send: The client's.
             joined: It was not this client whom the answer was generated for.
+            patience_s: How long the client may read nothing.
 
         Raises:
-            ConnectionAbortedError: The answer ended in the middle; the connection must too.
+            ConnectionAbortedError: The answer ended in the middle, or the client does not read;
+                the connection must end too.
         """
         follower = _Follower()
         self._followers.add(follower)
@@ -99,7 +101,10 @@ class Broadcast:
             while True:
                 while follower.position < self._gone + len(self._messages):
                     message = self._messages[follower.position - self._gone]
-                    await send(self._marked(message) if joined or self.replayed else message)
+                    if joined or self.replayed:
+                        message = self._marked(message)
+                    async with asyncio.timeout(patience_s):
+                        await send(message)
                     follower.position += 1
                     self._taken = max(self._taken, follower.position)
                     self._progress.set()
@@ -109,6 +114,9 @@ class Broadcast:
                     raise ConnectionAbortedError("the answer has no end")
                 self._news.clear()
                 await self._news.wait()
+        except TimeoutError as error:
+            reason = f"the client has read nothing for {patience_s:g} s"
+            raise ConnectionAbortedError(reason) from error
         finally:
             self._followers.discard(follower)
             self._progress.set()

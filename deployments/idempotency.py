@@ -87,15 +87,22 @@ class Idempotency:
         store: Gives the handle of the store actor.
         max_bytes: Of answers that are kept, here and in the store, and of those under way here.
         patience_s: How long a request waits for another router.
+        stalled_client_s: How long a client may read nothing.
     """
 
     def __init__(
-        self, router_id: str, store: Callable[[], Any], max_bytes: int, patience_s: float
+        self,
+        router_id: str,
+        store: Callable[[], Any],
+        max_bytes: int,
+        patience_s: float,
+        stalled_client_s: float,
     ) -> None:
         self.router_id = router_id
         self._store = store
         self._max_bytes = max_bytes
         self._patience_s = patience_s
+        self._stalled_client_s = stalled_client_s
         self._room = Room(max_bytes)
         self._running: dict[RequestKey, Broadcast] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,13 +115,14 @@ class Idempotency:
         """Answer a request: generate, join who does, or send what was generated before.
 
         Raises:
-            ConnectionAbortedError: The answer ended in the middle; the connection must too.
+            ConnectionAbortedError: See `Broadcast.follow`.
         """
         while (broadcast := self._running.get(key)) is not None and not broadcast.joinable:
             # Its beginning is gone, or it is an error that is about to be forgotten.
             await broadcast.ended.wait()
         joined = broadcast is not None
-        await (broadcast or self._begin(key, generate)).follow(send, joined=joined)
+        broadcast = broadcast or self._begin(key, generate)
+        await broadcast.follow(send, joined=joined, patience_s=self._stalled_client_s)
 
     async def renew(self) -> None:
         """Tell the store what is generated here; give back what it lost.

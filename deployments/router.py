@@ -94,6 +94,7 @@ class Router:
             lambda: self._profiles.store,
             args.idempotency_max_bytes,
             args.request_timeout_s,
+            args.stalled_client_s,
         )
         self._keys: KeyRing | None = None
         self._budgets = Budgets()

@@ -50,7 +50,7 @@ async def send_all(broadcast: Broadcast, *messages: Message) -> None:
 
 
 def follow(broadcast: Broadcast, client: Client, *, joined: bool = False) -> Any:
-    return asyncio.create_task(broadcast.follow(client, joined=joined))
+    return asyncio.create_task(broadcast.follow(client, joined=joined, patience_s=60))
 
 
 def test_who_comes_before_while_and_after_gets_all() -> None:
@@ -148,6 +148,21 @@ def test_an_answer_without_an_end_breaks_the_connection() -> None:
         with pytest.raises(ConnectionAbortedError):
             await following
         assert client.body == b"one"
+
+    run(scenario())
+
+
+def test_a_client_that_reads_nothing_is_hung_up_on() -> None:
+    async def scenario() -> None:
+        room = Room(10_000)
+        broadcast = Broadcast(room)
+        stalled = broadcast.follow(Client(slow=True), joined=False, patience_s=0.01)
+        following = asyncio.create_task(stalled)
+        await asyncio.sleep(0)
+        await send_all(broadcast, START, piece(b"one"), END)
+        with pytest.raises(ConnectionAbortedError, match=r"read nothing for 0\.01 s"):
+            await following
+        assert room.used == 0
 
     run(scenario())
 

@@ -272,7 +272,7 @@ class Generation:
 
 @pytest.fixture
 def routers(store: ActorHandle) -> Callable[[str], Idempotency]:
-    return lambda name: Idempotency(name, lambda: store, 10_000_000, 30.0)
+    return lambda name: Idempotency(name, lambda: store, 10_000_000, 30.0, 60.0)
 
 
 def run(scenario: Awaitable[None]) -> None:
@@ -423,7 +423,7 @@ def test_a_store_that_lost_everything_gets_it_back(
 
 def test_what_is_too_large_to_be_kept_is_passed_on(store: ActorHandle) -> None:
     async def scenario() -> None:
-        router = Idempotency("r1", lambda: store, 80_000, 30.0)
+        router = Idempotency("r1", lambda: store, 80_000, 30.0, 60.0)
         large = Generation(b"x" * 6_000, b"y" * 6_000, b"z" * 6_000)
         first, client = ask(router, large)
         await large.begun.wait()
@@ -442,7 +442,7 @@ def test_what_is_too_large_to_be_kept_is_passed_on(store: ActorHandle) -> None:
 
 def test_what_is_too_large_and_wanted_by_nobody_stops(store: ActorHandle) -> None:
     async def scenario() -> None:
-        router = Idempotency("r1", lambda: store, 80_000, 30.0)
+        router = Idempotency("r1", lambda: store, 80_000, 30.0, 60.0)
         large = Generation(b"x" * 6_000, b"y" * 6_000, b"z" * 6_000)
         first, _ = ask(router, large)
         await large.begun.wait()
@@ -474,8 +474,8 @@ def test_a_generation_that_crashes_cuts_its_clients_off(routers: Any) -> None:
 
 def test_a_router_that_waits_for_another_one_gives_up_in_time(store: ActorHandle) -> None:
     async def scenario() -> None:
-        here = Idempotency("r1", lambda: store, 80_000, 30.0)
-        there = Idempotency("r2", lambda: store, 80_000, 0.2)
+        here = Idempotency("r1", lambda: store, 80_000, 30.0, 60.0)
+        there = Idempotency("r2", lambda: store, 80_000, 0.2, 60.0)
         generation = Generation()
         ask(here, generation)
         await generation.begun.wait()
