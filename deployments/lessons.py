@@ -60,7 +60,7 @@ def _outcome(
         model=observation.model,
         accelerator=observation.accelerator,
         fit_id=profile.fit_id,
-        predicted_runtime_s=profile.runtime.predict(*computed) * turns + observation.queue_time_s,
+        predicted_runtime_s=profile.runtime.predict(*computed) * turns * _stretch(observation),
         told_runtime_s=profile.runtime.predict(*told) * runtime_scale,
         runtime_s=observation.runtime_s,
         predicted_energy_joules=profile.energy.predict(*computed),
@@ -69,3 +69,13 @@ def _outcome(
         runtime_factor=prediction.runtime_factor,
         energy_factor=prediction.energy_factor,
     )
+
+
+def _stretch(observation: Observation) -> float:
+    """How many times the service the whole took, the wait for those ahead included.
+
+    Of a wait that was only added the profile would seem the more right the longer it was, whatever
+    those ahead took: a wait is made of services that the profile is as wrong about.
+    """
+    served_s = observation.runtime_s - observation.queue_time_s
+    return observation.runtime_s / served_s if served_s > 0 else 1.0

@@ -6,9 +6,7 @@ cannot do in time even without a queue is no matter of admission.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from scheduler.limits import Broken
+from scheduler.limits import Breaking, likely_runtime_s
 from scheduler.load import meet
 from scheduler.predictor import Contender
 from scheduler.priority import Priority
@@ -61,32 +59,41 @@ def turned_away(contender: Contender, runtime_s: float, deadline_s: float) -> Ex
     wait_s = runtime_s * queued / (queued + concurrency)
     if exclusion := full(state, priority, wait_s):
         return exclusion
-    if queued and runtime_s > deadline_s:
-        return _late(state.model, wait_s, runtime_s, "the deadline of", deadline_s)
+    likely_s = likely_runtime_s(contender, runtime_s, deadline_s)
+    if queued and likely_s > deadline_s:
+        return _late(contender, runtime_s, likely_s, "the deadline of", deadline_s)
     return None
 
 
-def late_by_waiting(contender: Contender, broken: Sequence[Broken]) -> Exclusion | None:
+def late_by_waiting(breaking: Breaking) -> Exclusion | None:
     """Whether the broken limits of a request would all be kept without those ahead of it."""
-    limit_s = contender.request.constraints.max_latency_s
+    contender, broken = breaking.contender, breaking.broken
+    limits = contender.request.constraints
+    limit_s = limits.max_latency_s
     if len(broken) != 1 or broken[0].limit != "max_latency_s" or limit_s is None:
         return None
     concurrency, queued = meet(contender.model, contender.request.priority)
+    served = concurrency / (queued + concurrency)
     # In shares of the limit, which may be so small that seconds over it are infinite.
     over = 1 + broken[0].shortfall
-    if over * concurrency / (queued + concurrency) > 1:
+    alone = over if breaking.by_confidence else breaking.costs.runtime_s / limit_s
+    if not queued or alone * served > 1:
         return None
-    runtime_s = limit_s * over
+    return _late(contender, breaking.costs.runtime_s, limit_s * over, "max_latency_s", limit_s)
+
+
+def _late(
+    contender: Contender, runtime_s: float, likely_s: float, name: str, limit_s: float
+) -> Exclusion:
+    concurrency, queued = meet(contender.model, contender.request.priority)
     wait_s = runtime_s * queued / (queued + concurrency)
-    return _late(contender.model.model, wait_s, runtime_s, "max_latency_s", limit_s)
-
-
-def _late(model: str, wait_s: float, runtime_s: float, name: str, limit_s: float) -> Exclusion:
+    # Both shrink together. Who would be late even without a wait is taken when it need not wait:
+    # predictions can be wrong.
+    in_time_s = min(runtime_s * (1 - limit_s / likely_s), wait_s)
+    reason = f"up to {likely_s:.6g} s, about {wait_s:.6g} s of them until its turn, are more than"
     return Exclusion(
-        model,
+        contender.model.model,
         ExclusionKind.DEADLINE,
-        f"predicted {runtime_s:.6g} s, {wait_s:.6g} s of them until its turn, are more than "
-        f"{name} {limit_s:.6g} s",
-        # Who would be late even then is taken when it need not wait: predictions can be wrong.
-        min(runtime_s - limit_s, wait_s),
+        f"{reason} {name} {limit_s:.6g} s",
+        in_time_s,
     )

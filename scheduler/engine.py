@@ -68,7 +68,8 @@ class Scheduler:
                 excluded.append(exclusion)
                 continue
             if limits and (broken := broken_limits(limits, contender, costs)):
-                breaking.append(Breaking(contender, costs, broken))
+                by_confidence = limits.confidence is not None
+                breaking.append(Breaking(contender, costs, broken, by_confidence))
                 continue
             contenders.append(contender)
             predicted.append(costs)
@@ -177,7 +178,7 @@ def _whose_limits(request: RoutingRequest) -> str:
 
 
 def _out_of_limits(breaking: Breaking) -> Exclusion:
-    late = late_by_waiting(breaking.contender, breaking.broken)
+    late = late_by_waiting(breaking)
     model = breaking.contender.model.model
     reason = breaking.reason + _whose_limits(breaking.contender.request)
     return late or Exclusion(model, ExclusionKind.CONSTRAINT, reason)

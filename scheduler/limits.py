@@ -9,10 +9,13 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
+from scheduler.load import meet
 from scheduler.predictor import Contender, PredictedCosts, predict
 from scheduler.preferences import Constraints, LimitSettings, Otherwise
 from scheduler.types import Interval
 
+FAR = 10.0
+"""A limit of so many times the prediction is kept in any case."""
 _END_OF_INTERVAL = NormalDist().inv_cdf(0.95)
 """Standard deviations from the middle to the end of a central 90 % interval."""
 
@@ -32,11 +35,16 @@ class Broken(NamedTuple):
 
 
 class Breaking(NamedTuple):
-    """A model that breaks limits."""
+    """A model that breaks limits.
+
+    Attributes:
+        by_confidence: The limits have a confidence; else predictions were compared as they are.
+    """
 
     contender: Contender
     costs: PredictedCosts
     broken: Sequence[Broken]
+    by_confidence: bool
 
     @property
     def shortfall(self) -> float:
@@ -66,6 +74,8 @@ def effective_limits(asked: Constraints, settings: LimitSettings | None) -> Cons
 def broken_limits(limits: Constraints, contender: Contender, costs: PredictedCosts) -> list[Broken]:
     """The limits that a model is predicted to break.
 
+    Seconds of a request that has to wait count as the end of their interval.
+
     With a confidence, costs count as their quantile of that probability, and accuracy as the
     complementary one, both from the 90 % intervals: relative errors of costs are taken to be
     log-normal, those of accuracy normal. An accuracy without an interval counts as it is; one
@@ -73,6 +83,8 @@ def broken_limits(limits: Constraints, contender: Contender, costs: PredictedCos
     """
     runtime_s, energy_joules = costs.runtime_s, costs.energy_joules
     accuracy = contender.accuracy
+    if limits.confidence is None and limits.max_latency_s is not None:
+        runtime_s = likely_runtime_s(contender, runtime_s, limits.max_latency_s)
     if limits.confidence is not None:
         reach = _reach(limits.confidence)
         prediction = predict(contender)
@@ -99,6 +111,23 @@ def broken_limits(limits: Constraints, contender: Contender, costs: PredictedCos
             reason = f"{told} {accuracy:.6g} < min_accuracy {least:.6g}"
             broken.append(Broken("min_accuracy", reason, 1 - accuracy / least))
     return broken
+
+
+def likely_runtime_s(contender: Contender, runtime_s: float, limit_s: float) -> float:
+    """What a request is unlikely to exceed that has to wait, else what is predicted.
+
+    Whoever waits could have been told at once. Were all taken whose predictions are just in time,
+    the queue would stay as long as that, and about half of its answers would be late.
+
+    Args:
+        contender: The model and the request.
+        runtime_s: Predicted, the wait included.
+        limit_s: Where it matters; the interval costs as much as all the rest of a decision.
+    """
+    if not runtime_s <= limit_s < FAR * runtime_s:
+        return runtime_s
+    _, queued = meet(contender.model, contender.request.priority)
+    return predict(contender).runtime_interval_s.high if queued else runtime_s
 
 
 def next_best(breaking: Sequence[Breaking], settings: LimitSettings) -> Breaking | None:

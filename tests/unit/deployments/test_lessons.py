@@ -72,7 +72,15 @@ def test_the_wait_was_told_and_is_no_drift() -> None:
     assert outcome is not None
     # Two of four run, so two have to end on two places: as long again.
     assert outcome.told_runtime_s == pytest.approx(2.8)
-    assert outcome.predicted_runtime_s == pytest.approx(1.4 + 0.125)
+    # Half of what it took was the wait: the other half is what the profile is measured by.
+    assert outcome.predicted_runtime_s == pytest.approx(1.4 * 2)
+    assert outcome.runtime_s / outcome.predicted_runtime_s == pytest.approx(0.125 / 1.4)
+
+
+def test_a_wait_that_is_all_there_is_says_nothing_of_the_service() -> None:
+    outcome = teach(decide(), replace(SEEN, queue_time_s=0.25)).outcome
+    assert outcome is not None
+    assert outcome.predicted_runtime_s == pytest.approx(1.4)
 
 
 def test_cached_tokens_cost_nothing_but_nobody_knew() -> None:

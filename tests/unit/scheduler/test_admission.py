@@ -20,7 +20,11 @@ from scheduler.priority import STEP_S, Priority, rank
 from scheduler.types import ClusterState, Decision, Exclusion, ExclusionKind, ModelState
 
 # 2 s an answer, two at a time, four in the queue.
-SMALL = constant("small", 2.0, 10.0, 0.8, slots=2, queue=4)
+UNSURE = constant("small", 2.0, 10.0, 0.8, slots=2, queue=4)
+"""Whose answers may take twice as long."""
+assert UNSURE.profile
+_CERTAIN = replace(UNSURE.profile.runtime, ratio_low=1.0, ratio_high=1.0)
+SMALL = replace(UNSURE, profile=replace(UNSURE.profile, runtime=_CERTAIN))
 
 
 def decide(*models: ModelState, pinned: str | None = None, **fields: Any) -> Decision:
@@ -113,10 +117,24 @@ def test_a_second_broken_limit_is_no_matter_of_time() -> None:
 def test_with_a_confidence_the_quantile_counts() -> None:
     limits = Constraints(max_latency_s=4.5, confidence=0.95)
     # The interval of the runtime ends at twice the prediction: 4 s alone, 6 with one before it.
-    assert decide(replace(SMALL, ongoing=1), constraints=limits).model == "small"
-    (away,) = turned_away(replace(SMALL, ongoing=2), constraints=limits)
+    assert decide(replace(UNSURE, ongoing=1), constraints=limits).model == "small"
+    (away,) = turned_away(replace(UNSURE, ongoing=2), constraints=limits)
     assert away.kind is ExclusionKind.DEADLINE
-    assert away.retry_after_s == pytest.approx(1.5)
+    # 3 s and up to 6 have to become 2.25 s and up to 4.5.
+    assert away.retry_after_s == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("pinned", [None, "small"])
+def test_who_waits_has_to_be_in_time_for_all_that_is_likely(pinned: str | None) -> None:
+    limits = Constraints(max_latency_s=5.5)
+    # Whoever need not wait is tried, whatever it may take.
+    assert decide(replace(UNSURE, ongoing=1), pinned=pinned, constraints=limits).model == "small"
+    (away,) = turned_away(replace(UNSURE, ongoing=2), pinned=pinned, constraints=limits)
+    assert away.retry_after_s == pytest.approx(0.25)
+    (away,) = turned_away(replace(UNSURE, ongoing=2), pinned=pinned, deadline_s=5.5)
+    assert away.retry_after_s == pytest.approx(0.25)
+    # In time is in time.
+    assert decide(replace(UNSURE, ongoing=2), pinned=pinned, deadline_s=6.1).model == "small"
 
 
 def test_the_best_effort_is_made_even_if_it_is_late() -> None:
