@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from profiling.errors import InputError
+from profiling.figures.calibration import draw_calibration
 from profiling.figures.concurrency import draw_concurrency
 from profiling.figures.dominance import draw_dominance
 from profiling.figures.predictions import Comparison, draw_predictions
@@ -30,6 +31,7 @@ from profiling.figures.sensitivity import draw_sensitivity
 from profiling.figures.style import ModelStyle, house_style, model_styles, save_figure
 from profiling.figures.tradeoffs import draw_tradeoffs
 from profiling.fit import sample_of
+from profiling.quality import read_quality_model
 from profiling.regression import regress
 from profiling.store import read_trials
 from profiling.told import Told, read_told
@@ -37,6 +39,7 @@ from scheduler.engine import Scheduler
 from scheduler.errors import NoCandidateError, SchedulerError
 from scheduler.preferences import Weights
 from scheduler.profiles import ModelProfile, ProfileSet
+from scheduler.quality import QualityModel
 from scheduler.types import ClusterState, Decision, ModelState, RoutingRequest
 
 DEFAULT_PROMPT_TOKENS = 64
@@ -59,13 +62,16 @@ class Inputs:
     decisions_source: str
     trials: pd.DataFrame | None
     trials_source: str
+    quality: QualityModel | None = None
 
     def styles(self) -> dict[str, ModelStyle]:
         """One style a model for all figures."""
         scored = {model for decision in self.decisions for model in decision.scores}
         told = {one.model for one in self.told}
         tried = set() if self.trials is None else set(self.trials["model"])
-        return model_styles({*(model.model for model in self.state.models), *scored, *told, *tried})
+        rated = set(self.quality.models) if self.quality else set()
+        known = {model.model for model in self.state.models}
+        return model_styles(known | scored | told | tried | rated)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--profiles", type=Path, help="profile set: tradeoffs, dominance, sensitivity, predictions")
     add("--raw", type=Path, help="raw profiles, a file or a folder: predictions, concurrency")
     add("--decisions", type=Path, help="decision log, JSON lines: scores, residuals")
+    add("--quality", type=Path, help="quality model: calibration")
     add("--output-dir", type=Path, default=Path("plots"), help="for the figures (%(default)s)")
     add(
         "--prompt-tokens",
@@ -121,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     for line in skipped:
         print(line, file=sys.stderr)
     if not written:
-        raise InputError("nothing to plot: give --profiles, --raw or --decisions")
+        raise InputError("nothing to plot: give --profiles, --raw, --decisions or --quality")
     for path in written:
         print(f"wrote {path}")
     return 0
@@ -188,6 +195,19 @@ def _concurrency(inputs: Inputs, styles: dict[str, ModelStyle]) -> Figure:
     return draw_concurrency(inputs.trials, styles, inputs.trials_source)
 
 
+def _calibration(inputs: Inputs, styles: dict[str, ModelStyle]) -> Figure:
+    if inputs.quality is None:
+        raise SkippedError("needs --quality")
+    bins = {
+        row["model"]: row["calibration"]
+        for row in inputs.quality.report["models"]
+        if row.get("calibration")
+    }
+    if not bins:
+        raise SkippedError("the quality model is of an older version: fit it again")
+    return draw_calibration(bins, styles, inputs.quality.version)
+
+
 def _predictions(inputs: Inputs, styles: dict[str, ModelStyle]) -> Figure:
     if inputs.trials is None or not inputs.profiles.profiles:
         raise SkippedError("needs --raw and --profiles")
@@ -224,6 +244,7 @@ _FIGURES: dict[str, Callable[[Inputs, dict[str, ModelStyle]], Figure]] = {
     "predictions": _predictions,
     "residuals": _residuals,
     "concurrency": _concurrency,
+    "calibration": _calibration,
 }
 
 
@@ -289,13 +310,14 @@ def _read(args: argparse.Namespace) -> Inputs:
     if args.raw is not None:
         trials, cleaning = read_trials(args.raw, accelerator=UNKNOWN)
         print(f"read {args.raw}: {cleaning}")
-    return gather(
+    inputs = gather(
         profiles,
         trials,
         trials_source=args.raw.name if args.raw else "",
         decisions=args.decisions,
         tokens=(args.prompt_tokens, args.output_tokens),
     )
+    return replace(inputs, quality=read_quality_model(args.quality)) if args.quality else inputs
 
 
 def gather(

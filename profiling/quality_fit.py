@@ -50,6 +50,7 @@ class ModelReport:
         brier_of_mean: The same of the mean alone: what the prompt adds is the difference.
         auc: Chance that a right answer was rated above a wrong one; `None` with one class.
         calibration_error: Mean distance of estimate and observed share over bins of estimates.
+        calibration: These bins: mean estimate, observed share, how many scores.
         forest_share: Weight of the forest.
         note: What is special about it, empty where nothing is.
     """
@@ -61,6 +62,7 @@ class ModelReport:
     brier_of_mean: float
     auc: float | None
     calibration_error: float
+    calibration: tuple[tuple[float, float, int], ...]
     forest_share: float
     note: str = ""
 
@@ -172,10 +174,17 @@ def fit_quality(outcomes: Outcomes, seed: int = 0) -> QualityFit:
 
 def calibration_error(estimates: Floats, scores: Floats) -> float:
     """Expected calibration error over bins of equal count (Naeini et al., 2015, adaptive)."""
+    bins = calibration(estimates, scores)
+    return sum(abs(estimate - share) * n for estimate, share, n in bins) / len(scores)
+
+
+def calibration(estimates: Floats, scores: Floats) -> tuple[tuple[float, float, int], ...]:
+    """Mean estimate, observed share and count of each bin, from the lowest estimates on."""
     order = np.argsort(estimates, kind="stable")
     bins = np.array_split(order, min(CALIBRATION_BINS, len(order)))
-    gaps = [abs(estimates[part].mean() - scores[part].mean()) * len(part) for part in bins]
-    return float(sum(gaps) / len(order))
+    return tuple(
+        (float(estimates[part].mean()), float(scores[part].mean()), len(part)) for part in bins
+    )
 
 
 def _enough(outcomes: Outcomes) -> Outcomes:
@@ -342,14 +351,14 @@ def _bands(estimates: Floats, scores: Floats) -> tuple[Floats, Floats, Floats]:
         parts = np.array_split(np.arange(len(order)), BANDS)
         edges[column] = [sorted_estimates[part[-1]] for part in parts[:-1]]
         for band, part in enumerate(parts):
-            low, high = _wilson(float(sorted_scores[part].mean()), len(part))
+            low, high = wilson(float(sorted_scores[part].mean()), len(part))
             middle = float(sorted_estimates[part].mean())
             below[column, band] = max(middle - low, 0.0)
             above[column, band] = max(high - middle, 0.0)
     return edges, below, above
 
 
-def _wilson(share: float, n: int) -> tuple[float, float]:
+def wilson(share: float, n: int) -> tuple[float, float]:
     """Wilson's 90 % interval (1927) of a share that was observed n times."""
     square = Z_90 * Z_90
     middle = (share + square / (2 * n)) / (1 + square / n)
@@ -374,6 +383,7 @@ def _reports(
                 brier_of_mean=float(y.var()),
                 auc=None if one_class else _auc(p, y),
                 calibration_error=calibration_error(p, y),
+                calibration=calibration(p, y),
                 forest_share=float(forest_share[column]),
                 note="every score is the same: the estimate is too" if one_class else "",
             )

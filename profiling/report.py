@@ -8,7 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--raw", type=Path, metavar="PATH", help="with --html and a profile set: its trials"
     )
     parser.add_argument("--decisions", type=Path, metavar="FILE", help="with --html: decision log")
+    parser.add_argument("--quality", type=Path, metavar="FILE", help="with --html: quality model")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -184,6 +185,7 @@ def _write_html(args: argparse.Namespace) -> int:
     # Drawing takes a second to import; printing does without.
     from profiling.html_report import html_report, recording_console  # noqa: PLC0415
     from profiling.plots import gather  # noqa: PLC0415
+    from profiling.quality import read_quality_model  # noqa: PLC0415
 
     if args.json:
         raise InputError("--json and --html: only one of them")
@@ -204,6 +206,8 @@ def _write_html(args: argparse.Namespace) -> int:
     inputs = gather(
         profiles, trials, trials_source=raw.name if raw else "", decisions=args.decisions
     )
+    if args.quality is not None:
+        inputs = replace(inputs, quality=read_quality_model(args.quality))
     text = html_report(f"What {args.input.name} says", console, inputs)
     try:
         write_atomic(args.html, text)

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from outcome_examples import made_up
 from test_plots import PROFILES, decide
 
 from profiling import report
 from profiling.errors import InputError
+from profiling.quality_fit import fit_quality
 from scheduler.serialization import decision_to_dict
 
 OBSERVATION = {"runtime_s": 0.5, "energy_joules": 22.0}
@@ -48,12 +50,14 @@ def run(*options: str | Path) -> int:
 
 
 def test_everything_in_one_file(tmp_path: Path, raw: Path, decisions: Path) -> None:
-    page = tmp_path / "deep" / "report.html"
-    assert run("--input", raw, "--decisions", decisions, "--html", page) == 0
+    page, quality = tmp_path / "deep" / "report.html", tmp_path / "quality.model"
+    quality.write_bytes(fit_quality(made_up(60)).model.to_bytes())
+    options = ("--decisions", decisions, "--quality", quality)
+    assert run("--input", raw, *options, "--html", page) == 0
     text = page.read_text()
     names = ["tradeoffs", "scores", "dominance", "sensitivity", "predictions", "residuals"]
-    assert re.findall(r'<figure id="(\w+)">', text) == [*names, "concurrency"]
-    assert text.count("data:image/svg+xml;base64,") == 7
+    assert re.findall(r'<figure id="(\w+)">', text) == [*names, "concurrency", "calibration"]
+    assert text.count("data:image/svg+xml;base64,") == 8
     # It loads nothing, and its contents lead to what is there.
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
     assert set(re.findall(r'href="#(\w+)"', text)) == {*re.findall(r' id="(\w+)"', text)}

@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from outcome_examples import made_up
 
 from profiling import plots
 from profiling.errors import InputError
 from profiling.plots import read_decisions
+from profiling.quality_fit import fit_quality
 from scheduler.engine import Scheduler
 from scheduler.errors import ProfileError
 from scheduler.preferences import Weights
@@ -92,6 +94,7 @@ def test_draws_everything_that_has_its_input(
     # The log is of decisions that nobody carried out.
     assert capsys.readouterr().err == (
         "skipped residuals: decisions.jsonl has no answer that was predicted\n"
+        "skipped calibration: needs --quality\n"
     )
 
 
@@ -117,6 +120,22 @@ def test_draws_what_answers_took(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert run(tmp_path, "--decisions", path) == 0
     assert drawn(tmp_path) == {"scores", "residuals"}
+
+
+def test_draws_how_well_quality_is_calibrated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "quality.model"
+    model = fit_quality(made_up(200)).model
+    path.write_bytes(model.to_bytes())
+    assert run(tmp_path, "--quality", path) == 0
+    assert drawn(tmp_path) == {"calibration"}
+    for row in model.report["models"]:
+        del row["calibration"]
+    path.write_bytes(model.to_bytes())
+    with pytest.raises(InputError, match="nothing to plot"):
+        run(tmp_path, "--quality", path)
+    assert "calibration: the quality model is of an older version" in capsys.readouterr().err
 
 
 def test_trials_at_one_concurrency_say_nothing_of_load(
