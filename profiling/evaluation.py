@@ -15,8 +15,9 @@ from scipy.stats import t as student
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
+from profiling.calibration import calibration_error
 from profiling.outcomes import Outcomes
-from profiling.quality_fit import calibration_error, fit_quality
+from profiling.quality_fit import fit_quality
 from profiling.routing_metrics import (
     Curve,
     GapRecovered,

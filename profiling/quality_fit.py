@@ -17,6 +17,7 @@ from scipy import sparse
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from profiling.calibration import calibration, calibration_error, wilson
 from profiling.errors import InputError
 from profiling.outcomes import Outcomes
 from scheduler.quality import EDGE, QualityModel, term_weights
@@ -32,8 +33,6 @@ LEAF = 5
 DEPTH = 10
 COUNTS_A_SPLIT = 0.4
 BANDS = 8
-CALIBRATION_BINS = 10
-Z_90 = 1.6448536269514722
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -170,21 +169,6 @@ def fit_quality(outcomes: Outcomes, seed: int = 0) -> QualityFit:
         },
     )
     return QualityFit(model, reports)
-
-
-def calibration_error(estimates: Floats, scores: Floats) -> float:
-    """Expected calibration error over bins of equal count (Naeini et al., 2015, adaptive)."""
-    bins = calibration(estimates, scores)
-    return sum(abs(estimate - share) * n for estimate, share, n in bins) / len(scores)
-
-
-def calibration(estimates: Floats, scores: Floats) -> tuple[tuple[float, float, int], ...]:
-    """Mean estimate, observed share and count of each bin, from the lowest estimates on."""
-    order = np.argsort(estimates, kind="stable")
-    bins = np.array_split(order, min(CALIBRATION_BINS, len(order)))
-    return tuple(
-        (float(estimates[part].mean()), float(scores[part].mean()), len(part)) for part in bins
-    )
 
 
 def _enough(outcomes: Outcomes) -> Outcomes:
@@ -356,14 +340,6 @@ def _bands(estimates: Floats, scores: Floats) -> tuple[Floats, Floats, Floats]:
             below[column, band] = max(middle - low, 0.0)
             above[column, band] = max(high - middle, 0.0)
     return edges, below, above
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 90 % interval (1927) of a share that was observed n times."""
-    square = Z_90 * Z_90
-    middle = (share + square / (2 * n)) / (1 + square / n)
-    reach = Z_90 / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
-    return middle - reach, middle + reach
 
 
 def _reports(

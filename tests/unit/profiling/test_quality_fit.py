@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 from outcome_examples import made_up
 
+from profiling.calibration import calibration_error
 from profiling.errors import InputError
 from profiling.outcomes import Outcomes
-from profiling.quality_fit import (
-    MIN_PROMPTS,
-    MIN_SCORES,
-    QualityFit,
-    _forest,
-    calibration_error,
-    fit_quality,
-)
+from profiling.quality_fit import MIN_PROMPTS, MIN_SCORES, QualityFit, _forest, fit_quality
 from scheduler.quality import QualityModel
 from scheduler.text_features import extract
 

@@ -1,0 +1,36 @@
+"""How far estimated chances are from what was observed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 10
+Z_90 = 1.6448536269514722
+
+Floats = NDArray[np.float64]
+
+
+def calibration_error(estimates: Floats, scores: Floats) -> float:
+    """Expected calibration error over bins of equal count (Naeini et al., 2015, adaptive)."""
+    bins = calibration(estimates, scores)
+    return sum(abs(estimate - share) * n for estimate, share, n in bins) / len(scores)
+
+
+def calibration(estimates: Floats, scores: Floats) -> tuple[tuple[float, float, int], ...]:
+    """Mean estimate, observed share and count of each bin, from the lowest estimates on."""
+    order = np.argsort(estimates, kind="stable")
+    bins = np.array_split(order, min(BINS, len(order)))
+    return tuple(
+        (float(estimates[part].mean()), float(scores[part].mean()), len(part)) for part in bins
+    )
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 90 % interval (1927) of a share that was observed n times."""
+    square = Z_90 * Z_90
+    middle = (share + square / (2 * n)) / (1 + square / n)
+    reach = Z_90 / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
+    return middle - reach, middle + reach
