@@ -29,11 +29,15 @@ def find_faults(text: str) -> list[str]:
     faults: list[str] = []
     deployed: list[str] = []
     routed: list[str] = []
+    elastic: list[str] = []
+    woken: list[str] = []
     for application in config.applications:
         name, builder, args = application.name, application.import_path, application.args
         if builder == BUILD_MODEL:
             faults += _model_faults(name, args)
             deployed.append(name)
+            if (args.get("scaling") or {}).get("mode") == "auto":
+                elastic.append(name)
         elif builder == BUILD_ROUTER:
             faults += _checked(RouterArgs, args, f"{name}.args")
             for deployment in application.deployments:
@@ -43,8 +47,15 @@ def find_faults(text: str) -> list[str]:
                 found = _checked(RouterConfig, user_config, where)
                 faults += found
                 if not found:
-                    routed += [m.id for m in RouterConfig.model_validate(user_config).models]
+                    models = RouterConfig.model_validate(user_config).models
+                    routed += [m.id for m in models]
+                    woken += [m.id for m in models if m.wake]
     faults += [f"router: model {m!r} has no application" for m in routed if m not in deployed]
+    faults += [
+        f"router: model {m!r}: wake needs scaling: {{mode: auto, min_replicas: 0}}"
+        for m in woken
+        if m in deployed and m not in elastic
+    ]
     return faults
 
 

@@ -102,6 +102,8 @@ class Completions:
         """Have a model answer; says whether the answer was whole."""
         parsed, caller, measured = asked.parsed, asked.caller, asked.measured
         try:
+            if await self._decider.waker.wake(parsed.model, self._args.request_timeout_s):
+                measured.received()
             counts = await self._decider.count(parsed)
             turn = self._decider.sessions.turn(parsed, caller)
             decision = self._decider.decide(parsed, counts, caller, turn)

@@ -177,6 +177,11 @@ class RoutedModel(Strict):
     """One model that the router may send requests to."""
 
     id: str = Field(min_length=1, description="Model id; its application has the same name.")
+    wake: bool = Field(
+        default=False,
+        description="A request wakes it where Serve's autoscaler took it to 0 replicas; for "
+        "`scaling: {mode: auto, min_replicas: 0}` only.",
+    )
 
 
 class DefaultWeights(Strict):

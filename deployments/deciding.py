@@ -19,6 +19,7 @@ from deployments.rulebook import Caller, RuleBook
 from deployments.sessions import Sessions, Turn
 from deployments.shared_state import SharedState
 from deployments.tokens.counting import TokenCount, TokenCounter
+from deployments.waking import Waker
 from scheduler.admission import REJECTIONS
 from scheduler.asides import ShadowChoice
 from scheduler.context import context_of
@@ -47,6 +48,7 @@ class Decider:
     Attributes:
         decisions: How many requests were dispatched.
         sessions: What is remembered of conversations.
+        waker: Brings models back from 0 replicas.
         timeout_s: No answer is waited for any longer.
         rejections: How many were turned away, by the names of `scheduler.admission.REJECTIONS`.
     """
@@ -60,6 +62,7 @@ class Decider:
         quality: QualitySource,
     ) -> None:
         self.sessions = Sessions(directory)
+        self.waker = Waker(directory)
         self.config = RouterConfig()
         self.decisions = 0
         self.rejections = {kind.value: 0 for kind in sorted(REJECTIONS)}
@@ -85,6 +88,7 @@ class Decider:
         self._limits = config.constrained.settings()
         self._cascade = tuple(step.step() for step in config.cascade)
         self.sessions.configure(config.sessions)
+        self.waker.models = [model.id for model in config.models if model.wake]
 
     def rule_warnings(self, keys: Sequence[str] | None) -> list[str]:
         """What is odd about the rules; the names of the API keys are `None` until they are read."""

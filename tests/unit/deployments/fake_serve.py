@@ -121,6 +121,7 @@ class Model:
 
     Attributes:
         reply: What `answer` gives, `HANG` or an exception.
+        wakes: A question starts a replica where there is none.
         bundle: What it counts tokens with; `None` where it cannot hand that over.
         frames: What `stream` yields; the same are possible.
     """
@@ -130,11 +131,13 @@ class Model:
     max_num_seqs: int = 16
     max_queued_requests: int = 64
     replicas: int = 1
+    wakes: bool = False
     status: str = "RUNNING"
     reply: Any = None
     bundle: TokenizerBundle | None = None
     frames: list[Any] = field(default_factory=list)
     describes: list[Any] = field(default_factory=list)
+    asked: int = 0
     calls: list[SimpleNamespace] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -154,6 +157,9 @@ class Model:
 
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         if method == "describe":
+            self.asked += 1
+            if self.wakes:
+                self.replicas = 1
             return Response([self.describes.pop(0) if self.describes else self.description()])
         if method == "tokenizer":
             return Response([self.bundle])

@@ -59,6 +59,14 @@ def test_all_faults_are_told_with_their_place() -> None:
     assert told[3] == "router: model 'typo' has no application"
 
 
+def test_only_models_of_automatic_scaling_wake() -> None:
+    waking = router("a")
+    waking["deployments"][0]["user_config"]["models"] = [{"id": "a", "wake": True}]
+    assert faults(waking, model("a", scaling={"mode": "auto", "min_replicas": 0})) == []
+    (told,) = faults(waking, model("a"))
+    assert told.startswith("router: model 'a': wake needs scaling: {mode: auto")
+
+
 def test_two_models_of_one_name() -> None:
     (told,) = faults(router("a"), model("a"), model("a"))
     assert 'multiple configs for application "a"' in told
