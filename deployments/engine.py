@@ -11,6 +11,7 @@ OpenAI types. tests/integration/test_engine_contract.py holds the names.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from deployments.frames import Endpoint, Flag, Frame
 from deployments.liveness import Liveness
 from deployments.tokens.bundle import TokenizerBundle
 from deployments.tokens.engine_tokenizer import export_tokenizer
+from deployments.tracing import trace_engine
 from deployments.trail import StepFeed, Trail
 
 _trail: ContextVar[Trail | None] = ContextVar("trail", default=None)
@@ -188,6 +190,7 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
     async def start(self) -> None:
         """Start vLLM; a source `embedded:NAME` becomes a folder of this node first."""
         config = self.llm_config.get_engine_config()
+        trace_engine(config.engine_kwargs, os.environ)
         config.hf_model_id = await asyncio.to_thread(resolve_source, config.actual_hf_model_id)
         self.liveness = Liveness()
         await super().start()

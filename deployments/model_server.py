@@ -32,7 +32,7 @@ from deployments.metering import ReplicaIdentity, RequestMeter, shares_devices
 from deployments.replica_limits import Door, ReplicaLimits
 from deployments.sampling import Sampling
 from deployments.tokens.bundle import TokenizerBundle, TokenizerOffer
-from deployments.tracing import open_tracer, replica_span, trace_engine
+from deployments.tracing import open_tracer, replica_span
 from deployments.trail import Trail
 from scheduler.priority import rank
 
@@ -62,7 +62,6 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         links: bool = True,
     ) -> None:
         self._tracer = open_tracer()
-        trace_engine(llm_config.engine_kwargs, os.environ)
         await super().__init__(llm_config, engine_cls=engine_cls)
         slots = self.engine.max_num_seqs
         self._max_queued = limits.queue(slots)
