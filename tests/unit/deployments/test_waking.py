@@ -15,7 +15,10 @@ from deployments.directory import SCALED_TO_ZERO
 @pytest.fixture
 def asleep(serve: ServeDouble, start_site: Callable[..., Site]) -> Site:
     """Both models at 0; the accurate one may be woken."""
-    site = start_site()
+    return put_to_sleep(start_site(request_timeout_s=60), serve)
+
+
+def put_to_sleep(site: Site, serve: ServeDouble) -> Site:
     site.configure(models=[{"id": FRUGAL}, {"id": ACCURATE, "wake": True}])
     for model in serve.models.values():
         model.replicas = 0
@@ -73,7 +76,10 @@ def test_requests_that_come_meanwhile_wait_for_the_same(asleep: Site, serve: Ser
     assert serve.models[ACCURATE].asked <= before + 2
 
 
-def test_one_that_does_not_come_in_time_is_504(asleep: Site, serve: ServeDouble) -> None:
+def test_one_that_does_not_come_in_time_is_504(
+    start_site: Callable[..., Site], serve: ServeDouble
+) -> None:
+    asleep = put_to_sleep(start_site(), serve)
     serve.models[ACCURATE].wakes = False
     serve.models[ACCURATE].describes = [HANG]
     response = asleep.complete(model=ACCURATE)
