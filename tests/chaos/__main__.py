@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ console = Console()
 def main(argv: Sequence[str]) -> int:
     """Run the cases and return the exit code."""
     args = _parser().parse_args(argv)
+    # A shell starts background commands with it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     known = {case.name: case for case in CASES}
     names = args.cases.split(",") if args.cases else list(known)
     if unknown := set(names) - set(known):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -47,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the row goes as JSON")
     parser.add_argument("--docs", type=Path, metavar="PAGE", help="Markdown that gets the row")
     args = parser.parse_args(argv)
+    # A shell starts background commands with it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Scripts: their folder is no package.
     sys.path.insert(0, str(BENCHMARKS))
     from peers import ray_ingress

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 import threading
 import time
@@ -245,6 +246,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the samples go")
     parser.add_argument("--docs", type=Path, metavar="PAGE", help="Markdown that gets the table")
     args = parser.parse_args(argv)
+    # A shell starts background commands with it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="soak-")))
         site = stack.enter_context(running_raylets(folder))
