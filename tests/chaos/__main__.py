@@ -16,17 +16,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
-
 from chaos.cases import CASES
 from chaos.raylets import running_raylets
-from chaos.report import document, markdown, table, write_into
+from chaos.report import console, document, markdown, table, write_into
 from chaos.running import Row, questions, run_case
 
 ROUTING = {"weights": {"accuracy": 1}}
 """The model with one replica, as long as it is there."""
 
-console = Console()
+out = console()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,8 +51,8 @@ def main(argv: Sequence[str]) -> int:
             rows.append(run_case(site, case, asked))
             _say(began, f"{case.name}: {rows[-1].to_dict()}")
     elapsed_s = time.monotonic() - began
-    console.print(table(rows))
-    console.print(f"{elapsed_s:.0f} s")
+    out.print(table(rows))
+    out.print(f"{elapsed_s:.0f} s")
     if args.json:
         args.json.write_text(json.dumps(document(rows, elapsed_s), indent=1) + "\n")
     if args.docs:
@@ -64,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _say(began: float, what: str) -> None:
     text = f"{time.monotonic() - began:6.1f} s  {what}"
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

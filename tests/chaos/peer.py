@@ -16,11 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
-from rich.console import Console
 from tiny_checkpoints import build_tiny_checkpoints
 
 from chaos.cases import Case
-from chaos.report import document, markdown, table, write_into
+from chaos.report import console, document, markdown, table, write_into
 from chaos.running import (
     CLIENTS,
     CLIENTS_AFTERWARDS,
@@ -62,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     ):
         server.wait_until_ready()
         row = _run(server.url, server.process.pid)
-    Console().print(table([row]))
+    console().print(table([row]))
     for problem in row.problems:
         print(problem)
     if args.json:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from rich.console import Console
 from rich.table import Table
 
 from chaos.running import Row
 from chaos.strict_client import Fate
 
+WIDTH = 200
+"""Of a table that goes to no terminal."""
 COLUMNS = (
     "what breaks while 32 streams run",
     "streams",
@@ -29,6 +32,12 @@ COLUMNS = (
     "last failure after",
     "as before after",
 )
+
+
+def console() -> Console:
+    """Where tables go."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=WIDTH)
 
 
 def cells(row: Row) -> tuple[str, ...]:

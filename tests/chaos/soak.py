@@ -25,11 +25,10 @@ from typing import Any, NamedTuple
 import aiohttp
 import numpy as np
 import psutil
-from rich.console import Console
 from rich.table import Table
 
 from chaos.raylets import running_raylets
-from chaos.report import write_into
+from chaos.report import console, write_into
 from chaos.site import CONTROLLER, ROUTER, STORE, Site
 from chaos.strict_client import Fate, Question, Stream, ask, judge
 
@@ -44,7 +43,7 @@ COLUMNS = ("processes", "", "at the start", "half-way", "at the end", "growth", 
 UNITS = {"rss_mib": "MiB resident", "handles": "open handles"}
 KINDS = {"stream": 6, "whole": 4, "hang up": 2, "nonsense": 1}
 
-console = Console()
+out = console()
 
 
 class Usage(NamedTuple):
@@ -269,16 +268,16 @@ def _watch(site: Site, load: MixedLoad, seconds: float) -> list[Sample]:
     while (elapsed_s := time.monotonic() - began) < seconds + period_s / 2:
         samples.append(Sample(elapsed_s, usage(site)))
         memory = {kind: f"{u.rss_mib:.0f} MiB" for kind, u in samples[-1].usage.items()}
-        console.print(f"{elapsed_s:6.0f} s  {load.done.total()} requests, {memory}")
+        out.print(f"{elapsed_s:6.0f} s  {load.done.total()} requests, {memory}")
         time.sleep(max(0.0, began + len(samples) * period_s - time.monotonic()))
     return samples
 
 
 def _conclude(samples: Sequence[Sample], load: MixedLoad, path: Path | None) -> int:
-    console.print(table(samples))
-    console.print(f"requests: {dict(load.done)}, answered wrong: {len(load.wrong)}")
+    out.print(table(samples))
+    out.print(f"requests: {dict(load.done)}, answered wrong: {len(load.wrong)}")
     for wrong in load.wrong[:5]:
-        console.print(wrong, markup=False, highlight=False)
+        out.print(wrong, markup=False, highlight=False)
     if path is not None:
         rows = [{"at_s": s.at_s, **{k: u._asdict() for k, u in s.usage.items()}} for s in samples]
         document = {"samples": rows, "requests": dict(load.done), "wrong": load.wrong}
