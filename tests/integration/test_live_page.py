@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 
 import httpx
+import pytest
 from browser import Visitor, running_browser
 from live_cluster import Cluster
 from playwright.sync_api import expect
+
+pytestmark = pytest.mark.integration
 
 
 def test_the_page_asks_real_models(cluster: Cluster) -> None:
