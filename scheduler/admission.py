@@ -43,13 +43,18 @@ def full(state: ModelState, priority: Priority, wait_s: float | None) -> Exclusi
     return Exclusion(state.model, ExclusionKind.QUEUE_FULL, f"{reason}, {most} at most", wait_s)
 
 
-def turned_away(contender: Contender, runtime_s: float, deadline_s: float) -> Exclusion | None:
+def turned_away(
+    contender: Contender, runtime_s: float, deadline_s: float, *, surely: bool = False
+) -> Exclusion | None:
     """Whether a model takes a request now.
 
     Args:
         contender: The model and the request.
         runtime_s: Predicted end to end, the wait included.
         deadline_s: A later answer is of no use.
+        surely: Whether all that is likely has to be in time, and not only what is predicted. Where
+            nobody chose the deadline for this request, the end of an interval is too much to ask:
+            it is far off while little is known.
     """
     state, priority = contender.model, contender.request.priority
     if state.slots is None or state.ongoing < state.slots:
@@ -59,9 +64,9 @@ def turned_away(contender: Contender, runtime_s: float, deadline_s: float) -> Ex
     wait_s = runtime_s * queued / (queued + concurrency)
     if exclusion := full(state, priority, wait_s):
         return exclusion
-    likely_s = likely_runtime_s(contender, runtime_s, deadline_s)
-    if queued and likely_s > deadline_s:
-        return _late(contender, runtime_s, likely_s, "the deadline of", deadline_s)
+    latest_s = likely_runtime_s(contender, runtime_s, deadline_s) if surely else runtime_s
+    if queued and latest_s > deadline_s:
+        return _late(contender, runtime_s, latest_s, "the deadline of", deadline_s)
     return None
 
 

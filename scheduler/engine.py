@@ -147,7 +147,7 @@ class Scheduler:
             else:
                 away = turned_away(contender, costs.runtime_s, request.deadline_s)
                 if away is None and (limit_s := request.constraints.max_latency_s) is not None:
-                    away = turned_away(contender, costs.runtime_s, limit_s)
+                    away = turned_away(contender, costs.runtime_s, limit_s, surely=True)
                 comparison = compare([contender], [costs], temperature=self.temperature)
                 candidates = RankedCandidates(comparison, scores=[0.0], order=[0])
                 if request.context:

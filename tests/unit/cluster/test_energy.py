@@ -323,7 +323,7 @@ def test_a_lone_request_gets_what_a_late_counter_has_not_shown_yet(
 ) -> None:
     (_, lone), device, ledger = served([Request(arrives, prompt, output)], refresh_s=refresh_s)
     assert lone.joules == pytest.approx(lone.true_joules, rel=0.05)
-    assert abs(ledger.unattributed_joules) <= 0.05 * device.joules
+    assert abs(ledger.unattributed_joules) <= 0.06 * device.joules
 
 
 def test_a_request_that_is_shorter_than_the_refresh_is_estimated() -> None:

@@ -131,10 +131,14 @@ def test_who_waits_has_to_be_in_time_for_all_that_is_likely(pinned: str | None) 
     assert decide(replace(UNSURE, ongoing=1), pinned=pinned, constraints=limits).model == "small"
     (away,) = turned_away(replace(UNSURE, ongoing=2), pinned=pinned, constraints=limits)
     assert away.retry_after_s == pytest.approx(0.25)
-    (away,) = turned_away(replace(UNSURE, ongoing=2), pinned=pinned, deadline_s=5.5)
-    assert away.retry_after_s == pytest.approx(0.25)
-    # In time is in time.
-    assert decide(replace(UNSURE, ongoing=2), pinned=pinned, deadline_s=6.1).model == "small"
+
+
+@pytest.mark.parametrize("pinned", [None, "small"])
+def test_the_deadline_of_the_router_is_compared_with_the_prediction(pinned: str | None) -> None:
+    # Predicted 3 s, with an interval up to 6.
+    assert decide(replace(UNSURE, ongoing=2), pinned=pinned, deadline_s=3.1).model == "small"
+    (away,) = turned_away(replace(UNSURE, ongoing=2), pinned=pinned, deadline_s=2.5)
+    assert away.retry_after_s == pytest.approx(0.5)
 
 
 def test_the_best_effort_is_made_even_if_it_is_late() -> None:
