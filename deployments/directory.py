@@ -210,7 +210,13 @@ class ModelDirectory:
                 await self._describe(entry)
                 entry.settled = running and entry.unavailable is None
             return
-        entry.description, entry.settled = None, False
+        entry.settled = False
+        deploying = application is not None and application.status == ApplicationStatus.DEPLOYING
+        if deploying and entry.unavailable is None and (linked := self.links.open(entry.model)):
+            # A controller that has just started does not count yet what has been running all along.
+            entry.replicas = linked
+            return
+        entry.description = None
         if application is None:
             entry.unavailable = "not deployed"
         elif running:

@@ -317,9 +317,11 @@ class LinkPool:
         the next replica, which takes as long as the model takes to load.
         """
         died_ago_s = self._clock() - self._died_at.get(model, -math.inf)
-        return died_ago_s < DEAD_S and not any(
-            link.open for link in self._links.get(model, {}).values()
-        )
+        return died_ago_s < DEAD_S and not self.open(model)
+
+    def open(self, model: str) -> int:
+        """How many replicas of a model hold their connection."""
+        return sum(link.open for link in self._links.get(model, {}).values())
 
     def close(self) -> None:
         """Hang up everywhere."""

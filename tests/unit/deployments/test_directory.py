@@ -99,6 +99,23 @@ def test_an_application_without_the_deployment_yet(
     assert states[ACCURATE].unavailable == "not deployed"
 
 
+def test_a_controller_that_starts_anew_takes_no_model_away(
+    directory: ModelDirectory, serve: ServeDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = refreshed(directory)
+    status = serve.status()
+    for application in status.applications.values():
+        application.status, application.deployments = "DEPLOYING", {}
+    links = {ACCURATE: 2, FRUGAL: 0}
+    with monkeypatch.context() as patched:
+        patched.setattr("ray.serve.status", lambda: status)
+        patched.setattr(directory.links, "open", links.get)
+        after = refreshed(directory)
+    assert after[ACCURATE] == replace(before[ACCURATE], replicas=2)
+    assert after[FRUGAL].unavailable == "deploying"
+    assert refreshed(directory) == before
+
+
 def test_a_status_call_that_fails_changes_nothing(
     directory: ModelDirectory, serve: ServeDouble
 ) -> None:
