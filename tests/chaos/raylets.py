@@ -28,6 +28,8 @@ from deployments.embedded import cache_folder
 
 BIN = Path(sys.executable).parent
 HEAD_TIMEOUT_S = 120.0
+NODE_TIMEOUT_S = 60.0
+STARTED = "Ray runtime started"
 WORKER_NODES = 2
 MAX_MODEL_LEN = 1024
 MAX_NUM_SEQS = 32
@@ -40,6 +42,7 @@ class Node:
     """A raylet beside the head's: `ray start --block`, and everything that it started."""
 
     process: psutil.Process
+    log: Path
 
     def kill(self) -> list[psutil.Process]:
         """SIGKILL to all of it.
@@ -68,9 +71,19 @@ class RayletSite(Site):
     nodes: list[Node] = field(default_factory=list)
 
     def join(self) -> None:
-        """Start one more raylet."""
-        self.nodes.append(_start_node(self.cluster))
+        """Start one more raylet, and return when it is there: two that start at once can fail.
+
+        Raises:
+            TimeoutError: It does not come up.
+        """
+        node = _start_node(self.cluster)
+        self.nodes.append(node)
         self.raylets = 1 + len(self.nodes)
+        deadline = time.monotonic() + NODE_TIMEOUT_S
+        while STARTED not in (said := node.log.read_text()):
+            if not node.process.is_running() or time.monotonic() > deadline:
+                raise TimeoutError(f"raylet {self.raylets} does not come up: {said}")
+            time.sleep(0.2)
 
     def replace(self, node: Node) -> None:
         """Start a raylet in the place of one that was killed."""
@@ -181,4 +194,4 @@ def _start_node(cluster: Cluster) -> Node:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Node(psutil.Process(process.pid))
+    return Node(psutil.Process(process.pid), log)
