@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -181,10 +181,16 @@ class LoadView:
         """What is wrong with replicas and their meters, in words."""
         return self._faults if self.fresh else []
 
+    def reporting(self, model: str) -> tuple[str, ...]:
+        """Ids of the model's replicas that have reported lately."""
+        return tuple(load.replica_id for load in self._of(model))
+
     def unhealthy(self, model: str) -> tuple[str, ...]:
-        """Ids of the model's replicas that no request should go to."""
-        hung = (load.replica_id for load in self.replicas if load.hung and load.model == model)
-        return tuple(hung) if self.fresh else ()
+        """Ids of those that no request should go to."""
+        return tuple(load.replica_id for load in self._of(model) if load.hung)
+
+    def _of(self, model: str) -> Iterator[ReplicaLoad]:
+        return (load for load in self.replicas if load.model == model and self.fresh)
 
     @property
     def fresh(self) -> bool:

@@ -40,6 +40,7 @@ class ModelEntry:
         settled: `description` is of the version that is deployed.
         under_trial: Replicas that are being profiled.
         hung: Replicas whose engine gives no sign of life.
+        reporting: Replicas that have said something of themselves lately, these among them.
         by_priority: Requests that this router has there, by their priority.
     """
 
@@ -50,6 +51,7 @@ class ModelEntry:
     settled: bool = False
     under_trial: tuple[str, ...] = ()
     hung: tuple[str, ...] = ()
+    reporting: tuple[str, ...] = ()
     by_priority: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
     _handles: dict[bool, DeploymentHandle[Any]] = field(default_factory=dict)
 
@@ -78,6 +80,16 @@ class ModelEntry:
     def avoid(self) -> tuple[str, ...]:
         """Replicas that are not asked while there are others."""
         return self.under_trial + self.hung
+
+    @property
+    def all_avoided(self) -> bool:
+        """Whether there are no others.
+
+        Serve's count alone does not tell: one that it is replacing, because it hangs, has left the
+        count and is still among those to avoid.
+        """
+        others = set(self.reporting).difference(self.avoid)
+        return not others and len(self.avoid) >= self.replicas
 
     @property
     def accelerator(self) -> str | None:
@@ -154,7 +166,7 @@ class ModelDirectory:
         entry = self._entries[model]
         if entry.unavailable is not None:
             return entry.unavailable
-        if len(entry.avoid) >= entry.replicas:
+        if entry.all_avoided:
             return "its engine hangs" if entry.hung else "being profiled"
         if self.links.dead(model):
             return "its replicas have died"
@@ -170,6 +182,7 @@ class ModelDirectory:
         self.links.update(loads.replicas, loads.router_id)
         for entry in self._entries.values():
             entry.hung = loads.unhealthy(entry.model)
+            entry.reporting = loads.reporting(entry.model)
 
     def ongoing(self) -> dict[str, int]:
         """Requests that this router has, by model; models without one are left out."""

@@ -230,6 +230,20 @@ def test_a_replica_that_hangs_is_avoided(
     assert directory.why_not(FRUGAL) is None
 
 
+def test_one_that_hangs_and_is_being_replaced_takes_none_of_the_others_away(
+    directory: ModelDirectory, serve: ServeDouble
+) -> None:
+    # Serve has stopped r1, whose last report still counts.
+    serve.models[FRUGAL].replicas = 1
+    asyncio.run(directory.refresh())
+    loads = LoadView("router")
+    hung = ReplicaLoad(FRUGAL, "r1", "node", "test", "cpu", 0, hung=True)
+    loads.take(LoadSnapshot((hung, replace(hung, replica_id="r2", hung=False))), {})
+    directory.take(loads)
+    assert directory[FRUGAL].avoid == ("r1",)
+    assert directory.why_not(FRUGAL) is None
+
+
 def test_a_new_configuration_keeps_what_is_known(
     directory: ModelDirectory, serve: ServeDouble
 ) -> None:
