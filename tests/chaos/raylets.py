@@ -29,6 +29,7 @@ from deployments.embedded import cache_folder
 BIN = Path(sys.executable).parent
 HEAD_TIMEOUT_S = 120.0
 NODE_TIMEOUT_S = 60.0
+MODELS_TIMEOUT_S = 240.0
 STARTED = "Ray runtime started"
 WORKER_NODES = 2
 MAX_MODEL_LEN = 1024
@@ -110,7 +111,7 @@ def running_raylets(folder: Path) -> Iterator[RayletSite]:
     data.mkdir(parents=True, exist_ok=True)
     # Published, as if they had been measured here.
     (data / "profiles.json").write_text(prior().to_json())
-    config = _config(folder, checkpoints)
+    config = _config(folder)
     with launched(config, folder, checkpoints, RESOURCES, {}) as cluster:
         site = RayletSite(cluster)
         try:
@@ -118,14 +119,17 @@ def running_raylets(folder: Path) -> Iterator[RayletSite]:
             for _ in range(WORKER_NODES):
                 site.join()
             cluster.wait_until_ready()
-            site.wait_until_well(180)
+            # Only now: a raylet gives its agent 15 s to start, which engines that load do not.
+            config["applications"] += _models(checkpoints)
+            cluster.deploy()
+            site.wait_until_well(MODELS_TIMEOUT_S)
             yield site
         finally:
             for node in site.nodes:
                 psutil.wait_procs(node.kill(), timeout=10)
 
 
-def _config(folder: Path, checkpoints: dict[str, Path]) -> dict[str, Any]:
+def _config(folder: Path) -> dict[str, Any]:
     router = {
         "name": "router",
         "route_prefix": "/",
@@ -144,6 +148,14 @@ def _config(folder: Path, checkpoints: dict[str, Path]) -> dict[str, Any]:
             }
         ],
     }
+    return {
+        "proxy_location": "HeadOnly",
+        "logging_config": {"enable_access_log": False},
+        "applications": [router],
+    }
+
+
+def _models(checkpoints: dict[str, Path]) -> list[dict[str, Any]]:
     models = [
         model_application(model, checkpoints[model], "float32")
         for model in ("tiny-mistral", "tiny-phi3")
@@ -152,11 +164,7 @@ def _config(folder: Path, checkpoints: dict[str, Path]) -> dict[str, Any]:
         engine = application["args"]["engine_kwargs"]
         engine |= {"max_model_len": MAX_MODEL_LEN, "max_num_seqs": MAX_NUM_SEQS}
     models[0]["args"]["scaling"] = {"mode": "fixed", "num_replicas": 2}
-    return {
-        "proxy_location": "HeadOnly",
-        "logging_config": {"enable_access_log": False},
-        "applications": [router, *models],
-    }
+    return models
 
 
 def _wait_for_head(cluster: Cluster) -> None:
