@@ -60,6 +60,17 @@ def test_vllms_client_generates_asynchronously_and_reports_what_is_read() -> Non
     assert {"queued_ts", "scheduled_ts", "first_token_latency"} <= fields
 
 
+def test_the_engine_cores_processes_are_known() -> None:
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.core_client import BackgroundResources
+    from vllm.v1.engine.utils import CoreEngineProcManager
+
+    assert "self.engine_core = " in inspect.getsource(AsyncLLM.__init__)
+    assert "engine_manager" in BackgroundResources.__dataclass_fields__
+    source = inspect.getsource(CoreEngineProcManager.__init__)
+    assert "self.processes: list[BaseProcess]" in source
+
+
 def test_waiting_requests_can_be_ordered_by_priority() -> None:
     from vllm.config import SchedulerConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
