@@ -15,8 +15,9 @@ from chaos.streams import Streams
 from chaos.strict_client import Fate, Question, Stream, Verdict, chunks_of, judge, text_of
 
 CLIENTS = 32
-CLIENTS_AFTERWARDS = 4
-"""So many go on asking until all is as before: engines that start want the cores."""
+CLIENTS_AFTERWARDS, PAUSE_AFTERWARDS_S = 4, 5.0
+"""So many go on asking until all is as before, with pauses: engines that start want the cores, and
+vLLM binds all of them to the same ones."""
 OUTPUT_TOKENS = 200
 COMMON = {
     "max_tokens": OUTPUT_TOKENS,
@@ -145,7 +146,7 @@ def _break(row: Row, site: Site, streams: Streams) -> None:
     row.broken_at = time.monotonic()
     next(fault)
     since = wait_for_end(caught)
-    streams.reduce(CLIENTS_AFTERWARDS)
+    streams.reduce(CLIENTS_AFTERWARDS, PAUSE_AFTERWARDS_S)
     next(fault, None)
     row.well_after_s = site.wait_until_well(WELL_WITHIN_S) - (
         since if row.case.taken_back else row.broken_at

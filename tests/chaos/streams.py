@@ -26,12 +26,13 @@ UNDER_WAY = 5
 class Streams:
     """A context manager: the clients run within the block, and their last answers are awaited.
 
-    Each of them asks once at least. Every second one sends an `Idempotency-Key` with each question
-    and asks again with it where the connection broke.
+    Each of them asks once at least. Every second pair of them sends an `Idempotency-Key` with each
+    question and asks again with it where the connection broke.
 
     Args:
         url: Of the service.
-        questions: Asked in turn, so that each client has one of its own kind.
+        questions: Dealt out to the clients, who keep to theirs: were they asked by whoever is free,
+            most clients would soon wait for the model that is slowest.
         clients: How many there are.
         keyed: The server knows `Idempotency-Key`.
 
@@ -45,8 +46,9 @@ class Streams:
     ) -> None:
         self._keyed = keyed
         self._url = url
-        self._questions = itertools.cycle(questions)
+        self._questions = questions
         self._clients = self._wanted = clients
+        self._pause_s = 0.0
         self._running: dict[int, Stream] = {}
         self._thread = threading.Thread(target=self._run)
         self._loop = asyncio.new_event_loop()
@@ -70,9 +72,9 @@ class Streams:
             self._loop.call_soon_threadsafe(self._all.cancel)
         self._thread.join()
 
-    def reduce(self, clients: int) -> None:
-        """Have so many clients go on; the others finish what they have."""
-        self._wanted = clients
+    def reduce(self, clients: int, pause_s: float = 0.0) -> None:
+        """Have so many clients go on, with pauses; the others finish what they have."""
+        self._wanted, self._pause_s = clients, pause_s
 
     def running(self) -> list[Stream]:
         """Streams that have got some of their answer and wait for more."""
@@ -95,18 +97,19 @@ class Streams:
             await asyncio.gather(*(self._client(session, i) for i in range(self._clients)))
 
     async def _client(self, session: aiohttp.ClientSession, index: int) -> None:
-        first = True
-        while first or index < self._wanted:
-            first = False
-            key = uuid.uuid4().hex if self._keyed and index % 2 else None
-            stream = self._running[index] = Stream(next(self._questions), key)
+        for number in itertools.count(index, self._clients):
+            if number != index and index >= self._wanted:
+                return
+            question = self._questions[number % len(self._questions)]
+            key = uuid.uuid4().hex if self._keyed and index // 2 % 2 else None
+            stream = self._running[index] = Stream(question, key)
             await ask(session, stream)
             del self._running[index]
             self.ended.append(stream)
             if key is not None and judge(stream).fate is Fate.TRANSPORT:
                 self.retries.append(await _ask_again(session, stream))
-            if stream.broke or stream.status != 200:
-                await asyncio.sleep(PAUSE_AFTER_A_FAULT_S)
+            failed = stream.broke is not None or stream.status != 200
+            await asyncio.sleep(max(self._pause_s, PAUSE_AFTER_A_FAULT_S if failed else 0.0))
 
 
 async def _ask_again(session: aiohttp.ClientSession, broken: Stream) -> Stream:
