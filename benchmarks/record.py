@@ -28,8 +28,9 @@ from cluster.record_file import RecordFile
 from deployments.decision_log import DecisionLog
 from deployments.routing_report import decision_record
 from scheduler.engine import Scheduler
+from scheduler.observations import Observation
 from scheduler.preferences import Weights
-from scheduler.types import Observation, RoutingRequest
+from scheduler.types import RoutingRequest
 
 MODELS = 3
 DECISIONS = 50_000

@@ -29,7 +29,7 @@ from servers import Server
 from deployments.directory import ModelDirectory
 from deployments.openai_api import parse_request
 from deployments.sessions import Sessions, turn_of
-from scheduler.types import Observation
+from scheduler.observations import Observation
 
 TURNS = (1, 5, 20, 100)
 CHARACTERS = 400

@@ -18,7 +18,8 @@ from cluster.store import STORE_TIMEOUT_S
 from cluster.usage import PERIODS_S, Ledger, Period, Usage, add
 from deployments.keys import BUDGETS, ApiKey
 from deployments.openai_api import ApiError
-from scheduler.types import Decision, Observation
+from scheduler.observations import Observation
+from scheduler.types import Decision
 
 
 class Budgets:

@@ -15,7 +15,7 @@ from deployments.dispatch import Dispatch, ModelBrokeError
 from deployments.failover import Attempt, Delivery, Judgement
 from deployments.frames import Frame
 from deployments.openai_api import ApiError
-from scheduler.types import Observation
+from scheduler.observations import Observation
 
 
 class _Kept(NamedTuple):

@@ -25,12 +25,13 @@ from scheduler.asides import ShadowChoice
 from scheduler.context import context_of
 from scheduler.engine import Scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.observations import Observation
 from scheduler.policies.bandit import BanditPolicy
 from scheduler.rules import NO_RULING
 from scheduler.task_model import TaskModel
 from scheduler.tasks import SHIPPED_MODEL, classify, sure_task
 from scheduler.text_features import extract
-from scheduler.types import ClusterState, Decision, Observation, RoutingRequest
+from scheduler.types import ClusterState, Decision, RoutingRequest
 
 AUTO = "auto"
 

@@ -24,7 +24,7 @@ from deployments.frames import (
 )
 from deployments.links.client import Link, LinkBrokenError, LinkPool, SlowReaderError
 from deployments.openai_api import ApiError
-from scheduler.types import Observation
+from scheduler.observations import Observation
 
 
 class ModelBrokeError(ApiError):

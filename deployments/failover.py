@@ -30,7 +30,8 @@ from deployments.dispatch import Dispatch, ModelBrokeError, ModelFullError
 from deployments.frames import Endpoint, Flag, Frame, ModelRequest
 from deployments.openai_api import ApiError, ParsedRequest, whole_seconds
 from deployments.tracing import RequestTrace
-from scheduler.types import Decision, Observation
+from scheduler.observations import Observation
+from scheduler.types import Decision
 
 logger = logging.getLogger("ray.serve")
 

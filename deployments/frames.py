@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 import orjson
 
+from scheduler.observations import Observation
 from scheduler.priority import Priority
-from scheduler.types import Observation
 
 Endpoint = Literal["chat", "completions"]
 """Which of OpenAI's APIs a request belongs to."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from deployments.openai_api import ParsedRequest
 from scheduler.learning import Lesson
+from scheduler.observations import Observation, Outcome
 from scheduler.profiles import ModelProfile, ProfileSet
-from scheduler.types import Decision, Observation, Outcome, Prediction
+from scheduler.types import Decision, Prediction
 
 
 def lesson_of(

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from cluster.device_meter import EnergyMeter
 from cluster.telemetry import ReplicaLoad, TokenWeights
 from deployments.trail import Trail
+from scheduler.observations import Observation
 from scheduler.priority import Priority
-from scheduler.types import Observation
 
 SPEED_WINDOW_S = 2.0
 """Tokens a second are counted over so long."""

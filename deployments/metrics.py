@@ -15,8 +15,9 @@ from ray.serve import metrics as ray_metrics
 
 from deployments.failover import Attempt
 from deployments.openai_api import ApiError
+from scheduler.observations import Observation
 from scheduler.tasks import TASKS
-from scheduler.types import Candidate, Decision, ModelState, Observation
+from scheduler.types import Candidate, Decision, ModelState
 
 PREFIX = "llm_scheduler_"
 OTHER_TASK = "other"

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from deployments.failover import Attempt
+from scheduler.observations import Observation
 from scheduler.serialization import decision_to_dict, interval_list, session_to_dict
-from scheduler.types import Decision, Observation
+from scheduler.types import Decision
 
 
 def routing_object(

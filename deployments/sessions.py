@@ -21,8 +21,8 @@ from deployments.config import SessionsConfig
 from deployments.directory import ModelDirectory
 from deployments.openai_api import ApiError, ParsedRequest
 from deployments.rulebook import Caller
+from scheduler.observations import Observation
 from scheduler.session import Session
-from scheduler.types import Observation
 
 SESSION_HEADER = b"x-session-id"
 LONGEST_ID = 256

@@ -19,7 +19,8 @@ from starlette.types import Scope
 from deployments.frames import Endpoint
 from deployments.openai_api import ApiError, ParsedRequest
 from deployments.trail import Trail
-from scheduler.types import Decision, Observation
+from scheduler.observations import Observation
+from scheduler.types import Decision
 
 SERVICE = "dynamic-llm-scheduler"
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"

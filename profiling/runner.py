@@ -21,7 +21,7 @@ from deployments.frames import ModelRequest, decode_observation
 from profiling.errors import TrialError
 from profiling.store import Trial
 from profiling.workload import TrialPlan, prompt_token_ids
-from scheduler.types import Observation
+from scheduler.observations import Observation
 
 DISCOVERY_TIMEOUT_S = 30.0
 IDLE_POLL_S = 0.5

@@ -19,7 +19,8 @@ from typing import Any, Self
 
 from scheduler.drift_level import LASTING, RECENT, DriftLevel, step
 from scheduler.errors import ProfileError
-from scheduler.types import NO_CORRECTION, Correction, Outcome
+from scheduler.observations import Outcome
+from scheduler.types import NO_CORRECTION, Correction
 
 SCHEMA_VERSION = 1
 GRACE_S = 60.0  # without an outcome, before a factor starts its way back to 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scheduler.correction import Corrections
 from scheduler.errors import ProfileError
 from scheduler.length_history import LengthHistory
-from scheduler.types import Outcome
+from scheduler.observations import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,7 @@ and drawn towards the mean of each LLM where the prompt has words that were neve
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import zlib
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,20 +16,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scheduler.errors import QualityModelError
+from scheduler.model_file import Array, arrays_of, digest, pack, unpack
 from scheduler.text_features import BUCKETS, COUNT_NAMES, TextFeatures, extract
 from scheduler.types import Interval, QualityEstimate
 
 SCHEMA_VERSION = 1
 FORMAT = "dynamic-llm-scheduler quality model"
-MAX_BYTES = 1 << 28
-"""No file may unpack to more."""
 # Keeps logarithms of odds finite.
 EDGE = 0.005
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -153,13 +146,11 @@ class QualityModel:
     @cached_property
     def version(self) -> str:
         """First 16 hex digits of the SHA-256 of the content."""
-        return _digest(*self._content())
+        return digest(*self._content())
 
     def to_bytes(self) -> bytes:
         """The file: one line of JSON that says what follows, and the compressed arrays."""
-        header, body = self._content()
-        line = json.dumps({"version": _digest(header, body), **header}, sort_keys=True)
-        return line.encode() + b"\n" + zlib.compress(body, 6)
+        return pack(*self._content(), level=6)
 
     def _content(self) -> tuple[dict[str, Any], bytes]:
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in DTYPES}
@@ -182,32 +173,19 @@ class QualityModel:
         Raises:
             QualityModelError: It is something else, cut off, changed, or from a later version.
         """
-        line, separator, packed = data.partition(b"\n")
         try:
-            header = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise QualityModelError("not a quality model") from error
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise QualityModelError("not a quality model")
-        schema = header.get("schema_version")
-        if schema != SCHEMA_VERSION:
-            raise QualityModelError(
-                f"schema_version: this program reads {SCHEMA_VERSION}, got {schema!r}"
-            )
-        stated = header.pop("version", None)
-        body = _unpack(packed) if separator else b""
-        if stated != (actual := _digest(header, body)):
-            raise QualityModelError(f"version: says {stated}, the content hashes to {actual}")
-        try:
+            header, body = unpack(data, FORMAT, SCHEMA_VERSION)
+            arrays = arrays_of(body, DTYPES, header["shapes"])
             model = cls(
                 models=tuple(header["models"]),
                 usual=float(header["usual"]),
                 depth=int(header["depth"]),
                 report=header["report"],
-                **_arrays(body, header["shapes"]),
+                # Indices of another width are converted at every use.
+                **{n: a.astype(np.int64) if n in INDICES else a for n, a in arrays.items()},
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise QualityModelError(f"malformed: {error}") from error
+            raise QualityModelError(f"not a usable quality model: {error}") from error
         model.check()
         return model
 
@@ -269,6 +247,7 @@ DTYPES: Mapping[str, str] = {
     "above": "<f8",
 }
 """How each array stands in the file."""
+INDICES = ("roots", "feature", "child")
 
 
 def term_weights(features: TextFeatures, idf: Array) -> Array:
@@ -280,35 +259,3 @@ def term_weights(features: TextFeatures, idf: Array) -> Array:
 
 def _within(indices: Array, end: int) -> bool:
     return bool((indices >= 0).all() and (indices < end).all())
-
-
-def _unpack(packed: bytes) -> bytes:
-    unpacker = zlib.decompressobj()
-    try:
-        body = unpacker.decompress(packed, MAX_BYTES)
-    except zlib.error as error:
-        raise QualityModelError(f"the arrays are damaged: {error}") from error
-    if not unpacker.eof:
-        raise QualityModelError("cut off, or too large")
-    return body
-
-
-def _arrays(body: bytes, shapes: Mapping[str, Any]) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
-    start = 0
-    for name, kind in DTYPES.items():
-        shape = tuple(int(size) for size in shapes[name])
-        count = math.prod(shape)
-        arrays[name] = np.frombuffer(body, kind, count, start).reshape(shape)
-        start += arrays[name].nbytes
-    if start != len(body):
-        raise ValueError("the arrays are longer than they should be")
-    # Indices of another width are converted at every use.
-    for name in ("roots", "feature", "child"):
-        arrays[name] = arrays[name].astype(np.int64)
-    return arrays
-
-
-def _digest(header: Mapping[str, Any], body: bytes) -> str:
-    canonical = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(canonical + b"\n" + body).hexdigest()[:16]

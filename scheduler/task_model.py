@@ -5,10 +5,7 @@ A multinomial logistic regression over hashed words and over counts. `profiling.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.errors import TaskModelError
+from scheduler.model_file import Array, arrays_of, digest, pack, unpack
 from scheduler.text_features import COUNT_NAMES, TextFeatures
 
 FORMAT = "dynamic-llm-scheduler task model"
@@ -26,8 +24,6 @@ BUCKETS = 4096
 """Terms are folded into so many, which keeps the file small."""
 FARTHEST = 3.0
 """Standard deviations; a count that is farther off than all that was seen says no more."""
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -68,13 +64,11 @@ class TaskModel:
     @cached_property
     def version(self) -> str:
         """First 16 hex digits of the SHA-256 of the content."""
-        return _digest(*self._content())
+        return digest(*self._content())
 
     def to_bytes(self) -> bytes:
         """The file: one line of JSON that says what follows, and the compressed arrays."""
-        header, body = self._content()
-        line = json.dumps({"version": _digest(header, body), **header}, sort_keys=True)
-        return line.encode() + b"\n" + zlib.compress(body, 9)
+        return pack(*self._content(), level=9)
 
     def _content(self) -> tuple[dict[str, Any], bytes]:
         header = {
@@ -93,20 +87,16 @@ class TaskModel:
         Raises:
             TaskModelError: It is something else, cut off, changed, or from another version.
         """
-        line, _, packed = data.partition(b"\n")
         try:
-            header = json.loads(line)
-            stated = header.pop("version")
-            if (header["format"], header["schema_version"]) != (FORMAT, SCHEMA_VERSION):
-                raise TaskModelError("of another format or version")
+            header, body = unpack(data, FORMAT, SCHEMA_VERSION)
             tasks = tuple(header["tasks"])
-            body = zlib.decompress(packed)
-            if (actual := _digest(header, body)) != stated:
-                raise TaskModelError(f"version: says {stated}, the content hashes to {actual}")
-            model = cls(tasks=tasks, report=header["report"], **_arrays(body, len(tasks)))
-        except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
-            raise TaskModelError(f"not a task model: {error}") from error
-        finite = all(np.isfinite(getattr(model, name)).all() for name in _shapes(len(tasks)))
+            shapes = _shapes(len(tasks))
+            arrays = arrays_of(body, dict.fromkeys(shapes, STORED), shapes)
+            numbers = {name: array.astype(np.float32) for name, array in arrays.items()}
+            model = cls(tasks=tasks, report=header["report"], **numbers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TaskModelError(f"not a usable task model: {error}") from error
+        finite = all(np.isfinite(getattr(model, name)).all() for name in shapes)
         if not finite or not (model.deviations > 0).all():
             raise TaskModelError("its numbers are not usable")
         return model
@@ -138,20 +128,3 @@ def _shapes(tasks: int) -> dict[str, tuple[int, ...]]:
         "deviations": (counts,),
         "intercepts": (tasks,),
     }
-
-
-def _arrays(body: bytes, tasks: int) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
-    start = 0
-    for name, shape in _shapes(tasks).items():
-        values = np.frombuffer(body, STORED, math.prod(shape), start)
-        start += values.nbytes
-        arrays[name] = values.reshape(shape).astype(np.float32)
-    if start != len(body):
-        raise ValueError("the arrays are longer than they should be")
-    return arrays
-
-
-def _digest(header: Mapping[str, Any], body: bytes) -> str:
-    canonical = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(canonical + b"\n" + body).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fake_clock import FakeClock
 
 from cluster.answers import (
     CLAIM_LEASE_S,
@@ -19,30 +20,22 @@ YOURS, TAKEN = Claim(ClaimState.YOURS), Claim(ClaimState.TAKEN)
 OTHER_REQUEST = Claim(ClaimState.OTHER_REQUEST)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(1_000.0)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def board(clock: Clock) -> AnswerBoard:
+def board(clock: FakeClock) -> AnswerBoard:
     return AnswerBoard(clock=clock, unix_clock=clock)
 
 
-def answer(clock: Clock, body: bytes = b"yes", fingerprint: str = "f") -> KeptAnswer:
+def answer(clock: FakeClock, body: bytes = b"yes", fingerprint: str = "f") -> KeptAnswer:
     return KeptAnswer(fingerprint, ((b"x", b"y"),), body, clock.now)
 
 
 def test_one_router_generates_and_the_others_get_its_answer(
-    board: AnswerBoard, clock: Clock
+    board: AnswerBoard, clock: FakeClock
 ) -> None:
     assert board.claim("a", "f", "r1") == YOURS
     assert board.claim("a", "f", "r2") == TAKEN
@@ -54,7 +47,7 @@ def test_one_router_generates_and_the_others_get_its_answer(
         assert board.claim("a", "f", router) == Claim(ClaimState.ANSWERED, kept)
 
 
-def test_another_request_is_refused_while_and_after(board: AnswerBoard, clock: Clock) -> None:
+def test_another_request_is_refused_while_and_after(board: AnswerBoard, clock: FakeClock) -> None:
     board.claim("a", "f", "r1")
     assert board.claim("a", "g", "r1") == board.claim("a", "g", "r2") == OTHER_REQUEST
     board.keep({"a": answer(clock)}, 10_000)
@@ -63,7 +56,7 @@ def test_another_request_is_refused_while_and_after(board: AnswerBoard, clock: C
 
 
 def test_a_dead_router_loses_its_claim_and_a_living_one_does_not(
-    board: AnswerBoard, clock: Clock
+    board: AnswerBoard, clock: FakeClock
 ) -> None:
     board.claim("a", "f", "r1")
     clock.now += CLAIM_LEASE_S - 1
@@ -79,7 +72,7 @@ def test_a_dead_router_loses_its_claim_and_a_living_one_does_not(
     assert board.claim("a", "f", "r3") == TAKEN
 
 
-def test_of_two_answers_the_first_counts(board: AnswerBoard, clock: Clock) -> None:
+def test_of_two_answers_the_first_counts(board: AnswerBoard, clock: FakeClock) -> None:
     first, second = answer(clock, b"1"), answer(clock, b"2")
     assert board.keep({"a": first}, 10_000) == 1
     assert board.keep({"a": second}, 10_000) == 0
@@ -92,7 +85,7 @@ def test_a_claim_that_is_given_up_is_anybodys(board: AnswerBoard) -> None:
     assert board.claim("a", "g", "r2") == YOURS
 
 
-def test_a_new_board_waits_for_what_another_one_lost(clock: Clock) -> None:
+def test_a_new_board_waits_for_what_another_one_lost(clock: FakeClock) -> None:
     board = AnswerBoard(grace_s=2.0, clock=clock, unix_clock=clock)
     assert board.claim("a", "f", "r2") == TAKEN
     assert board.renew("r1", {"a": "f"}) == board.board_id != AnswerBoard().board_id
@@ -101,7 +94,7 @@ def test_a_new_board_waits_for_what_another_one_lost(clock: Clock) -> None:
     assert board.claim("b", "f", "r2") == YOURS
 
 
-def test_answers_last_a_day(clock: Clock) -> None:
+def test_answers_last_a_day(clock: FakeClock) -> None:
     shelf = AnswerShelf(clock)
     shelf.put({"a": answer(clock)}, 10_000)
     clock.now += KEEP_S - 1
@@ -111,7 +104,7 @@ def test_answers_last_a_day(clock: Clock) -> None:
     assert len(shelf) == 0
 
 
-def test_the_oldest_make_room_whenever_they_came(clock: Clock) -> None:
+def test_the_oldest_make_room_whenever_they_came(clock: FakeClock) -> None:
     shelf = AnswerShelf(clock)
     answers = {}
     for name in "abcd":
@@ -129,7 +122,7 @@ def test_the_oldest_make_room_whenever_they_came(clock: Clock) -> None:
     assert len(shelf) == 0
 
 
-def test_parcels_have_everything_once(clock: Clock) -> None:
+def test_parcels_have_everything_once(clock: FakeClock) -> None:
     shelf = AnswerShelf(clock)
     shelf.put({name: answer(clock) for name in "abcde"}, 100_000)
     parcels = list(shelf.parcels(2 * OVERHEAD_BYTES))

@@ -1,17 +1,12 @@
 from __future__ import annotations
 
+from fake_clock import FakeClock
+
 from cluster.sessions import Placement, SessionBoard, SessionTable
 
 
 def placed(tokens: int = 1) -> Placement:
     return Placement(b"said", "m", "r0", tokens)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_the_latest_turn_of_each_conversation_is_remembered() -> None:
@@ -34,7 +29,7 @@ def test_beyond_its_bounds_the_conversations_go_whose_last_turn_is_oldest() -> N
 
 
 def test_old_ones_are_forgotten_and_leave_no_trace() -> None:
-    clock = Clock()
+    clock = FakeClock(0.0)
     table = SessionTable(10, 60, clock)
     table.put(("", "a"), placed())
     clock.now = 60

@@ -14,8 +14,8 @@ from cluster.telemetry import LoadSnapshot, ReplicaLoad
 from cluster.usage import Ledger, Period, Usage
 from scheduler.errors import ProfileError, QualityModelError
 from scheduler.learning import Learning, Lesson
+from scheduler.observations import Outcome
 from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
-from scheduler.types import Outcome
 
 
 def profiles(*models: str, runtime_s: float = 1.0) -> ProfileSet:

@@ -22,8 +22,8 @@ from deployments.config import RouterArgs
 from deployments.frames import Flag, Frame, encode_observation
 from deployments.router import Router
 from deployments.tokens.bundle import TokenizerBundle
+from scheduler.observations import Observation
 from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
-from scheduler.types import Observation
 
 
 def profile(model: str, runtime_s: float, energy_joules: float, accuracy: float) -> ModelProfile:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_clock import FakeClock
 from fake_serve import ActorHandle
 
 from cluster.store import Store
@@ -19,13 +20,6 @@ from scheduler.types import Decision
 RATING = Rating("a", (1.0,) * SIZE, 0.5, 0.0, 0.0)
 
 
-class Clock:
-    now = 7200.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def handle(tmp_path: Path) -> Any:
     handle = ActorHandle(Store(str(tmp_path)))
@@ -33,8 +27,8 @@ def handle(tmp_path: Path) -> Any:
     handle.state.close()
 
 
-def source(clock: Clock | None = None, limit: int = 2) -> BanditSource:
-    found = BanditSource(clock or Clock())
+def source(clock: FakeClock | None = None, limit: int = 2) -> BanditSource:
+    found = BanditSource(clock or FakeClock(7200.0))
     found.configure(BanditConfig(explorations_per_hour=limit), "bandit")
     return found
 
@@ -49,7 +43,7 @@ def exchange(router: BanditSource, handle: ActorHandle) -> None:
 
 
 def test_exploration_is_bounded_over_all_routers_and_restarts(handle: ActorHandle) -> None:
-    clock = Clock()
+    clock = FakeClock(7200.0)
     handle.state._feedback._clock = clock
     one, other = source(clock), source(clock)
     one.dispatched(decision())
@@ -72,7 +66,7 @@ def test_exploration_is_bounded_over_all_routers_and_restarts(handle: ActorHandl
 
 
 def test_what_was_explored_while_the_store_was_away_is_told_later(handle: ActorHandle) -> None:
-    clock = Clock()
+    clock = FakeClock(7200.0)
     handle.state._feedback._clock = clock
     router = source(clock, limit=1)
     router.dispatched(decision())

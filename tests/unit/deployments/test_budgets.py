@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_clock import FakeClock
 from fake_serve import HANG, ActorHandle, observation
 from ray.exceptions import ActorDiedError
 
@@ -23,21 +24,13 @@ def key(**budgets: Any) -> ApiKey:
     return ApiKey(name="ann", sha256=hash_of("a"), **budgets)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = MONDAY
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(MONDAY)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def shared_store(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> ActorHandle:
+def shared_store(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> ActorHandle:
     monkeypatch.setattr("cluster.store.time.time", clock)
     return ActorHandle(Store(str(tmp_path)))
 
@@ -66,7 +59,7 @@ def refusal(budgets: Budgets, of: ApiKey) -> ApiError | None:
     ],
 )
 def test_a_budget_that_is_used_up_is_new_with_the_next_period(
-    clock: Clock, budget: dict[str, Any], tokens: int, joules: float, wait_s: int
+    clock: FakeClock, budget: dict[str, Any], tokens: int, joules: float, wait_s: int
 ) -> None:
     budgets, ann = Budgets(clock), key(**budget)
     budgets.charge(ann, tokens // 2, joules / 2)
@@ -83,13 +76,13 @@ def test_a_budget_that_is_used_up_is_new_with_the_next_period(
     assert refusal(budgets, ann) is None
 
 
-def test_a_key_without_budgets_has_no_limit(clock: Clock) -> None:
+def test_a_key_without_budgets_has_no_limit(clock: FakeClock) -> None:
     budgets = Budgets(clock)
     budgets.charge(key(), 10**9, 1e9)
     assert refusal(budgets, key()) is None
 
 
-def test_keys_do_not_share(clock: Clock) -> None:
+def test_keys_do_not_share(clock: FakeClock) -> None:
     budgets, ann = Budgets(clock), key(requests_per_minute=1)
     bob = ann.model_copy(update={"name": "bob"})
     assert [refusal(budgets, who) is None for who in (ann, ann, bob)] == [True, False, True]
@@ -99,7 +92,7 @@ def decision() -> Decision:
     return Decision("id", "m", "pinned", Weights(), "v", candidates=(), excluded=())
 
 
-def test_an_answer_is_charged_with_what_it_took(clock: Clock) -> None:
+def test_an_answer_is_charged_with_what_it_took(clock: FakeClock) -> None:
     budgets, ann = Budgets(clock), key(tokens_per_minute=7, joules_per_minute=1.5)
     account = budgets.admit(ann)
     # Nothing is known of it.
@@ -125,7 +118,7 @@ def test_an_answer_is_charged_with_what_it_took(clock: Clock) -> None:
     ],
 )
 def test_an_answer_without_an_end_is_charged_as_predicted_or_more(
-    clock: Clock, error: BaseException, generated: int, charged: tuple[int, float]
+    clock: FakeClock, error: BaseException, generated: int, charged: tuple[int, float]
 ) -> None:
     # 10 input and 20 output tokens, and 2 joules are predicted.
     prediction = SimpleNamespace(input_tokens=10, output_tokens=20, energy_joules=2.0)
@@ -138,7 +131,7 @@ def test_an_answer_without_an_end_is_charged_as_predicted_or_more(
 
 @pytest.mark.parametrize("error", [None, RuntimeError()])
 def test_answers_that_were_rejected_cost_their_joules_whatever_comes_of_it(
-    clock: Clock, error: BaseException | None
+    clock: FakeClock, error: BaseException | None
 ) -> None:
     budgets, ann = Budgets(clock), key()
     seen = None if error else observation("m")
@@ -147,7 +140,7 @@ def test_answers_that_were_rejected_cost_their_joules_whatever_comes_of_it(
     assert (usage.tokens, usage.joules) == ((0, 4.0) if error else (7, 5.5))
 
 
-def test_routers_share_what_was_used(clock: Clock, shared_store: ActorHandle) -> None:
+def test_routers_share_what_was_used(clock: FakeClock, shared_store: ActorHandle) -> None:
     ann = key(tokens_per_day=100)
     here, there = Budgets(clock), Budgets(clock)
     here.charge(ann, 60, 0)
@@ -166,7 +159,7 @@ def test_routers_share_what_was_used(clock: Clock, shared_store: ActorHandle) ->
 
 
 def test_without_the_store_a_router_counts_its_own(
-    clock: Clock, shared_store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, shared_store: ActorHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.budgets.STORE_TIMEOUT_S", 0.01)
     ann, budgets = key(tokens_per_day=100), Budgets(clock)
@@ -183,7 +176,9 @@ def test_without_the_store_a_router_counts_its_own(
     assert refusal(other, ann) is not None
 
 
-def test_what_is_on_its_way_to_the_store_counts(clock: Clock, shared_store: ActorHandle) -> None:
+def test_what_is_on_its_way_to_the_store_counts(
+    clock: FakeClock, shared_store: ActorHandle
+) -> None:
     ann, budgets = key(tokens_per_day=100), Budgets(clock)
     budgets.charge(ann, 100, 0)
     shared_store.fault = HANG

@@ -10,16 +10,10 @@ from deployments.lessons import lesson_of
 from deployments.openai_api import ParsedRequest, parse_request
 from scheduler.engine import Scheduler
 from scheduler.learning import Lesson
+from scheduler.observations import Observation
 from scheduler.profiles import ProfileSet
 from scheduler.session import Session
-from scheduler.types import (
-    ClusterState,
-    Correction,
-    Decision,
-    ModelState,
-    Observation,
-    RoutingRequest,
-)
+from scheduler.types import ClusterState, Correction, Decision, ModelState, RoutingRequest
 
 
 def decide(

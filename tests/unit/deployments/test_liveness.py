@@ -5,24 +5,17 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
+from fake_clock import FakeClock
 
 from deployments import liveness as module
 from deployments.liveness import MEMORY_S, EngineHungError, Liveness, Watch
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Watched:
     """A liveness that is looked at as time goes by."""
 
     def __init__(self, patience_s: float = 5.0) -> None:
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.liveness = Liveness(patience_s, self.clock)
 
     def wait(self, seconds: float) -> None:

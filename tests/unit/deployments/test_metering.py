@@ -17,8 +17,8 @@ from deployments.metering import (
     shares_devices,
 )
 from deployments.trail import Trail
+from scheduler.observations import Observation
 from scheduler.priority import Priority
-from scheduler.types import Observation
 
 IDENTITY = ReplicaIdentity("m", "r1", "n1", "H100", "GPU-1")
 

@@ -11,7 +11,7 @@ from cluster.store import Store
 from cluster.telemetry import ReplicaLoad
 from deployments.shared_state import SharedState
 from scheduler.learning import Learning, Lesson
-from scheduler.types import Outcome
+from scheduler.observations import Outcome
 
 KEY = ("model", "gpu", "fit")
 

@@ -12,7 +12,7 @@ import orjson
 from ray.serve.exceptions import RayServeException
 
 from deployments.frames import ModelRequest, encode_observation
-from scheduler.types import Observation
+from scheduler.observations import Observation
 
 
 @dataclass

@@ -77,7 +77,7 @@ def test_fit_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ("options", "message"),
     [
         (("report", "--model", "/nowhere"), "cannot be read"),
-        (("report", "--model", __file__), "not a task model"),
+        (("report", "--model", __file__), "not a usable task model"),
         (("report", "--input", "/nowhere.csv"), "cannot be read"),
         (("report", "--input", "{csv}", "--where", "x=1"), "has no column 'x'"),
         (("report", "--input", "{csv}", "--where", "prompt=1"), "no prompts where"),

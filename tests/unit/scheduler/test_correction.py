@@ -18,7 +18,8 @@ from scheduler.correction import (
     CostCorrector,
 )
 from scheduler.errors import ProfileError
-from scheduler.types import NO_CORRECTION, Correction, Outcome
+from scheduler.observations import Outcome
+from scheduler.types import NO_CORRECTION, Correction
 
 OUTCOME = Outcome(
     model="a",

@@ -95,9 +95,9 @@ DATA = MODEL.to_bytes()
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (b"", "not a quality model"),
-        (b"{}\n", "not a quality model"),
-        (b"\x00\xff\n\n", "not a quality model"),
+        (b"", "no file of a .*quality model"),
+        (b"{}\n", "no file of a .*quality model"),
+        (b"\x00\xff\n\n", "no file of a .*quality model"),
         (DATA.partition(b"\n")[0], "version: says"),
         (DATA[:-20], "cut off"),
         (DATA[: len(DATA) // 2], "cut off"),
@@ -132,7 +132,7 @@ def test_arrays_that_would_break_an_estimate_are_refused(
 
 
 def test_an_archive_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scheduler.quality.MAX_BYTES", 1000)
+    monkeypatch.setattr("scheduler.model_file.MAX_BYTES", 1000)
     header = DATA.partition(b"\n")[0]
     with pytest.raises(QualityModelError, match="too large"):
         QualityModel.from_bytes(header + b"\n" + zlib.compress(bytes(10_000)))

@@ -200,4 +200,4 @@ def test_a_quality_model_that_cannot_be_read(
     options = ("--prompt", "x", "--profiles", saved, "--quality", str(path))
     assert "cannot read" in refused(capsys, *options)
     path.write_bytes(b"something else\n")
-    assert "not a quality model" in refused(capsys, *options)
+    assert "not a usable quality model" in refused(capsys, *options)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.errors import InvalidRequestError
+from scheduler.observations import Observation
 from scheduler.preferences import Constraints, Metric, Weights
-from scheduler.types import Observation
 
 
 @pytest.mark.parametrize("metric", Metric)

@@ -16,8 +16,8 @@ from served_router import ServedRouter
 
 from deployments.config import RouterArgs
 from deployments.frames import Flag, Frame, encode_observation
+from scheduler.observations import Observation
 from scheduler.profiles import ProfileSet
-from scheduler.types import Observation
 
 MIDDLE = "middle"
 MODELS = (ACCURATE, FRUGAL, MIDDLE)
