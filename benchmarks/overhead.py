@@ -51,6 +51,7 @@ from peers import PeerError, litellm_proxy, ray_ingress, vllm_router
 from rich.console import Console
 from rich.progress import Progress
 from servers import (
+    BOUND,
     ENGINE,
     ROOT,
     Server,
@@ -138,7 +139,7 @@ def _measure(args: argparse.Namespace, stack: ExitStack) -> Report:
     )
     vllm = stack.enter_context(vllm_server(MODEL, checkpoint, folder, with_plugin=args.plugin))
     config = serve_config(MODEL, checkpoint, folder)
-    ours = stack.enter_context(instance(config, folder, free_port()))
+    ours = stack.enter_context(instance(config, folder, free_port(), BOUND))
     for server in (vllm, ours):
         with console.status(f"starting {server.name}"):
             server.wait_until_ready()

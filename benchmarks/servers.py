@@ -41,6 +41,8 @@ AS_IT_SHIPS: Mapping[str, str] = {"VLLM_PLUGINS": ""}
 # A Ray of our own, on the loopback address, for minutes: whether there is a token in the user's
 # home must make no difference, and `ray.init` would leave one there.
 WITHOUT_TOKEN: Mapping[str, str] = {"RAY_AUTH_MODE": "disabled"}
+# Where one engine is compared with another: the cores that vLLM gives to its own server's.
+BOUND: Mapping[str, str] = {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
 
 
 class ServerError(Exception):
@@ -120,18 +122,22 @@ def vllm_server(
 @contextmanager
 def routed_server(model: str, checkpoint: Path, folder: Path) -> Iterator[Server]:
     """Our router and the model behind it, starting; the arguments are those of `vllm_server`."""
-    with instance(serve_config(model, checkpoint, folder), folder, free_port()) as server:
+    config = serve_config(model, checkpoint, folder)
+    with instance(config, folder, free_port(), BOUND) as server:
         yield server
 
 
 @contextmanager
-def instance(config: dict[str, Any], folder: Path, ray_port: int) -> Iterator[Server]:
+def instance(
+    config: dict[str, Any], folder: Path, ray_port: int, more: Mapping[str, str] = {}
+) -> Iterator[Server]:
     """An instance of the project, starting, beside whatever else runs on this machine.
 
     Args:
         config: As the YAML has it; its HTTP port is replaced.
         folder: For the log and everything that Ray writes.
         ray_port: `RAY_ADDRESS=127.0.0.1:PORT` is where commands find it.
+        more: Of its environment.
     """
     port = free_port()
     path = folder / "serve_config.yaml"
@@ -149,6 +155,7 @@ def instance(config: dict[str, Any], folder: Path, ray_port: int) -> Iterator[Se
     command += ["--ray-options", shlex.join(f"--{name}={value}" for name, value in ray.items())]
     # So that it runs beside another instance on this machine.
     environment = {
+        **more,
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "TMPDIR": str(folder),

@@ -162,13 +162,21 @@ def _close(trail: Trail, output: Any, called: float) -> None:
         trail.queue_time_s = max(trail.queue_time_s, called - trail.started + waited)
 
 
+BINDING = ("KMP_AFFINITY", "GOMP_CPU_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
+"""Variables by which OpenMP's libraries bind threads."""
+
+
 @contextmanager
 def computing_in_engine_core(config: Any) -> Iterator[None]:
     """On a CPU, have the engine core that is started in the block compute by itself.
 
-    vLLM gives each engine a worker process more there, because OpenMP's threads can only be bound
-    before a process starts; the block's environment binds those of the engine core. That saves a
+    vLLM gives each engine a worker process more there, because OpenMP's threads can only be set up
+    before a process starts; the block's environment does it for the engine core. That saves a
     process and its imports for each model, and a hop through shared memory for each token.
+
+    vLLM binds the threads of every engine to the same cores. Here they are free to move unless
+    `VLLM_CPU_OMP_THREADS_BIND` says where they belong: engines that share a machine would starve
+    one another while other cores are idle.
 
     Args:
         config: vLLM's configuration of an engine; changed where this applies: one worker, no GPU.
@@ -179,6 +187,9 @@ def computing_in_engine_core(config: Any) -> Iterator[None]:
         return
     parallel.distributed_executor_backend = UniProcExecutor
     with OMPProcessManager(config).configure_omp_envs(0, 0):
+        if "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
+            for name in BINDING:
+                os.environ.pop(name, None)
         yield
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import tomllib
 from collections.abc import AsyncIterator
 from importlib.metadata import entry_points, version
@@ -69,6 +70,31 @@ def test_the_engine_cores_processes_are_known() -> None:
     assert "engine_manager" in BackgroundResources.__dataclass_fields__
     source = inspect.getsource(CoreEngineProcManager.__init__)
     assert "self.processes: list[BaseProcess]" in source
+
+
+@pytest.mark.parametrize("cores", [None, "0"])
+def test_threads_on_a_cpu_are_bound_only_where_somebody_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, cores: str | None
+) -> None:
+    from vllm.utils.ompmultiprocessing import OMPProcessManager
+
+    from deployments.engine import BINDING, computing_in_engine_core
+
+    source = inspect.getsource(OMPProcessManager.configure_omp_envs)
+    assert all(f'envs_dict["{name}"]' in source for name in BINDING)
+    for name in ("VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS", *BINDING):
+        monkeypatch.delenv(name, raising=False)
+    if cores is not None:
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", cores)
+    parallel = SimpleNamespace(
+        world_size=1, local_world_size=1, data_parallel_rank_local=None, _api_process_count=1
+    )
+    with computing_in_engine_core(
+        SimpleNamespace(parallel_config=parallel, kv_transfer_config=None)
+    ):
+        assert int(os.environ["OMP_NUM_THREADS"]) > 0
+        assert bool(os.environ.keys() & BINDING) == (cores is not None)
+    assert not os.environ.keys() & {"OMP_NUM_THREADS", *BINDING}
 
 
 def test_waiting_requests_can_be_ordered_by_priority() -> None:
