@@ -1,4 +1,4 @@
-"""Takes the pictures of the page in docs/images, from a router that runs (`make serve`).
+"""Takes the pictures of page and terminal in docs/images, from what runs (`make serve`).
 
     python tests/screenshots.py [URL]
 
@@ -7,13 +7,20 @@ It asks the router a few questions first, so that the live view has something to
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 from browser import running_browser
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
+from rich.console import Console
+
+from cluster.__main__ import DEFAULT_ADDRESS
+from cluster.overview import look
+from cluster.screen import screen
+from cluster.serve_api import ServeApi
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 PROMPTS = (
@@ -68,6 +75,16 @@ def phone(page: Page, image: Path) -> None:
     page.screenshot(path=image)
 
 
+def terminal(browser: Browser, image: Path) -> None:
+    """What `python -m cluster status` shows."""
+    console = Console(record=True, width=100, file=io.StringIO())
+    with ServeApi(DEFAULT_ADDRESS) as api:
+        console.print(screen(look(api), console.width))
+    page = browser.new_page(device_scale_factor=1.5)
+    page.set_content(console.export_svg(title="python -m cluster status"))
+    page.locator("svg").screenshot(path=image)
+
+
 def main(url: str) -> None:
     """All pictures."""
     with running_browser() as browser:
@@ -85,10 +102,11 @@ def main(url: str) -> None:
         warm_up(url)
         decide(visit(1240, 1180, device_scale_factor=1.5), IMAGES / "page.png")
         live(watching, IMAGES / "page-live.png")
+        terminal(browser, IMAGES / "status.png")
         phone(
             visit(390, 844, device_scale_factor=2, color_scheme="dark"), IMAGES / "page-phone.png"
         )
-    print(f"wrote page.png, page-live.png and page-phone.png to {IMAGES}")
+    print(f"wrote page.png, page-live.png, page-phone.png and status.png to {IMAGES}")
 
 
 if __name__ == "__main__":
