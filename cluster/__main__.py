@@ -94,8 +94,7 @@ def _watch(args: argparse.Namespace) -> int:
 
 def _nodes(args: argparse.Namespace) -> int:
     # Seconds of import that the other commands do without.
-    import ray  # noqa: PLC0415
-
+    from cluster.joining import joined_ray  # noqa: PLC0415
     from cluster.nodes import NodeInfo, list_nodes  # noqa: PLC0415
 
     def row(node: NodeInfo) -> tuple[str, ...]:
@@ -115,12 +114,8 @@ def _nodes(args: argparse.Namespace) -> int:
             found or node.error or "",
         )
 
-    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-    try:
-        with err.status("asking the nodes for their accelerators"):
-            nodes = list_nodes()
-    finally:
-        ray.shutdown()
+    with joined_ray(), err.status("asking the nodes for their accelerators"):
+        nodes = list_nodes()
     if args.json:
         _print_json([asdict(node) for node in nodes])
     else:

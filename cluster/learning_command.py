@@ -69,16 +69,15 @@ def _ask_store(action: str) -> dict[str, Any]:
     import ray  # noqa: PLC0415
     from ray.exceptions import RayError  # noqa: PLC0415
 
+    from cluster.joining import joined_ray  # noqa: PLC0415
     from cluster.store import connect_store  # noqa: PLC0415
 
-    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-    try:
-        answer = connect_store().change_bandit.remote(action)
-        summary: dict[str, Any] = ray.get(answer, timeout=TIMEOUT_S)
-    except ValueError as error:
-        raise ConnectionError("there is no store: is the router deployed?") from error
-    except RayError as error:
-        raise ConnectionError(f"the store does not answer: {error}") from error
-    finally:
-        ray.shutdown()
+    with joined_ray():
+        try:
+            answer = connect_store().change_bandit.remote(action)
+            summary: dict[str, Any] = ray.get(answer, timeout=TIMEOUT_S)
+        except ValueError as error:
+            raise ConnectionError("there is no store: is the router deployed?") from error
+        except RayError as error:
+            raise ConnectionError(f"the store does not answer: {error}") from error
     return summary

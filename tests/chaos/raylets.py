@@ -47,7 +47,7 @@ class Node:
         kind: Of its declared GPU.
     """
 
-    process: psutil.Process
+    process: psutil.Popen
     log: Path
     kind: str
 
@@ -222,11 +222,11 @@ def _start_node(cluster: Cluster, kind: str) -> Node:
     environment["PATH"] = f"{BIN}:{os.environ.get('PATH', '')}"
     log = cluster.folder / f"node-{time.time_ns()}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = psutil.Popen(
             command,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Node(psutil.Process(process.pid), log, kind)
+    return Node(process, log, kind)
