@@ -27,8 +27,8 @@ from chaos.running import (
     Row,
     conversations,
     count,
-    wait_for_all,
     wait_for_end,
+    wait_until_under_way,
 )
 from chaos.site import ENGINE_CORE, command_line, descendants
 from chaos.streams import Streams
@@ -78,7 +78,7 @@ def _run(url: str, pid: int) -> Row:
     body = {**COMMON, "model": MODEL}
     asked = [Question(path, {**body, **prompt}) for path, prompt in conversations()]
     with Streams(url, asked, CLIENTS, keyed=False) as streams:
-        wait_for_all(streams)
+        wait_until_under_way(streams)
         caught = streams.asking()
         row.broken_at = time.monotonic()
         _engine_cores(pid)[0].kill()
