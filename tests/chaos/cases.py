@@ -206,7 +206,7 @@ def redeployed(site: Site) -> Iterator[None]:
 def redeployed_routers(site: Site) -> Iterator[None]:
     """With other arguments of the router: Serve replaces its replicas one by one."""
     args = site.cluster.config["applications"][0]["args"]
-    args["max_body_bytes"] += 1
+    args["request_timeout_s"] += 1
     site.cluster.deploy()
     yield
 
