@@ -24,6 +24,7 @@ from chaos.running import (
     CLIENTS,
     CLIENTS_AFTERWARDS,
     COMMON,
+    PAUSE_AFTERWARDS_S,
     Row,
     conversations,
     count,
@@ -83,7 +84,7 @@ def _run(url: str, pid: int) -> Row:
         row.broken_at = time.monotonic()
         _engine_cores(pid)[0].kill()
         wait_for_end(caught)
-        streams.reduce(CLIENTS_AFTERWARDS)
+        streams.reduce(CLIENTS_AFTERWARDS, PAUSE_AFTERWARDS_S)
         time.sleep(max(0.0, row.broken_at + WATCHED_S - time.monotonic()))
     count(row, streams)
     return row
