@@ -274,6 +274,8 @@ def launched(
         "RAY_API_SERVER_ADDRESS": dashboard,
         # The checkpoints are folders: nothing is to be asked of a hub.
         "HF_HUB_OFFLINE": "1",
+        # At the end nothing has to be moved elsewhere, for which Ray would take half a minute.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     command = [sys.executable, "-m", "cluster", "up", str(path), "--no-profile"]
     options = [f"--ray-port={ports['ray']}", f"--dashboard-port={ports['dashboard']}"]
