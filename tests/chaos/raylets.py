@@ -97,6 +97,7 @@ class RayletSite(Site):
 
     def replace(self, node: Node) -> None:
         """Start a raylet in the place of one that was killed."""
+        node.process.wait()
         self.nodes.remove(node)
         self.join(node.kind)
 
