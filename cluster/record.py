@@ -13,7 +13,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -121,6 +121,7 @@ class Record:
             before: Only decisions that had finished before this Unix time.
             since: Only those that finished after this one.
         """
+        ratings = self._unwritten_ratings()
         pending = {
             entry.decision_id: entry.record()
             for entry in self._pending()
@@ -129,16 +130,17 @@ class Record:
         stored = self._read(lambda file: file.latest(limit, before, since)) or []
         merged = {record["decision_id"]: record for record in stored} | pending
         for record in merged.values():
-            self._join_rating(record)
+            _join_rating(record, ratings)
         return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]
 
     def find(self, decision_id: str) -> dict[str, Any] | None:
         """One record, `None` where it is unknown or no longer kept."""
+        ratings = self._unwritten_ratings()
         waiting = (entry for entry in self._pending() if entry.decision_id == decision_id)
         entry = next(waiting, None)
         found = entry.record() if entry else self._read(lambda file: file.find(decision_id))
         if found is not None:
-            self._join_rating(found)
+            _join_rating(found, ratings)
         return found
 
     def close(self) -> None:
@@ -147,9 +149,10 @@ class Record:
         if self._thread is not None:
             self._thread.join()
 
-    def _join_rating(self, record: dict[str, Any]) -> None:
-        if rating := self._ratings.get(record["decision_id"]):
-            record["feedback"] = rating.member()
+    def _unwritten_ratings(self) -> dict[str, Feedback]:
+        """To be asked for before the file is read: what is not here any more is there then."""
+        with self._lock:
+            return dict(self._ratings)
 
     def _pending(self) -> list[Entry]:
         with self._lock:
@@ -271,6 +274,11 @@ class Record:
                 continue
             except OSError as error:
                 self._fault = str(error)
+
+
+def _join_rating(record: dict[str, Any], ratings: Mapping[str, Feedback]) -> None:
+    if rating := ratings.get(record["decision_id"]):
+        record["feedback"] = rating.member()
 
 
 class _LegacyLog:
