@@ -26,6 +26,7 @@ from cluster.record import Record
 from cluster.record_entries import Entry, Retention
 from cluster.record_file import RecordFile
 from deployments.decision_log import DecisionLog
+from deployments.failover import Attempt
 from deployments.routing_report import decision_record
 from scheduler.engine import Scheduler
 from scheduler.observations import Observation
@@ -51,7 +52,7 @@ def build_record() -> dict[str, Any]:
     seen = Observation(
         decision.model, "benchmark", "replica", 200, 128, 0, 0.001, 0.05, 1.25, 40.0, "nvml"
     )
-    return decision_record(decision, seen)
+    return decision_record(decision, seen, [Attempt(decision.model, replica_id="replica")])
 
 
 def adding_us(record: dict[str, Any]) -> float:
