@@ -42,7 +42,7 @@ class EmbeddedModels:
         command += ["--budget", str(budget_s), "--seed", str(seed)]
         address = {"RAY_ADDRESS": f"127.0.0.1:{self.ray_port}"}
         environment = {**os.environ, **WITHOUT_TOKEN, **address}
-        done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        done = subprocess.run(command, cwd=ROOT, env=environment, check=False, stdout=sys.stderr)
         if done.returncode:
             raise LoadError(f"profiling ended with status {done.returncode}")
 
