@@ -102,7 +102,7 @@ export class Triangle {
   }
 
   #label(model, [x, y]) {
-    const width = 6.3 * model.length + 16;
+    const width = 7.2 * model.length + 16;
     const left = Math.min(Math.max(x - width / 2, -22), SIDE + 22 - width);
     return svg("g", {},
       svg("rect", { x: left, y: y - 11, width, height: 22, rx: 11 }),
