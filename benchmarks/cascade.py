@@ -54,7 +54,7 @@ def collect(server: Server, folder: Path, outcomes: Path, per_kind: int) -> None
     """
     command = [sys.executable, "-m", "profiling", "accuracy", "--logprobs", "--url", server.url]
     command += ["--data-dir", str(folder), "--per-kind", str(per_kind)]
-    subprocess.run(command, cwd=ROOT, check=True)
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
     shutil.copy(folder / "cascade_outcomes.csv", outcomes)
 
 
