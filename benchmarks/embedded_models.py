@@ -33,7 +33,7 @@ class EmbeddedModels:
     ray_port: int
 
     def profile(self, budget_s: float, seed: int) -> None:
-        """Measure all models; takes about as long as the budget.
+        """Measure all models, with what it says on stderr; takes about as long as the budget.
 
         Raises:
             LoadError: It failed.
