@@ -29,6 +29,8 @@ from cluster.energy import RequestLedger
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.filterwarnings("default:::(torch|transformers)"),
+    # A load's thread may be the first to call cuBLAS; torch then makes the context current itself.
+    pytest.mark.filterwarnings("default:Attempting to run cuBLAS:UserWarning"),
 ]
 
 SIZE = 4096
