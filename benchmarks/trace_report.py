@@ -101,7 +101,7 @@ def as_table(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Table:
             "-" if joules is None else f"{joules:.1f}",
             f"{outcome.goodput_per_s:.2f}",
             "\n".join(f"{share:4.0%} {model}" for model, share in outcome.models.items())
-            if len(outcome.models) > 1
+            if outcome.name not in outcome.models
             else "",
         )
     return table
