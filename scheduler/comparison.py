@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import overload
 
 from scheduler.normalization import DEFAULT_TEMPERATURE, StageColumns, normalize_metric
@@ -49,8 +49,8 @@ class Comparison:
 class RankedCandidates(Sequence[Candidate]):
     """The candidates, best first.
 
-    Each is put together when it is read: most requests only need the first one, and making all of
-    them would take longer than deciding.
+    Each is put together when it is first read: most requests only need the first one, and making
+    all of them would take longer than deciding.
 
     Attributes:
         comparison: The candidates in the order of the configuration.
@@ -61,6 +61,7 @@ class RankedCandidates(Sequence[Candidate]):
     comparison: Comparison
     scores: Sequence[float]
     order: Sequence[int]
+    _made: dict[int, Candidate] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -75,7 +76,9 @@ class RankedCandidates(Sequence[Candidate]):
         if isinstance(place, slice):
             return tuple(self[i] for i in range(*place.indices(len(self))))
         index = self.order[place]
-        return self.comparison.candidate(index, self.scores[index])
+        if (made := self._made.get(index)) is None:
+            made = self._made[index] = self.comparison.candidate(index, self.scores[index])
+        return made
 
 
 def compare(

@@ -68,6 +68,11 @@ def test_the_candidates_are_a_sequence() -> None:
         candidates[3]
 
 
+def test_a_candidate_is_put_together_once() -> None:
+    decision = decide()
+    assert decision.chosen is decision.candidates[0] is next(iter(decision.candidates))
+
+
 def test_a_model_that_is_busy_gives_way() -> None:
     idle = cluster(constant("first", 1.0, 9.0, 0.9, slots=1), constant("second", 1.5, 9.0, 0.9))
     busy = replace(idle, models=(replace(idle.models[0], ongoing=1), idle.models[1]))
