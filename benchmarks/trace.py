@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=120, help="of each way to choose")
     parser.add_argument("--rate", type=float, default=1.5, help="mean arrivals a second")
     parser.add_argument("--deadline", type=float, default=5.0, help="seconds from due to complete")
-    parser.add_argument("--budget", type=float, default=120.0, help="seconds of profiling")
+    parser.add_argument("--budget", type=float, default=240.0, help="seconds of profiling")
     parser.add_argument("--plot", type=Path, help="draw into this file, PNG or SVG")
     parser.add_argument("--quick", action="store_true", help="40 requests, profiles that ship")
     parser.add_argument("--seed", type=int, default=0)
