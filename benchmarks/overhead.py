@@ -22,7 +22,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from importlib.metadata import version
@@ -197,7 +196,7 @@ def checkpoint_folder() -> Path:
 
 
 async def _rounds(
-    targets: Mapping[str, Target], rounds: int, seconds: float, missing: dict[str, str]
+    targets: dict[str, Target], rounds: int, seconds: float, missing: dict[str, str]
 ) -> dict[Load, dict[str, list[Measurement]]]:
     """Load every server in turn; a peer that fails is missing from then on."""
     measured: dict[Load, dict[str, list[Measurement]]] = {
@@ -266,7 +265,7 @@ def _add_router_replica(ours: Server, config: dict[str, Any]) -> None:
 
 def _cpus_in_use(seconds: float) -> float:
     time.sleep(REST_S)
-    return psutil.cpu_percent(seconds) / 100 * (os.cpu_count() or 1)
+    return float(psutil.cpu_percent(seconds)) / 100 * (os.cpu_count() or 1)
 
 
 def _about(args: argparse.Namespace) -> dict[str, Any]:

@@ -118,10 +118,11 @@ def peer_environment(name: str) -> Path:
     uv = SCRIPTS / "uv"
     # Not the environment of this process: VIRTUAL_ENV names another one.
     environment = {**os.environ, "VIRTUAL_ENV": str(folder)}
-    for command in (
+    commands: list[list[str | Path]] = [
         [uv, "venv", "--quiet", "--python", sys.executable, folder],
         [uv, "pip", "install", "--quiet", "--python", python, "-r", requirements],
-    ):
+    ]
+    for command in commands:
         try:
             subprocess.run(
                 command,

@@ -73,7 +73,7 @@ def entries(record: dict[str, Any], first: int) -> list[Entry]:
 
 
 def resident_mb() -> float:
-    return psutil.Process().memory_info().rss / 1e6
+    return float(psutil.Process().memory_info().rss) / 1e6
 
 
 def writing(record: dict[str, Any], folder: Path) -> dict[str, float]:
