@@ -71,6 +71,11 @@ class Outcome:
         counts = Counter(answer.model for answer in self.answers)
         return {model: n / len(self.answers) for model, n in counts.most_common()}
 
+    @property
+    def of_one_model(self) -> bool:
+        """Whether it was asked for by name, and there was nothing to choose."""
+        return self.name in self.models
+
 
 def as_table(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Table:
     """For people."""
@@ -100,9 +105,9 @@ def as_table(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Table:
             _row(outcome.runtime_s),
             "-" if joules is None else f"{joules:.1f}",
             f"{outcome.goodput_per_s:.2f}",
-            "\n".join(f"{share:4.0%} {model}" for model, share in outcome.models.items())
-            if outcome.name not in outcome.models
-            else "",
+            ""
+            if outcome.of_one_model
+            else "\n".join(f"{share:4.0%} {model}" for model, share in outcome.models.items()),
         )
     return table
 
@@ -168,7 +173,7 @@ def draw_outcomes(outcomes: Sequence[Outcome], about: Mapping[str, Any], path: P
 def _color(outcome: Outcome) -> str:
     if outcome.name.startswith(AUTO):
         return COLORS[0]
-    return COLORS[4] if len(outcome.models) > 1 else MUTED
+    return MUTED if outcome.of_one_model else COLORS[4]
 
 
 def _ranges(axes: Axes, outcomes: Sequence[Outcome]) -> None:

@@ -36,7 +36,6 @@ def routing_object(
         "energy_source": None,
     }
     if decision.candidates:
-        # Once: candidates are put together when somebody looks.
         chosen = decision.chosen
         prediction = chosen.prediction
         report["score"] = chosen.score

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from matplotlib.image import imread
@@ -53,6 +54,16 @@ def test_the_table_says_it_all_and_fits() -> None:
     for said in ("0.50  0.95  0.99", "50  95  99", "3.0", "6.10", " 89% a", " 11% b"):
         assert said in text
     assert "…" not in text
+
+
+@pytest.mark.parametrize(("name", "said"), [("auto, time", True), ("a", False)])
+def test_one_model_is_named_where_there_was_a_choice(name: str, said: bool) -> None:
+    chosen = outcome(name)
+    chosen = replace(chosen, answers=[replace(answer, model="a") for answer in chosen.answers])
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(as_table([chosen], ABOUT))
+    assert ("100% a" in capture.get()) is said
 
 
 def test_json_has_every_outcome() -> None:
