@@ -7,7 +7,7 @@ each model by its name and for `auto`, streamed and whole, on each of the three 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +88,7 @@ class Target:
         return self.auto or self.models[0]
 
 
-Act = Callable[[Target, Variant], Awaitable[Sequence[Answer]]]
+Act = Callable[[Target, Variant], Coroutine[Any, Any, Sequence[Answer]]]
 
 
 @dataclass(frozen=True, slots=True)

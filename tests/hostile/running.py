@@ -220,7 +220,7 @@ class _Runner:
         thorough = case.thorough and self.options.thorough
         forms = case.variants(self.target, 99 if thorough else self.options.forms, number)
         for variant in forms:
-            answers = asyncio.run(_act(case, self.target, variant))
+            answers = asyncio.run(case.act(self.target, variant))
             if self._judge(row, variant, answers):
                 time.sleep(SETTLE_S)
                 self._note_lost(row)
@@ -321,10 +321,6 @@ def degraded(looks: Sequence[Looked]) -> tuple[float, Counter[str]]:
         became.update(set(look.unavailable) - away)
         away = set(look.unavailable)
     return seconds, became
-
-
-async def _act(case: Case, target: Target, variant: Variant) -> Sequence[Answer]:
-    return await case.act(target, variant)
 
 
 def _brief(row: Row) -> str:
