@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import aiohttp
-from chaos.running import COMMON
 from chaos.strict_client import Fate, Question, Stream, ask, judge
 
 TOKENS = 16
@@ -84,8 +83,8 @@ def ordinary(model: str, number: int) -> tuple[str, Question]:
     """
     prompt = f"Tell me about {SUBJECTS[number % len(SUBJECTS)]}, number {number}."
     messages = {"messages": [{"role": "user", "content": prompt}]}
-    common = {**COMMON, "max_tokens": TOKENS, "model": model}
     whole = {"model": model, "max_tokens": TOKENS, "ignore_eos": True, "temperature": 0}
+    common = {**whole, "stream": True, "stream_options": {"include_usage": True}}
     match number % 5:
         case 0:
             return "chat stream", Question("/v1/chat/completions", {**common, **messages})

@@ -8,6 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,16 +179,18 @@ def run(
     outcome.watched = bool(alive)
     tell(f"{len(cases)} cases; {len(alive)} replicas and engine cores are watched")
     with Observations(target, options.rate, routes) as observed:
+        observed.wait_for_the_first(START_WITHIN_S)
         time.sleep(options.baseline_s)
         first = time.monotonic()
         outcome.before = observed.ended_in(began, first)
         runner = _Runner(target, options, observed, routes[0], alive, tell)
-        for number, case in enumerate(cases):
-            if time.monotonic() - began > options.seconds:
-                outcome.skipped.append(case.name)
-                continue
-            row = runner.run(case, number)
-            outcome.rows.append(row)
+        # An interrupted run still says what it has seen.
+        with suppress(KeyboardInterrupt):
+            for number, case in enumerate(cases):
+                if time.monotonic() - began > options.seconds:
+                    break
+                outcome.rows.append(runner.run(case, number))
+        outcome.skipped = [case.name for case in cases[len(outcome.rows) :]]
         end = time.monotonic()
     late = observed.ended_in(end, math.inf)
     if outcome.rows:

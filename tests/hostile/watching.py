@@ -215,6 +215,18 @@ class Observations:
         self._reader.join()
         self._process.stdout.close()
 
+    def wait_for_the_first(self, timeout_s: float) -> None:
+        """Return once an ordinary request has ended.
+
+        Raises:
+            TimeoutError: None has, within the time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.asked:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no ordinary request has ended within {timeout_s:g} s")
+            time.sleep(0.05)
+
     def ended_in(self, begin: float, end: float) -> list[Asked]:
         """Ordinary requests that ended then."""
         return [a for a in list(self.asked) if begin <= a.ended < end]

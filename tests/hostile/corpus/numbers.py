@@ -23,7 +23,7 @@ NAN, INFINITY = float("nan"), float("inf")
 # Field -> values that mean nothing.
 WRONG: Mapping[str, tuple[Any, ...]] = {
     "max_tokens": (-1, 0, 10**18, 2**63, 10**30, 1.5, NAN, INFINITY, -INFINITY, "8", [], {}),
-    "n": (0, -1, 1.5, "2", 10**9, 2**63, 10**30, [2]),
+    "n": (0, -1, 1.5, "two", 10**9, 2**63, 10**30, [2]),
     "temperature": (-1, NAN, INFINITY, "hot", [0]),
     "top_p": (-1, 2, NAN, "x"),
     "top_k": (-5, 1.5, "x", 2**70),
@@ -49,7 +49,7 @@ WRONG: Mapping[str, tuple[Any, ...]] = {
 # Field -> values that a server may take, if nothing comes of it.
 ODD: Mapping[str, tuple[Any, ...]] = {
     "max_tokens": (None, 511, 2_000, RawJson("1e2"), True),
-    "n": (64, True),
+    "n": (64, True, "2"),
     "prompt_logprobs": (10**9, 20, -1),
     "temperature": (10**308, 0, RawJson("1e400"), RawJson("1e-320")),
     "top_k": (2**31, 2**40, 2**62),
@@ -102,10 +102,10 @@ COMPLETIONS_ODD: Mapping[str, tuple[Any, ...]] = {
 
 COMBINED: Mapping[str, Mapping[str, Any]] = {
     "min-over-max": {"min_tokens": 100, "max_tokens": 5},
-    "beams": {"use_beam_search": True, "n": 64, "max_tokens": 400},
+    "beams": {"use_beam_search": True, "n": 64, "max_tokens": 30},
     "beams-huge": {"use_beam_search": True, "n": 10**6},
     "n-and-greedy": {"n": 64, "temperature": 0},
-    "n-64-long": {"n": 64, "max_tokens": 400, "ignore_eos": True},
+    "n-64-long": {"n": 64, "max_tokens": 30, "ignore_eos": True},
     "stop-in-stop": {"stop": ["a", "ab", "abc"] * 10, "include_stop_str_in_output": True},
     "allowed-and-biased": {"allowed_token_ids": [1], "logit_bias": {"1": -100}, "min_tokens": 8},
     "all-banned": {"logit_bias": {str(i): -100 for i in range(2_000)}, "top_k": 1, "min_p": 1},
