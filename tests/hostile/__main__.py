@@ -25,6 +25,7 @@ from hostile.report import document, markdown, problems, tables
 from hostile.running import Options, run
 from hostile.targets import own_cluster, ray_serve_llm, running_service
 
+ROUTER, PEER = "this router", "Ray Serve LLM's own ingress"
 out = console()
 
 
@@ -86,16 +87,18 @@ def _report(args: argparse.Namespace, target: Target, cases: Sequence[Case]) -> 
     outcome = run(target, asked, options, tell)
     for line in problems(outcome):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
-    for table in tables(outcome):
+    service = PEER if args.peer else args.url or ROUTER
+    other = json.loads(args.beside.read_text()) if args.beside else None
+    for table in tables(outcome, service, other):
         out.print(table)
     if outcome.skipped:
         out.print(f"no time was left for {len(outcome.skipped)} of {len(asked)} cases")
     if args.json:
-        args.json.write_text(json.dumps(document(outcome), indent=1) + "\n")
+        args.json.write_text(json.dumps(document(outcome, service), indent=1) + "\n")
     if args.docs:
         mark = "hostile-peer" if args.peer else "hostile"
         command = "python -m hostile --peer" if args.peer else "make hostile"
-        write_into(args.docs, mark, command, markdown(outcome))
+        write_into(args.docs, mark, command, markdown(outcome, service, other))
     return int(outcome.failed)
 
 
@@ -122,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         "--forms", type=int, default=defaults.forms, help="of a simple case; default: %(default)s"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the run goes as JSON")
+    parser.add_argument(
+        "--beside", type=Path, metavar="FILE", help="JSON of another run, for the last table"
+    )
     parser.add_argument("--docs", type=Path, metavar="PAGE", help="Markdown that gets the tables")
     parser.add_argument("--folder", type=Path, help="for logs and data; kept")
     return parser

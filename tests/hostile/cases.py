@@ -104,6 +104,7 @@ class Case:
         thorough: In the long form it is sent in every form.
         short: A part of the short form.
         fills_queues: Other clients may get 429 meanwhile, as with any load of so many requests.
+        settles: What it does may show only after its answers.
         needs_router: Not for other ingresses.
     """
 
@@ -115,6 +116,7 @@ class Case:
     thorough: bool = False
     short: bool = False
     fills_queues: bool = False
+    settles: bool = False
     needs_router: bool = False
 
     @property

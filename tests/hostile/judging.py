@@ -31,11 +31,6 @@ def head(answer: Answer) -> str:
     return answer.body[:HEAD_BYTES].decode(errors="backslashreplace").replace("\n", "\\n")
 
 
-def is_clear_error(answer: Answer) -> bool:
-    """The client was told that its request is at fault, or was answered."""
-    return answer.status is not None and answer.status < 500
-
-
 def _faults(answer: Answer, right: Right) -> Iterator[str]:
     status = answer.status
     assert status is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chaos.report import machine
@@ -26,7 +26,7 @@ COLUMNS = (
     "breakers opened",
     "seconds degraded",
 )
-FIGURES = ("figure", "this run", "goal")
+FIGURE, GOAL = "figure", "goal"
 ERROR_GOAL_S, RATIO_GOAL, HEALTH_GOAL_S = 8.0, 1.5, 0.1
 
 
@@ -103,12 +103,31 @@ def _pair(values: Sequence[float | None]) -> str:
     return ", ".join("-" if value is None else f"{value:.2f} s" for value in values)
 
 
-def tables(outcome: Outcome) -> list[Table]:
-    """For the terminal."""
-    made = [
-        _table(COLUMNS, families(outcome.rows)),
-        _table(FIGURES, figures(outcome)),
-    ]
+def beside(
+    outcome: Outcome, service: str, other: Mapping[str, Any] | None
+) -> list[tuple[str, ...]]:
+    """The figures with their head, and those of another run next to them.
+
+    Args:
+        outcome: Of this run.
+        service: What was aimed at, in words.
+        other: The document of the other run.
+    """
+    lines = [(FIGURE, service, GOAL), *figures(outcome)]
+    if other is None:
+        return list(lines)
+    theirs = {FIGURE: other["service"], **other["figures"]}
+    names = [name for name in theirs if name not in {line[0] for line in lines}]
+    lines += [(name, "", "") for name in names]
+    return [(name, ours, str(theirs.get(name, "")), goal) for name, ours, goal in lines]
+
+
+def tables(
+    outcome: Outcome, service: str = "this run", other: Mapping[str, Any] | None = None
+) -> list[Table]:
+    """For the terminal; the arguments are those of `beside`."""
+    head, *lines = beside(outcome, service, other)
+    made = [_table(COLUMNS, families(outcome.rows)), _table(head, lines)]
     bad = [row for row in outcome.rows if row.bad or row.not_well]
     if bad:
         columns = ("case", *COLUMNS[2:], "well again after")
@@ -157,19 +176,23 @@ def _kind(asked: Asked) -> str:
     return (asked.fault or "")[:160]
 
 
-def markdown(outcome: Outcome) -> str:
-    """For the documentation."""
+def markdown(
+    outcome: Outcome, service: str = "this run", other: Mapping[str, Any] | None = None
+) -> str:
+    """For the documentation; the arguments are those of `beside`."""
     parts = []
-    lines_of = ((COLUMNS, families(outcome.rows)), (FIGURES, figures(outcome)))
+    head, *figures_of = beside(outcome, service, other)
+    lines_of = ((COLUMNS, families(outcome.rows)), (head, figures_of))
     for columns, rows in lines_of:
         lines = [columns, ("---", *("---:" for _ in columns[1:])), *rows]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts)
 
 
-def document(outcome: Outcome) -> dict[str, Any]:
+def document(outcome: Outcome, service: str = "this run") -> dict[str, Any]:
     """For a file."""
     return {
+        "service": service,
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         "elapsed_s": round(outcome.elapsed_s),

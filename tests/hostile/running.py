@@ -224,7 +224,7 @@ class _Runner:
         forms = case.variants(self.target, 99 if thorough else self.options.forms, number)
         for variant in forms:
             answers = asyncio.run(case.act(self.target, variant))
-            if self._judge(row, variant, answers):
+            if self._judge(row, variant, answers) or case.settles:
                 time.sleep(SETTLE_S)
                 self._note_lost(row)
             if row.lost:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hostile.cases import LENIENT, Case, Right, Target, Variant, table
 from hostile.neighbours import Asked, Looked
-from hostile.report import document, families, figures, markdown, problems, tables
+from hostile.report import beside, document, families, figures, markdown, problems, tables
 from hostile.running import Options, Outcome, Row, Wrong, _Runner, degraded, percentile
 from hostile.watching import Observations, Watched, lost
 from hostile.wire import Answer
@@ -138,6 +138,16 @@ def test_the_tables_name_what_is_bad() -> None:
     assert problems(made, most=1)[-1] == "and 2 more; --json has them"
     assert "| grammars | 1 | 3 | 1 | 31.2 s |" in markdown(made)
     assert document(made)["cases"][1]["wrong_answers"] == 1
+
+
+def test_another_run_stands_beside() -> None:
+    theirs = document(outcome(), "another")
+    theirs["figures"]["breakers opened"] = "99"
+    theirs["figures"]["p99 of /v1/models"] = "5 ms"
+    lines = {line[0]: line[1:] for line in beside(outcome(), "ours", theirs)}
+    assert lines["figure"] == ("ours", "another", "goal")
+    assert lines["breakers opened"] == ("1", "99", "0")
+    assert lines["p99 of /v1/models"] == ("", "5 ms", "")
 
 
 def test_an_act_gets_its_form() -> None:

@@ -199,17 +199,17 @@ def _floods() -> list[Case]:
     for name, (path, fields) in POISONS.items():
         right = EASY_FLOODED if name == "no-json" else FLOODED
         act = _at_once(path, fields, AT_ONCE)
-        made.append(Case(f"floods/{name}-{AT_ONCE}", act, right, once=True))
+        made.append(Case(f"floods/{name}-{AT_ONCE}", act, right, once=True, settles=True))
     for name in ("ref-itself", "root-is-root"):
         path, fields = POISONS[name]
         for named in (False, True):
             whom = "named" if named else "auto"
             act = _steadily(path, fields, FLOOD_RATE, FLOOD_S, named=named)
-            made.append(Case(f"floods/{name}-steady-{whom}", act, FLOODED, once=True))
+            made.append(Case(f"floods/{name}-steady-{whom}", act, FLOODED, once=True, settles=True))
     long = {**LONG, "stream": False, "max_tokens": 40}
     return [
         *made,
-        Case("floods/several-kinds", _several_kinds(40), FLOODED, once=True),
+        Case("floods/several-kinds", _several_kinds(40), FLOODED, once=True, settles=True),
         Case(
             "floods/three-of-500",
             _steadily(*POISONS["ref-itself"], 3, 2, named=False),
@@ -252,7 +252,9 @@ def cases() -> list[Case]:
             _leaving(LONG, Leaving(_is_in_the_middle, abruptly=True), 20),
             once=True,
         ),
-        Case("leaving/poison", _leaving(poison, Leaving(abruptly=True), 10), once=True),
+        Case(
+            "leaving/poison", _leaving(poison, Leaving(abruptly=True), 10), once=True, settles=True
+        ),
         Case("leaving/half-close", _half_close, Right(LENIENT), once=True, short=True),
         *_floods(),
     ]
