@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from chaos.report import machine
@@ -156,12 +156,7 @@ def _table(
 
 def problems(outcome: Outcome, most: int = 200) -> list[str]:
     """Each wrong answer and each kind of failure of an ordinary request, in words."""
-    lines = [
-        f"WRONG {w.case}: {w.what}: status {w.status} after {w.seconds} s: "
-        f"{'; '.join(w.faults)}: {w.head}"
-        for row in outcome.rows
-        for w in row.wrong
-    ]
+    lines = [line for row in outcome.rows for line in _wrong(row)]
     for row in outcome.rows:
         kinds = Counter(_kind(asked) for asked in row.failed)
         lines += [
@@ -170,6 +165,17 @@ def problems(outcome: Outcome, most: int = 200) -> list[str]:
         lines += [f"LOST {row.case.name}: {process}" for process in row.lost]
     left = len(lines) - most
     return lines if left <= 0 else [*lines[:most], f"and {left} more; --json has them"]
+
+
+def _wrong(row: Row) -> Iterator[str]:
+    """One line for each form and status, with the first of its answers."""
+    times = Counter((w.what, w.status) for w in row.wrong)
+    for (what, status), number in times.items():
+        first = next(w for w in row.wrong if (w.what, w.status) == (what, status))
+        yield (
+            f"WRONG {row.case.name}: {f'{number} x ' if number > 1 else ''}{what}: status {status} "
+            f"after {first.seconds} s: {'; '.join(first.faults)}: {first.head}"
+        )
 
 
 def _kind(asked: Asked) -> str:

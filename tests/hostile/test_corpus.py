@@ -84,6 +84,7 @@ def test_patterns_choose_cases() -> None:
     cases = corpus()
     picked = chosen(cases, "grammars/root-is-root,headers/*ff", short=False)
     assert {case.family for case in picked} == {"grammars", "headers"}
+    assert picked[0].family == "grammars"
     assert all(case.short for case in chosen(cases, None, short=True))
     assert chosen(cases, "nothing/*", short=False) == []
 

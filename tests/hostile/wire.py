@@ -47,7 +47,7 @@ class Answer:
         left: The client left on purpose: nothing is expected.
         status: `None` where no status line came.
         broke: Why the exchange did not end in order, `None` where it did.
-        elapsed_s: From the end of the request to the end of the answer.
+        elapsed_s: From the last piece that was sent to the end of the answer.
         began: `time.monotonic()`.
     """
 
@@ -165,6 +165,8 @@ class _Talk:
         self._loop = asyncio.get_running_loop()
         self._parts: list[bytes] = []
         self._parser = _parser()
+        self._all_sent = False
+        # The last piece so far.
         self.sent: float | None = None
 
     async def hold(self, pieces: Iterable[Piece]) -> None:
@@ -193,7 +195,8 @@ class _Talk:
                     self._socket.shutdown(socket.SHUT_WR)
                 else:
                     await self._loop.sock_sendall(self._socket, piece)
-        self.sent = time.monotonic()
+                    self.sent = time.monotonic()
+        self._all_sent = True
 
     def _leaves(self) -> bool:
         leaves = self._leaving is not None and self._leaving.when(self._answer)
@@ -225,7 +228,7 @@ class _Talk:
                 return
 
     def _leaves_while_reading(self) -> bool:
-        return self.sent is not None and self._answer.status is not None and self._leaves()
+        return self._all_sent and self._answer.status is not None and self._leaves()
 
 
 def _parser() -> h11.Connection:
