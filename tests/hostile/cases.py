@@ -139,6 +139,9 @@ class Case:
             forms += [Variant(ROUTE, target.any_model, False)]
         if number >= len(forms):
             return forms
+        if self.thorough and number == 1:
+            # Where the service may give it to one model after another: that does the most harm.
+            forms = [form for form in forms if form.model == target.any_model]
         # A step that has no common factor with most lengths visits all of them in the end.
         return [forms[(seed * 7 + i * 5) % len(forms)] for i in range(number)]
 

@@ -57,6 +57,13 @@ def test_cases_that_are_sent_in_some_forms_cover_all_of_them_together() -> None:
     assert seen == set(case.variants(TARGET, 99, 0))
 
 
+def test_a_thorough_case_that_is_sent_once_goes_where_it_harms_most() -> None:
+    (case,) = table("f", {"x": {}}, RightAnswer(), thorough=True)
+    seen = {form for seed in range(20) for form in case.variants(TARGET, 1, seed)}
+    assert {form.model for form in seen} == {"auto"}
+    assert {form.stream for form in seen} == {True, False}
+
+
 def test_a_body_is_an_ordinary_one_with_the_fields_of_the_case() -> None:
     chat, plain = Variant(CHAT, "auto", False), Variant(COMPLETIONS, "a", True)
     assert json.loads(body_of(chat, {"n": 2}))["messages"]
