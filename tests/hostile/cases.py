@@ -141,7 +141,7 @@ class Case:
             return forms
         if self.thorough and number == 1:
             # Where the service may give it to one model after another: that does the most harm.
-            forms = [form for form in forms if form.model == target.any_model]
+            forms = [f for f in forms if f.model == target.any_model and f.path != ROUTE]
         # A step that has no common factor with most lengths visits all of them in the end.
         return [forms[(seed * 7 + i * 5) % len(forms)] for i in range(number)]
 

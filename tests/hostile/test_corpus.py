@@ -61,7 +61,9 @@ def test_a_thorough_case_that_is_sent_once_goes_where_it_harms_most() -> None:
     (case,) = table("f", {"x": {}}, RightAnswer(), thorough=True)
     seen = {form for seed in range(20) for form in case.variants(TARGET, 1, seed)}
     assert {form.model for form in seen} == {"auto"}
-    assert {form.stream for form in seen} == {True, False}
+    assert {(form.path, form.stream) for form in seen} == {
+        (path, stream) for path in (CHAT, COMPLETIONS) for stream in (True, False)
+    }
 
 
 def test_a_body_is_an_ordinary_one_with_the_fields_of_the_case() -> None:
