@@ -255,6 +255,8 @@ def cases() -> list[Case]:
         Case(
             "leaving/poison", _leaving(poison, Leaving(abruptly=True), 10), once=True, settles=True
         ),
-        Case("leaving/half-close", _half_close, Right(LENIENT), once=True, short=True),
+        Case(
+            "leaving/half-close", _half_close, Right(LENIENT, by_proxy=True), once=True, short=True
+        ),
         *_floods(),
     ]
