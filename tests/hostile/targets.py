@@ -12,7 +12,7 @@ import httpx
 from live_cluster import launched, model_application, prior
 from tiny_checkpoints import build_tiny_checkpoints
 
-from deployments.embedded import cache_folder
+from deployments.demo_models.catalog import cache_folder
 from hostile.cases import Target
 
 AUTO = "auto"
