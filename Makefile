@@ -24,7 +24,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # Three processes for each engine import vLLM: without bytecode that takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install serve test chaos soak check docs bench bench-routing clean
+.PHONY: install serve test chaos hostile soak check docs bench bench-routing clean
 
 install: $(VENV)/installed
 
@@ -45,6 +45,10 @@ test: install
 # Breaks one thing after another under load, on a Ray of three raylets; a quarter of an hour.
 chaos: install
 	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS_OPTIONS)
+
+# Sends one bad request after another next to ordinary clients; up to half an hour.
+hostile: install
+	PYTHONPATH=tests $(BIN)/python -m hostile $(HOSTILE_OPTIONS)
 
 # Whether memory and handles stay flat under mixed load.
 soak: install
