@@ -24,7 +24,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # Three processes for each engine import vLLM: without bytecode that takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install serve test chaos hostile soak check docs bench bench-routing clean
+.PHONY: install serve test check-fast chaos hostile soak check docs bench bench-routing clean
 
 install: $(VENV)/installed
 
@@ -61,6 +61,12 @@ check: install
 	MYPYPATH=benchmarks:tests $(BIN)/mypy --explicit-package-bases benchmarks
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir .cache/docs
+
+# What the decision alone needs, in half a minute.
+check-fast: install
+	$(BIN)/ruff check scheduler tests/unit/scheduler
+	$(BIN)/mypy -p scheduler
+	$(BIN)/python -m pytest -q -n 2 tests/unit/scheduler
 
 # Every page by itself, at http://127.0.0.1:8001, built again at each change.
 docs: install
