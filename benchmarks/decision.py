@@ -23,7 +23,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from scheduler.choice.eligibility import eligible_models
-from scheduler.costs.output_length import OutputLength, PromptEffect
+from scheduler.costs.lengths import OutputLength, PromptEffect
 from scheduler.costs.predict import predict
 from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.decide import Scheduler

@@ -16,7 +16,7 @@ from enum import StrEnum
 from simulated_cluster import Cluster, Job, Replica
 
 from cluster.store.load import REPORT_PERIOD_S, LoadSnapshot, LoadView, ReplicaLoad
-from scheduler.costs.output_length import OutputLength
+from scheduler.costs.lengths import OutputLength
 from scheduler.costs.predict import Contender, predict_costs
 from scheduler.costs.profiles import ModelProfile
 from scheduler.decide import Scheduler

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.costs.profiles import ProfileSet
+from scheduler.exclusions import Exclusion
 from scheduler.policies.weighted import WeightedPolicy
 from scheduler.preferences import Metric, Weights
-from scheduler.types import Candidate, Decision, Exclusion, Interval
+from scheduler.types import Candidate, Decision, Interval
 
 _COLUMNS = {Metric.TIME: "Runtime", Metric.ENERGY: "Energy", Metric.ACCURACY: "Accuracy"}
 

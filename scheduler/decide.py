@@ -15,18 +15,12 @@ from scheduler.choice.normalization import DEFAULT_TEMPERATURE
 from scheduler.choice.scoring import rank
 from scheduler.costs.predict import Contender, PredictedCosts, predict_costs
 from scheduler.errors import InvalidPredictionError, InvalidRequestError, NoCandidateError
+from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.policies import bandit, get_policy
 from scheduler.policies.cascade import CascadePolicy
 from scheduler.policies.constrained import ConstrainedPolicy
 from scheduler.preferences import LimitReport
-from scheduler.types import (
-    Candidate,
-    ClusterState,
-    Decision,
-    Exclusion,
-    ExclusionKind,
-    RoutingRequest,
-)
+from scheduler.types import Candidate, ClusterState, Decision, RoutingRequest
 
 PINNED = "pinned"
 """The policy that decisions name where the request itself named the model."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from scheduler.types import Exclusion
+from scheduler.exclusions import Exclusion
 
 
 class SchedulerError(Exception):

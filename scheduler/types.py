@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from scheduler.exclusions import Exclusion
 from scheduler.preferences import (
     Constraints,
     LimitReport,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scheduler.asides import BanditReport, ShadowChoice
     from scheduler.bandit.model import Bandit
     from scheduler.cascade import CascadeStep
-    from scheduler.costs.output_length import OutputLength
+    from scheduler.costs.lengths import OutputLength
     from scheduler.costs.profiles import ModelProfile, Reference
     from scheduler.session import Session
 
@@ -252,36 +252,6 @@ class Candidate:
     accuracy: float
     accuracy_imputed: bool
     stages: Mapping[Metric, Stages]
-
-
-class ExclusionKind(StrEnum):
-    """Why a model was no candidate."""
-
-    NOT_REQUESTED = "not_requested"
-    UNAVAILABLE = "unavailable"
-    NO_PROFILE = "no_profile"
-    CONTEXT_LENGTH = "context_length"
-    CONSTRAINT = "constraint"
-    RULE = "rule"
-    INVALID_PREDICTION = "invalid_prediction"
-    QUEUE_FULL = "queue_full"
-    DEADLINE = "deadline"
-
-
-@dataclass(frozen=True, slots=True)
-class Exclusion:
-    """A model that was left out.
-
-    Attributes:
-        reason: Why, in words for the user.
-        retry_after_s: When it is predicted to take the request, in seconds from now; `None` where
-            nobody can say, or where time does not help.
-    """
-
-    model: str
-    kind: ExclusionKind
-    reason: str
-    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

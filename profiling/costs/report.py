@@ -19,6 +19,7 @@ from rich.table import Table
 from cluster.files import write_atomic
 from profiling.costs.fit import TARGETS, FitOptions, FitResult, TargetReport, fit_profiles
 from profiling.errors import InputError
+from profiling.inputs import read_profile_set, read_quality_model
 from profiling.trials.log import read_trials
 from scheduler.costs.profiles import FORMS, LinearModel, ProfileSet
 
@@ -185,7 +186,6 @@ def _write_html(args: argparse.Namespace) -> int:
     # Drawing takes a second to import; printing does without.
     from profiling.costs.html_report import html_report, recording_console  # noqa: PLC0415
     from profiling.figures.plots import gather  # noqa: PLC0415
-    from profiling.quality.command import read_quality_model  # noqa: PLC0415
 
     if args.json:
         raise InputError("--json and --html: only one of them")
@@ -216,20 +216,6 @@ def _write_html(args: argparse.Namespace) -> int:
         return 1
     print(f"wrote {args.html}")
     return 0
-
-
-def read_profile_set(path: Path) -> ProfileSet:
-    """Read a profile set file.
-
-    Raises:
-        InputError: The file cannot be read.
-        ProfileError: Its content is broken.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    return ProfileSet.from_json(text)
 
 
 def _tried(report: TargetReport) -> Table:

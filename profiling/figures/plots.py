@@ -32,7 +32,7 @@ from profiling.figures.scores import ScoredDecision, draw_scores
 from profiling.figures.sensitivity import draw_sensitivity
 from profiling.figures.style import ModelStyle, house_style, model_styles, save_figure
 from profiling.figures.tradeoffs import draw_tradeoffs
-from profiling.quality.command import read_quality_model
+from profiling.inputs import read_quality_model
 from profiling.replay.predictions import Told, read_told
 from profiling.trials.log import read_trials
 from scheduler.costs.profiles import ModelProfile, ProfileSet

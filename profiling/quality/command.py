@@ -14,8 +14,8 @@ from rich.table import Table
 
 from cluster.files import write_atomic
 from profiling.errors import InputError
+from profiling.inputs import read_quality_model
 from profiling.quality.outcomes import read_outcomes
-from scheduler.errors import QualityModelError
 from scheduler.prompts.quality import QualityModel
 
 DEFAULT_FILE = Path("quality.model")
@@ -66,20 +66,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _report(model, args)
     return 0
-
-
-def read_quality_model(path: Path) -> QualityModel:
-    """Read a file.
-
-    Raises:
-        InputError: It cannot be read, or is no quality model that this program understands.
-    """
-    try:
-        return QualityModel.from_bytes(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except QualityModelError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 async def publish(model: QualityModel, store: Any, router: Any) -> tuple[str, int]:

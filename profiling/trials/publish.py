@@ -12,7 +12,7 @@ from ray import serve
 
 from cluster.naming import ROUTER_APPLICATION, ROUTER_DEPLOYMENT
 from cluster.store.actor import connect_store
-from profiling.costs.report import read_profile_set
+from profiling.inputs import read_profile_set
 from scheduler.costs.profiles import ProfileSet
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from scheduler.choice.constraints import Breaking, likely_runtime_s
 from scheduler.costs.load import meet
 from scheduler.costs.predict import Contender
+from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.priority import Priority
-from scheduler.types import Exclusion, ExclusionKind, ModelState
+from scheduler.types import ModelState
 
 REJECTIONS = frozenset({ExclusionKind.QUEUE_FULL, ExclusionKind.DEADLINE})
 """The reasons for which a request is turned away that would be taken at another time."""

@@ -8,7 +8,8 @@ from scheduler.costs.output_length import expected_output_tokens
 from scheduler.costs.predict import Contender
 from scheduler.costs.profiles import ModelProfile
 from scheduler.errors import InvalidRequestError
-from scheduler.types import ClusterState, Exclusion, ExclusionKind, ModelState, RoutingRequest
+from scheduler.exclusions import Exclusion, ExclusionKind
+from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 
 def eligible_models(

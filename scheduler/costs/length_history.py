@@ -19,7 +19,7 @@ from operator import truediv
 from statistics import fmean, linear_regression
 from typing import Any, NamedTuple
 
-from scheduler.costs.output_length import OutputLength, PromptEffect
+from scheduler.costs.lengths import OutputLength, PromptEffect
 
 KEPT = 500
 """So many of the latest answers count, for each model and task class."""

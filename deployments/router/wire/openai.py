@@ -25,10 +25,10 @@ from deployments.router.tokens.prompts import (
 )
 from scheduler.choice.admission import REJECTIONS
 from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.exclusions import ExclusionKind
 from scheduler.policies import get_policy
 from scheduler.preferences import Constraints, Weights
 from scheduler.priority import Priority
-from scheduler.types import ExclusionKind
 
 Fields = TypeVar("Fields", bound=BaseModel)
 

@@ -11,7 +11,8 @@ import pytest
 from outcome_examples import made_up
 
 from profiling.__main__ import main
-from profiling.quality.command import publish, read_quality_model
+from profiling.inputs import read_quality_model
+from profiling.quality.command import publish
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_examples import THREE, cluster, constant, profile, request
 
-from scheduler.costs.output_length import OutputLength
+from scheduler.costs.lengths import OutputLength
 from scheduler.decide import Scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.exclusions import ExclusionKind
 from scheduler.preferences import Constraints, Metric, Weights
 from scheduler.rules.rules import Rule, Ruling
-from scheduler.types import ClusterState, Decision, ExclusionKind, ModelState
+from scheduler.types import ClusterState, Decision, ModelState
 
 UNPROFILED = ModelState("new")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler import errors
-from scheduler.types import Exclusion, ExclusionKind
+from scheduler.exclusions import Exclusion, ExclusionKind
 
 
 def test_an_invalid_request_names_its_field() -> None:

@@ -15,9 +15,10 @@ from scheduler.choice.admission import REJECTIONS, ongoing_of
 from scheduler.costs.load import meet
 from scheduler.decide import Scheduler
 from scheduler.errors import NoCandidateError
+from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.preferences import Constraints, LimitSettings, Otherwise
 from scheduler.priority import STEP_S, Priority, rank
-from scheduler.types import ClusterState, Decision, Exclusion, ExclusionKind, ModelState
+from scheduler.types import ClusterState, Decision, ModelState
 
 # 2 s an answer, two at a time, four in the queue.
 UNSURE = constant("small", 2.0, 10.0, 0.8, slots=2, queue=4)

@@ -18,7 +18,7 @@ from scheduler.costs.length_history import (
     LengthHistory,
     censored_quantiles,
 )
-from scheduler.costs.output_length import OutputLength
+from scheduler.costs.lengths import OutputLength
 
 answers = st.lists(st.tuples(st.floats(1, 1e5), st.booleans()), min_size=1, max_size=60).filter(
     lambda drawn: not all(cut for _, cut in drawn)

@@ -8,12 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_examples import profile
 
-from scheduler.costs.output_length import (
-    OutputLength,
-    PromptEffect,
-    expected_output_tokens,
-    output_tokens_interval,
-)
+from scheduler.costs.lengths import OutputLength, PromptEffect
+from scheduler.costs.output_length import expected_output_tokens, output_tokens_interval
 from scheduler.types import Interval, ModelState, RoutingRequest
 
 FITTED = profile(mean_output_tokens=120.0)

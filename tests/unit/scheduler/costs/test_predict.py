@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_examples import contender, profile
 
-from scheduler.costs.output_length import OutputLength, PromptEffect
+from scheduler.costs.lengths import OutputLength, PromptEffect
 from scheduler.costs.predict import PredictedCosts, predict, predict_costs
 from scheduler.errors import InvalidPredictionError, SchedulerError
 from scheduler.types import Correction, Interval, ModelState, Prediction

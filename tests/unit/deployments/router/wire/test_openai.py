@@ -14,9 +14,9 @@ from deployments.router.wire.openai import (
     parse_request,
 )
 from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.preferences import Constraints, Weights
 from scheduler.priority import Priority
-from scheduler.types import Exclusion, ExclusionKind
 
 
 def parsed(endpoint: Endpoint | None = "completions", **body: Any) -> ParsedRequest:
