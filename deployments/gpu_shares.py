@@ -45,7 +45,8 @@ def gpu_share(
         name, value = next(iter(parallel.items()))
         raise ValueError(
             f"placement_group_config: GPU: {parts[0]:g} with engine_kwargs.{name}: {value}: "
-            "several workers need a whole GPU each, because Ray may place two parts on one; use GPU: 1"
+            "several workers need a whole GPU each, because Ray may place two parts on one; "
+            "use GPU: 1"
         )
     if len(set(held)) > 1:
         raise ValueError(

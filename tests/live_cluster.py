@@ -1,7 +1,8 @@
 """A live cluster: real Ray Serve, real vLLM, tiny checkpoints.
 
 The one of the integration tests has two models from the start; a third one is added by a test. Each
-reserves one declared GPU, so that pinning is real although vLLM computes on the CPU.
+reserves a declared GPU, one of them half of one, so that pinning is real although vLLM computes on
+the CPU.
 """
 
 from __future__ import annotations
@@ -137,7 +138,9 @@ class Cluster:
             time.sleep(0.5)
 
 
-def model_application(model: str, checkpoint: Path, dtype: str = "bfloat16") -> dict[str, Any]:
+def model_application(
+    model: str, checkpoint: Path, dtype: str = "bfloat16", gpus: float = 1
+) -> dict[str, Any]:
     return {
         "name": model,
         "route_prefix": None,
@@ -154,7 +157,7 @@ def model_application(model: str, checkpoint: Path, dtype: str = "bfloat16") -> 
                 "max_num_seqs": 16,
                 "kv_cache_memory_bytes": 64 * 2**20,
             },
-            "placement_group_config": {"bundles": [{"CPU": 0.1, "GPU": 1}]},
+            "placement_group_config": {"bundles": [{"CPU": 0.1, "GPU": gpus}]},
             "deployment_config": {"ray_actor_options": {"num_cpus": 0}},
         },
     }
@@ -223,7 +226,8 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
             },
             model_application("tiny-phi3", checkpoints["tiny-phi3"]),
             # Greedy answers repeat in float32, whatever else is in the batch; in bf16 ties flip.
-            model_application("tiny-mistral", checkpoints["tiny-mistral"], "float32"),
+            # Half a GPU, so that two replicas of it share one.
+            model_application("tiny-mistral", checkpoints["tiny-mistral"], "float32", 0.5),
         ],
     }
     options = "--num-gpus=3 --num-cpus=2"
