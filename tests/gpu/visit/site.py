@@ -32,6 +32,8 @@ GRAPHS = {
 }
 """Captured decoding steps without torch.compile, which would take a minute for each model."""
 WEIGHTS = ("*.safetensors", "*.bin")
+TOOLS = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
+"""vLLM takes no tools without a parser; that of a named tool matters to no model."""
 SHARES = {1: 0.25, 2: 0.5}
 """A model's part of a GPU by the number of GPUs; so there is room for one replica more."""
 RAY_OPTIONS = "--object-store-memory=500000000"
@@ -129,6 +131,7 @@ def rehearsed_args(name: str, checkpoint: Path, share: float) -> dict[str, Any]:
             "max_model_len": 2048,
             "max_num_seqs": 16,
             "kv_cache_memory_bytes": 64 * 2**20,
+            **TOOLS,
         },
         "placement_group_config": {"bundles": [{"CPU": 0.1, "GPU": share}]},
         "deployment_config": {"ray_actor_options": {"num_cpus": 0}},
@@ -144,6 +147,7 @@ def gpu_args(shipped: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
         # Falcon has one key and value head for all.
         "kv_cache_memory_bytes": (2 if "falcon" in shipped["model_id"] else 8) * 2**30,
         "compilation_config": GRAPHS,
+        **TOOLS,
     }
     if layout.folder is not None:
         source = layout.folder / str(shipped["model_id"])
