@@ -6,6 +6,7 @@ Starts nothing. Prompts are token ids, so that lengths are exact, and none comes
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -77,7 +78,7 @@ def mixed(
     draw = random.Random(seed)
 
     def between(low: int, high: int) -> int:
-        return round(low * (high / low) ** draw.random())
+        return round(math.exp(draw.uniform(math.log(low), math.log(high))))
 
     while True:
         for model in models:
