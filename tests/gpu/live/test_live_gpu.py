@@ -21,6 +21,10 @@ def test_energy_comes_from_the_devices_own_counter(site: Site) -> None:
     checks.check_energy_source(site)
 
 
+def test_what_devices_draw_with_nothing_to_do_is_a_metric(site: Site) -> None:
+    checks.check_idle_gauge(site)
+
+
 def test_streams_come_in_pieces_and_whole(site: Site) -> None:
     checks.check_streams(site)
 

@@ -14,6 +14,7 @@ TOKENS = 300
 KILL_AFTER = 30
 BACK_WITHIN_S = 240.0
 SCALED_WITHIN_S = 300
+IDLE_WITHIN_S = 30.0
 PROMPT = [{"role": "user", "content": "Count the planets."}]
 TOOL = {
     "type": "function",
@@ -85,6 +86,17 @@ def check_energy_source(site: Site) -> dict[str, Any]:
         sources[model] = routing["energy_source"]
     assert set(sources.values()) <= set(site.energy_sources), sources
     return sources
+
+
+def check_idle_gauge(site: Site) -> dict[str, Any]:
+    """What the devices draw with nothing to do is a metric of every model."""
+    name = "ray_device_idle_power_watts"
+    site.cluster.wait_until(
+        "the gauge is there", lambda: len(site.gauge(name)) >= len(site.models), IDLE_WITHIN_S
+    )
+    watts = site.gauge(name)
+    assert all(drawn >= 0 for drawn in watts.values()), watts
+    return watts
 
 
 def check_streams(site: Site) -> dict[str, Any]:

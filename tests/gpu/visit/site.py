@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 from live_cluster import ROOT, Cluster, launched, prior
+from prometheus_client.parser import text_string_to_metric_families
 from tiny_checkpoints import build_tiny_checkpoints
 
 from cluster.accelerators import EnergyError, NvmlCounter, inventory
@@ -174,6 +176,7 @@ class Site:
     layout: Layout
     cluster: Cluster
     models: tuple[str, ...]
+    _described: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def energy_sources(self) -> tuple[str, ...]:
@@ -208,12 +211,27 @@ class Site:
         return found
 
     def describe(self) -> list[dict[str, Any]]:
-        """What every replica says of itself and its meter."""
+        """What every replica says of itself, as they were when this was first asked.
+
+        Their devices and their power at rest, measured at start, do not change.
+        """
+        if self._described:
+            return self._described
         done = self.cluster.run("python", str(Path(__file__).parent / "describe.py"), *self.models)
         if done.returncode:
             raise RuntimeError(f"replicas do not describe themselves: {done.stderr[-2000:]}")
-        found: list[dict[str, Any]] = json.loads(done.stdout.strip().splitlines()[-1])
-        return found
+        self._described.extend(json.loads(done.stdout.strip().splitlines()[-1]))
+        return self._described
+
+    def gauge(self, name: str) -> dict[str, float]:
+        """A gauge of the replicas from Ray's endpoint for Prometheus, by model and device."""
+        text = httpx.get(self.cluster.metrics_url, timeout=30).raise_for_status().text
+        return {
+            f"{sample.labels['model']} on {sample.labels['device']}": sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name
+        }
 
 
 @contextmanager

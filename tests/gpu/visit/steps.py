@@ -180,6 +180,7 @@ def smoke(visit: Visit, record: Record) -> None:
         checks.check_health,
         checks.check_placement,
         checks.check_energy_source,
+        checks.check_idle_gauge,
         checks.check_streams,
         checks.check_tools,
     ):
@@ -290,7 +291,7 @@ def idle(visit: Visit, record: Record) -> None:
         unloaded_watts=visit.unloaded_watts,
         loaded_watts=loaded,
         meters_idle_watts=at_start,
-        meters_resting_watts=[r["resting_watts"] for r in replicas],
+        gauge_idle_watts=visit.up.gauge("ray_device_idle_power_watts"),
         # With a device for each model, each would draw as much: an estimate, not measured.
         saved_by_sharing_watts=(len(visit.up.models) - len(visit.layout.gpus)) * loaded
         if len(visit.layout.gpus) == 1
