@@ -34,8 +34,13 @@ GRAPHS = {
 }
 """Captured decoding steps without torch.compile, which would take a minute for each model."""
 WEIGHTS = ("*.safetensors", "*.bin")
-TOOLS = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
-"""vLLM takes no tools without a parser; that of a named tool matters to no model."""
+TOOLS = {
+    "enable_auto_tool_choice": True,
+    "tool_call_parser": "pythonic",
+    "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+}
+"""vLLM takes no tools without a parser; with this one a named tool's arguments are plain JSON, and
+random weights may not fill them with spaces."""
 SHARES = {1: 0.25, 2: 0.5}
 """A model's part of a GPU by the number of GPUs; so there is room for one replica more."""
 RAY_OPTIONS = "--object-store-memory=500000000"
