@@ -16,7 +16,7 @@ WORKER_GPUS_VARIABLE = "VLLM_RAY_PER_WORKER_GPUS"
 """What vLLM's Ray executor asks Ray for, for each worker; 1 where it is not set."""
 MEMORY_PER_SHARE = 0.9
 """Part of a share's memory that an engine takes. The rest is for what vLLM does not count: the CUDA
-contexts of its processes (about half a GiB each) and what libraries allocate beside torch."""
+contexts of its processes (about half a GiB each) and what libraries allocate outside torch."""
 WORKERS = ("tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size")
 
 

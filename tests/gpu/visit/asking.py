@@ -170,7 +170,7 @@ async def _together(coroutines: Sequence[Any]) -> list[Any]:
             task.cancel()
 
 
-def foretold(url: str, lengths: Lengths) -> dict[str, float]:
+def dry_run(url: str, lengths: Lengths) -> dict[str, float]:
     """What the router predicts for a request, which is not sent to any model.
 
     Raises:

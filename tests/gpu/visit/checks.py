@@ -63,8 +63,8 @@ def check_placement(site: Site) -> dict[str, Any]:
         assert set(devices.values()) == {"cpu"}
         if share < 1:
             variable = "VLLM_RAY_PER_WORKER_GPUS"
-            told = {c.environ().get(variable) for m in site.models for c in site.engine_cores(m)}
-            assert told == {f"{share:g}"}
+            known = {c.environ().get(variable) for m in site.models for c in site.engine_cores(m)}
+            assert known == {f"{share:g}"}
     else:
         assert set(devices.values()) <= set(site.layout.gpus)
         on_one = max(Counter(devices.values()).values())
@@ -156,9 +156,9 @@ def check_failover(site: Site) -> dict[str, Any]:
 
     events = stream(site, "auto", "It was", max_tokens=TOKENS, on_event=kill, routing=routing)
     assert events[-1] == "[DONE]", events[-1]
-    told = events[-2]
-    assert told["usage"]["completion_tokens"] == TOKENS, told
-    attempts = told["routing"]["attempts"]
+    last = events[-2]
+    assert last["usage"]["completion_tokens"] == TOKENS, last
+    attempts = last["routing"]["attempts"]
     assert len(attempts) >= 2, attempts
     assert attempts[-1]["model"] != seen[0], attempts
     answer = site.cluster.post(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from gpu.visit.against_vllm import against_vllm
 from gpu.visit.batching import batching
-from gpu.visit.beside_vllm import beside_vllm
 from gpu.visit.runner import Record, Step
 from gpu.visit.steps import (
     Visit,
@@ -35,7 +35,7 @@ STEPS: Sequence[tuple[str, float, str, StepFunction, tuple[str, ...]]] = (
     ("held-out", 2.0, "error on requests that the fit did not see", held_out, (*UP, "prior")),
     ("batching", 3.0, "requests and idle against the counter, equal shares", batching, UP),
     ("trace", 3.0, "arrivals of a chat service, three weightings, every model", trace, UP),
-    ("overhead", 4.0, "vLLM's own server on the same device, and the router", beside_vllm, UP),
+    ("overhead", 4.0, "vLLM's own server on the same device, and the router", against_vllm, UP),
     ("failover", 1.5, "an engine core killed in mid-stream", failover, UP),
     ("scaling", 1.8, "a replica more and back", scaling, UP),
 )

@@ -81,7 +81,7 @@ def run_steps(
     steps: Sequence[Step],
     folder: Path,
     minutes: float,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> dict[str, Fate]:
     """Run them in their order.
 
@@ -92,7 +92,7 @@ def run_steps(
         steps: What to do.
         folder: Takes a file of each step, and `summary.json`.
         minutes: For all of them together.
-        tell: Takes a line at each beginning and end.
+        report: Takes a line at each beginning and end.
 
     Returns:
         What became of each.
@@ -115,14 +115,14 @@ def run_steps(
             record.fate = "skipped"
             record.why = f"needs {', '.join(missing)}" if missing else "no time is left"
         else:
-            tell(f"{at_s / 60:5.1f} min  {step.name}: {step.what}, at most {allowed_s:.0f} s")
+            report(f"{at_s / 60:5.1f} min  {step.name}: {step.what}, at most {allowed_s:.0f} s")
             _run(step, record, allowed_s)
         record.keep(took_s=round(time.monotonic() - began - at_s, 1))
         fates[step.name] = record.fate or "done"
         if record.why:
             reasons[step.name] = record.why
         shown = f": {record.why.splitlines()[-1]}" if record.why else ""
-        tell(f"{(time.monotonic() - began) / 60:5.1f} min  {step.name} {record.fate}{shown}")
+        report(f"{(time.monotonic() - began) / 60:5.1f} min  {step.name} {record.fate}{shown}")
         summary = {"fates": fates, "reasons": reasons}
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return fates

@@ -169,7 +169,7 @@ def gpu_args(shipped: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
 
 
 def rehearsed_prior() -> ProfileSet:
-    """Made up, as that of the integration tests, with the third model beside."""
+    """Made up, as that of the integration tests, with a third model."""
     accurate, cheap = prior().profiles
     return ProfileSet((accurate, replace(accurate, model=REHEARSED[1], accuracy=0.7), cheap))
 
@@ -195,7 +195,7 @@ class Site:
         return found
 
     def counter(self) -> EnergyCounter:
-        """A counter of all devices, read here, beside those of the replicas."""
+        """A counter of all devices, read independently of the replicas' meters."""
         if self.layout.gpus:
             return open_counter(gpu_uuids=self.layout.gpus)
         replicas = [process.pid for m in self.models for process in self.cluster.replicas(m)]

@@ -24,7 +24,7 @@ from gpu.visit.asking import (
     Lengths,
     at_once,
     closed_loop,
-    foretold,
+    dry_run,
     mean_error,
     median_ratio,
     mixed,
@@ -198,10 +198,10 @@ def priors(visit: Visit, record: Record) -> None:
     """What is predicted of the held-out requests before any trial."""
     requests = mixed(visit.up.models, "held out", visit.size.inputs, visit.size.outputs)
     visit.planned = [
-        (lengths, foretold(visit.up.cluster.url, lengths))
+        (lengths, dry_run(visit.up.cluster.url, lengths))
         for lengths in islice(requests, visit.size.held_out)
     ]
-    record.keep(predicted=[(lengths.model, told) for lengths, told in visit.planned])
+    record.keep(predicted=[(lengths.model, prior) for lengths, prior in visit.planned])
 
 
 def profiles(visit: Visit, record: Record) -> None:
@@ -264,8 +264,8 @@ def _prior_errors(
     found: dict[str, Any] = {}
     for model in sorted({a.lengths.model for a in answers}):
         pairs = [
-            (told, a)
-            for (_, told), a in zip(planned, answers, strict=True)
+            (prior, a)
+            for (_, prior), a in zip(planned, answers, strict=True)
             if a.lengths.model == model
         ]
         runtime = ([t["runtime_s"] for t, _ in pairs], [a.runtime_s for _, a in pairs])
@@ -280,7 +280,7 @@ def _prior_errors(
 
 
 def idle(visit: Visit, record: Record) -> None:
-    """What the devices draw with the models loaded and nothing asked, beside the meter's word."""
+    """What the devices draw with the models loaded and nothing asked, and what the meters say."""
     time.sleep(QUIET_S)
     counter = visit.up.counter()
     loaded = watts_at_rest(lambda: sum(counter.read().values()), visit.size.idle_s)

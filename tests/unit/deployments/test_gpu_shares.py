@@ -41,7 +41,7 @@ def test_the_share_stands_in_the_bundles(
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "message"),
     [
         (
             {
@@ -79,10 +79,10 @@ def test_the_share_stands_in_the_bundles(
         ),
     ],
 )
-def test_what_cannot_run_is_an_error_with_its_value(args: dict[str, Any], told: str) -> None:
+def test_what_cannot_run_is_an_error_with_its_value(args: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match="1 validation error") as error:
         model(**args)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_every_process_of_the_replica_learns_its_part() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 from gpu.visit import plan, site
+from gpu.visit.against_vllm import vllm_options
 from gpu.visit.asking import Lengths, mean_error, median_ratio, mixed
 from gpu.visit.batching import balance
-from gpu.visit.beside_vllm import vllm_options
 from gpu.visit.site import Layout, NoGpuError, gpu_args, site_config
 from gpu.visit.steps import REHEARSED, Visit
+from live_cluster import ROOT
 
 from cluster import accelerators
 from deployments.check import find_faults, find_warnings
@@ -71,6 +72,10 @@ def test_the_plan_fits_into_its_minutes(tmp_path: Path) -> None:
     assert set(plan.REHEARSED_MINUTES) <= set(names)
     for name in names:
         assert name in plan.shown()
+
+
+def test_the_documented_plan_is_the_plan() -> None:
+    assert plan.shown() in (ROOT / "docs" / "how-to" / "gpu.md").read_text()
 
 
 def test_requests_are_mixed_and_the_same_again(tmp_path: Path) -> None:

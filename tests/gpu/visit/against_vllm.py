@@ -1,4 +1,4 @@
-"""What the router adds on this device: vLLM's own server beside ours, the same model and engine.
+"""What the router adds on this device: compared with vLLM's own server, the same model and engine.
 
 The loads and their clients are those of `benchmarks/overhead.py`, which compares tiny models on a
 CPU and with more peers; here the model is a real shape and the device is shared by all engines.
@@ -46,7 +46,7 @@ def vllm_options(args: Mapping[str, Any], memory: float | None) -> list[str]:
     return options
 
 
-def beside_vllm(visit: Visit, record: Record) -> None:
+def against_vllm(visit: Visit, record: Record) -> None:
     """Load both in turn, at every number of clients, streamed and not."""
     site = visit.up
     model = site.models[-1]
