@@ -25,7 +25,6 @@ import psutil
 import yaml
 from openai import OpenAI
 from otlp_collector import Collector, running_collector
-from tiny_checkpoints import build_tiny_checkpoints
 
 from deployments.embedded import cache_folder
 from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
@@ -193,6 +192,9 @@ def free_port() -> int:
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
     """Bring a cluster up with the project's own launcher, and down again."""
+    # It needs torch and transformers, which take seconds to import.
+    from tiny_checkpoints import build_tiny_checkpoints
+
     checkpoints = build_tiny_checkpoints(cache_folder() / "tests")
     prior_file = folder / "prior.json"
     prior_file.write_text(prior().to_json())

@@ -20,6 +20,8 @@ from gpu.visit.steps import Visit
 from loadgen import Load, Measurement, Target, measure
 from servers import AS_IT_SHIPS, Server, free_port, running
 
+from cluster.accelerators import inventory
+
 OUTPUT_TOKENS = 64
 VLLM, OURS = "vLLM alone", "pinned"
 START_S = 200.0
@@ -79,11 +81,18 @@ def _vllm_server(site: Site, model: str, visit: Visit, stack: ExitStack) -> Serv
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
     log = visit.out / "vllm.log"
-    environment = {**AS_IT_SHIPS, "HF_HUB_OFFLINE": "1"}
+    environment = {**AS_IT_SHIPS, "HF_HUB_OFFLINE": "1", **_device_of(site, model)}
     process = stack.enter_context(
         running([*command, *vllm_options(args, memory)], log, environment)
     )
     return Server("vLLM's own server", f"http://127.0.0.1:{port}", process, log)
+
+
+def _device_of(site: Site, model: str) -> dict[str, str]:
+    """The GPU of the model's replica for another process; nothing in a rehearsal."""
+    device = next(r["device"] for r in site.describe() if r["model"] == model)
+    indices = [str(gpu.index) for gpu in inventory() if gpu.uuid == device]
+    return {"CUDA_VISIBLE_DEVICES": indices[0]} if indices else {}
 
 
 def _row(load: Load, measured: Mapping[str, list[Measurement]]) -> dict[str, Any]:

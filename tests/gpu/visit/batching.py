@@ -1,7 +1,7 @@
 """Energy under batching: is everything that the devices draw given out, and in fair shares?
 
-The counter is read here, independently of the replicas' meters: what requests were given and what the
-devices draw at rest must be what it went up by.
+The counter is read here, independently of the replicas' meters: what requests were given and what
+the devices draw at rest must be what it went up by.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ import psutil
 import yaml
 from live_cluster import ROOT, Cluster, launched, prior
 from prometheus_client.parser import text_string_to_metric_families
-from tiny_checkpoints import build_tiny_checkpoints
 
 from cluster.accelerators import EnergyError, NvmlCounter, inventory
 from cluster.counters import EnergyCounter, open_counter
@@ -112,6 +111,9 @@ def site_config(layout: Layout, work: Path) -> dict[str, Any]:
     router["args"] = {"num_cpus": 0.1 if layout.rehearsal else 1, "data_dir": str(work / "data")}
     if layout.rehearsal:
         (work / "prior.json").write_text(rehearsed_prior().to_json())
+        # It needs the versions of torch and transformers of the tests.
+        from tiny_checkpoints import build_tiny_checkpoints
+
         checkpoints = build_tiny_checkpoints(cache_folder() / "tests")
         user_config |= {
             "prior_profiles": str(work / "prior.json"),
