@@ -116,12 +116,12 @@ class ModelArgs(Strict):
         share = gpu_share(self.placement_group_config, self.engine_kwargs)
         if self.device == "cpu":
             return self
-        held = sum(bundle_gpus(self.placement_group_config, self.engine_kwargs))
+        held = len(bundle_gpus(self.placement_group_config, self.engine_kwargs))
         workers = worker_count(self.engine_kwargs)
         if share is None and held < workers:
             raise ValueError(
-                f"placement_group_config: its bundles have {held:g} GPUs, the engine's workers "
-                f"need {workers}"
+                f"placement_group_config: {held} of its bundles have a GPU, the engine's workers "
+                f"need {workers} such bundles"
             )
         options = self.deployment_config.get("ray_actor_options")
         if isinstance(options, Mapping) and (gpus := options.get("num_gpus")):

@@ -33,9 +33,10 @@ def gpu_share(
         ValueError: No engine can run on what is reserved; names field and value.
     """
     held = bundle_gpus(placement, engine_kwargs)
-    if uneven := [gpus for gpus in held if gpus > 1 and not gpus.is_integer()]:
+    if above := [gpus for gpus in held if gpus > 1]:
         raise ValueError(
-            f"placement_group_config: GPU: {uneven[0]:g}: must be a whole number, or a part below 1"
+            f"placement_group_config: GPU: {above[0]:g}: a bundle may have 1 at most; each worker "
+            "of the engine takes a bundle"
         )
     parts = [gpus for gpus in held if gpus < 1]
     if not parts:
@@ -110,19 +111,16 @@ def with_worker_gpus(runtime_env: Mapping[str, Any] | None, share: float) -> dic
 
 
 def gpus_needed(held: Iterable[float]) -> int:
-    """How many GPUs hold all these bundles; a part lies on one GPU.
+    """How many GPUs hold all these bundles of at most one each; a part lies on one GPU.
 
     First fit, the largest part first: at most 11/9 of the least number and one more.
     """
-    whole, room = 0, list[float]()
+    room: list[float] = []
     for gpus in sorted(held, reverse=True):
-        if gpus >= 1:
-            whole += math.ceil(gpus)
-            continue
         # Ray counts in ten-thousandths.
         place = next((i for i, free in enumerate(room) if round(free - gpus, 4) >= 0), None)
         if place is None:
             room.append(1 - gpus)
         else:
             room[place] -= gpus
-    return whole + len(room)
+    return len(room)

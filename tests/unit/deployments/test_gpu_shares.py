@@ -58,20 +58,24 @@ def test_the_share_stands_in_the_bundles(
             "GPU: 0.25 with engine_kwargs.pipeline_parallel_size: 3",
         ),
         ({"placement_group_config": {"bundles": [{"GPU": 0.5}, {"GPU": 1}]}}, "GPU: 0.5, 1: every"),
-        ({"placement_group_config": {"bundles": [{"GPU": 1.5}]}}, "GPU: 1.5: must be a whole"),
+        ({"placement_group_config": {"bundles": [{"GPU": 1.5}]}}, "GPU: 1.5: a bundle may have 1"),
+        ({"placement_group_config": {"bundles": [{"GPU": 2}]}}, "GPU: 2: a bundle may have 1"),
         ({"placement_group_config": {"bundles": [{"GPU": -1}]}}, "from 0, got -1"),
         ({"placement_group_config": {"bundles": [{"GPU": "half"}]}}, "from 0, got 'half'"),
         ({"placement_group_config": {"bundles": [{"GPU": True}]}}, "from 0, got True"),
         ({"placement_group_config": {"bundles": [{"GPU": float("nan")}]}}, "from 0, got nan"),
         ({"placement_group_config": {"bundles": [0.5]}}, "must be a mapping"),
         ({"placement_group_config": {"bundles": {"GPU": 0.5}}}, "must be a list"),
-        ({"placement_group_config": {"bundles": [{"CPU": 1}]}}, "have 0 GPUs, the engine"),
+        (
+            {"placement_group_config": {"bundles": [{"CPU": 1}]}},
+            "0 of its bundles have a GPU, the engine",
+        ),
         (
             {
                 "placement_group_config": {"bundles": [{"GPU": 1}]},
                 "engine_kwargs": {"tensor_parallel_size": 2},
             },
-            "have 1 GPUs, the engine's workers need 2",
+            "1 of its bundles have a GPU, the engine's workers need 2",
         ),
         (
             {"deployment_config": {"ray_actor_options": {"num_gpus": 0.5}}},
@@ -140,7 +144,7 @@ def test_rays_own_reading_of_the_bundles_agrees() -> None:
         ([0.6, 0.6, 0.6], 3),
         ([0.3, 0.3, 0.4], 1),
         ([1.0, 1.0, 0.5], 3),
-        ([2.0, 0.5, 0.5], 3),
+        ([1.0, 1.0, 0.5, 0.5], 3),
         ([0.1] * 10, 1),
     ],
 )
