@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from gpu.visit.site import Layout, NoGpuError, Site, find_layout, running_site
+
+if TYPE_CHECKING:
+    from gpu.visit.site import Layout, Site
+
+# The other tests of the folder above need neither.
+collect_ignore_glob = [] if find_spec("ray") and find_spec("vllm") else ["test_*.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def layout(pytestconfig: pytest.Config) -> Layout:
+    from gpu.visit.site import NoGpuError, find_layout
+
     try:
         return find_layout(
             rehearse=pytestconfig.getoption("--rehearse", default=False),
@@ -31,6 +40,8 @@ def layout(pytestconfig: pytest.Config) -> Layout:
 
 @pytest.fixture(scope="session")
 def site(layout: Layout) -> Iterator[Site]:
+    from gpu.visit.site import running_site
+
     # Ray's sockets need a path shorter than pytest's.
     with (
         tempfile.TemporaryDirectory(prefix="gpu-", dir="/tmp", ignore_cleanup_errors=True) as name,
