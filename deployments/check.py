@@ -10,11 +10,11 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.accelerators import NvmlError, inventory
-from deployments.config import AutoScaling, ModelArgs, RouterArgs, RouterConfig
-from deployments.gpu_shares import bundle_gpus, gpus_needed, memory_utilization
-from deployments.rulebook import RuleBook
-from deployments.strict import describe_errors
+from cluster.energy.nvml import NvmlError, inventory
+from deployments.config.app import AutoScaling, ModelArgs, RouterArgs, RouterConfig
+from deployments.config.base import describe_errors
+from deployments.config.gpu_shares import bundle_gpus, gpus_needed, memory_utilization
+from deployments.router.decision.rules import RuleBook
 
 BUILD_ROUTER = "deployments.app:build_router"
 BUILD_MODEL = "deployments.app:build_model"

@@ -20,7 +20,7 @@ from gpu.visit.steps import Visit
 from loadgen import Load, Measurement, Target, measure
 from servers import AS_IT_SHIPS, Server, free_port, running
 
-from cluster.accelerators import inventory
+from cluster.energy.nvml import inventory
 
 OUTPUT_TOKENS = 64
 VLLM, OURS = "vLLM alone", "pinned"

@@ -17,7 +17,7 @@ from gpu.visit.runner import Record
 from gpu.visit.site import Site
 from gpu.visit.steps import Visit
 
-from cluster.counters import EnergyCounter
+from cluster.energy.counters import EnergyCounter
 
 REFERENCE = {
     "what": "Llama-3.1-8B on one H100, joules per generated token by sequences at a time",

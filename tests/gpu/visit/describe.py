@@ -13,7 +13,7 @@ from typing import Any
 from ray import serve
 
 from cluster.naming import model_deployment_name
-from profiling.publish import connect_ray
+from profiling.trials.publish import connect_ray
 
 
 async def describe(models: list[str]) -> list[dict[str, Any]]:

