@@ -1,12 +1,13 @@
 """Load from reality: the arrivals of a chat service, replayed against the embedded models.
 
     python benchmarks/trace.py [--trace FILE] [--requests N] [--rate R] [--deadline S]
-                               [--plot FILE] [--quick] [--json]
+                               [--plot FILE] [--quick] [--json] [--url URL] [--output FILE]
 
 Brings the embedded models up, profiles them, and sends the same arrivals once for each way to
 choose: `auto` with all weight on time, all on energy and even weights, every model alone, and
 round robin. Requests are sent when they are due, whatever still runs. Lengths are the trace's,
-scaled to the models' context; without a trace, arrivals and lengths like it are drawn.
+scaled to the models' context; without a trace, arrivals and lengths like it are drawn. With `--url`
+it asks a router that runs already, whose models need a context of 2,048 tokens, and profiles none.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from embedded_models import EmbeddedModels, embedded_models
+import httpx
+from embedded_models import embedded_models
 from loadgen import LoadError
 from replay import Answer, arrivals, replay
 from rich.console import Console
@@ -55,6 +58,8 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=240.0, help="seconds of profiling")
     parser.add_argument("--plot", type=Path, help="draw into this file, PNG or SVG")
     parser.add_argument("--quick", action="store_true", help="40 requests, profiles that ship")
+    parser.add_argument("--url", help="of a running router, instead of the embedded models")
+    parser.add_argument("--output", type=Path, help="write JSON here after each way to choose")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
@@ -64,25 +69,25 @@ def main() -> int:
     outcomes: list[Outcome] = []
     try:
         jobs = arrivals(args.trace, args.rate, args.requests, args.seed)
-        with embedded_models(console) as running:
-            if args.budget:
-                running.profile(args.budget, args.seed)
-            for outcome in _outcomes(running, jobs, args.deadline, args.seed):
+        about = {
+            "trace": args.trace.name if args.trace else None,
+            "requests": len(jobs),
+            "rate_per_s": args.rate,
+            "deadline_s": args.deadline,
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        with _running(args) as (url, models):
+            for outcome in _outcomes(url, models, jobs, args.deadline, args.seed):
                 outcomes.append(outcome)
-    except (LoadError, ServerError, OSError, ValueError) as error:
+                if args.output:
+                    args.output.write_text(json.dumps(as_json(outcomes, about), indent=2) + "\n")
+    except (LoadError, ServerError, httpx.HTTPError, OSError, ValueError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
         return 1
     except KeyboardInterrupt:
         console.print(f"stopped after {len(outcomes)} ways to choose")
         if not outcomes:
             return 130
-    about = {
-        "trace": args.trace.name if args.trace else None,
-        "requests": len(jobs),
-        "rate_per_s": args.rate,
-        "deadline_s": args.deadline,
-        "date": time.strftime("%Y-%m-%d"),
-    }
     if args.plot:
         draw_outcomes(outcomes, about, args.plot)
     if args.json:
@@ -93,18 +98,34 @@ def main() -> int:
     return 0
 
 
+@contextmanager
+def _running(args: argparse.Namespace) -> Iterator[tuple[str, Sequence[str]]]:
+    """Address and models of the router to ask: that of `--url`, or one of our own."""
+    if args.url:
+        yield args.url, _models_of(args.url)
+        return
+    with embedded_models(console) as running:
+        if args.budget:
+            running.profile(args.budget, args.seed)
+        yield running.server.url, running.models
+
+
+def _models_of(url: str) -> Sequence[str]:
+    health = httpx.get(f"{url}/health", timeout=30).raise_for_status().json()
+    return tuple(health["models"])
+
+
 def _outcomes(
-    running: EmbeddedModels, jobs: Sequence[Job], deadline_s: float, seed: int
+    url: str, models: Sequence[str], jobs: Sequence[Job], deadline_s: float, seed: int
 ) -> Iterator[Outcome]:
     ways: dict[str, dict[str, Any]] = {
         **{
             name: {"model": "auto", "routing": {"weights": weights}}
             for name, weights in WEIGHTS.items()
         },
-        **{model: {"model": model} for model in running.models},
+        **{model: {"model": model} for model in models},
         ROUND_ROBIN: {"model": "auto", "routing": {"policy": "round_robin"}},
     }
-    url = running.server.url
     span_s = jobs[-1].arrived_s - jobs[0].arrived_s
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("warming up", total=len(ways))

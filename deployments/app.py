@@ -3,6 +3,7 @@
 No `from __future__ import annotations` here: Serve reads the type of `args` from the annotation.
 """
 
+import logging
 from typing import Any
 
 from ray import serve
@@ -10,9 +11,12 @@ from ray.serve.schema import LoggingConfig
 
 from cluster.naming import ROUTER_DEPLOYMENT
 from deployments.config.app import AutoScaling, FixedScaling, ModelArgs, RouterArgs
+from deployments.config.gpu_shares import memory_utilization, with_worker_gpus
 from deployments.gate import Gate
 from deployments.replica.admission import ReplicaLimits
 from deployments.router.server import Router
+
+logger = logging.getLogger("ray.serve")
 
 
 def build_router(args: RouterArgs) -> serve.Application:
@@ -62,17 +66,35 @@ def llm_settings(args: ModelArgs) -> dict[str, Any]:
             "worker_extension_cls": "deployments.replica.engine_worker.DeviceReport",
             # Requests wait in the engine and nowhere else: one order for those of all routers.
             "scheduling_policy": "priority",
+            **_share_of_memory(args),
             **args.engine_kwargs,
         },
         "deployment_config": _deployment_config(args),
         "placement_group_config": args.placement_group_config,
         "runtime_env": args.runtime_env,
     }
+    if args.gpu_share is not None:
+        settings["runtime_env"] = with_worker_gpus(args.runtime_env, args.gpu_share)
     if args.device == "cpu":
         settings["accelerator_config"] = {"kind": "cpu"}
     else:
         settings["accelerator_type"] = args.accelerator_type
     return {key: value for key, value in settings.items() if value is not None}
+
+
+def _share_of_memory(args: ModelArgs) -> dict[str, float]:
+    """Without it vLLM takes nine tenths of the GPU for each model on it."""
+    if args.device == "cpu" or args.gpu_share is None:
+        return {}
+    utilization = memory_utilization(args.gpu_share)
+    if "gpu_memory_utilization" not in args.engine_kwargs:
+        logger.info(
+            "%s: gpu_memory_utilization is %g, from GPU: %g of its placement",
+            args.model_id,
+            utilization,
+            args.gpu_share,
+        )
+    return {"gpu_memory_utilization": utilization}
 
 
 def _deployment_config(args: ModelArgs) -> dict[str, Any]:

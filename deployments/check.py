@@ -10,8 +10,10 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.config.app import ModelArgs, RouterArgs, RouterConfig
+from cluster.energy.nvml import NvmlError, inventory
+from deployments.config.app import AutoScaling, ModelArgs, RouterArgs, RouterConfig
 from deployments.config.base import describe_errors
+from deployments.config.gpu_shares import bundle_gpus, gpus_needed, memory_utilization
 from deployments.router.decision.rules import RuleBook
 
 BUILD_ROUTER = "deployments.app:build_router"
@@ -59,18 +61,82 @@ def find_faults(text: str) -> list[str]:
     return faults
 
 
-def find_warnings(text: str) -> list[str]:
-    """What is allowed, but hardly meant: rules that contradict or never fit; of a right YAML."""
+def find_warnings(text: str, gpus: int = 0) -> list[str]:
+    """What is allowed, but hardly meant, in a right YAML.
+
+    That is: rules that contradict or never fit, and more of the GPUs or their memory than there is.
+
+    Args:
+        text: The YAML.
+        gpus: Of this machine; 0 where that says nothing of the cluster.
+    """
     config = ServeDeploySchema.model_validate(yaml.safe_load(text))
-    warnings: list[str] = []
+    models = _models(config)
+    warnings = [warning for model in models for warning in _memory_warnings(model)]
+    needed = gpus_needed(held for model in models for held in _held_gpus(model))
+    if 0 < gpus < needed:
+        warnings.append(
+            f"the models reserve {needed} GPUs and this machine has {gpus}: unless other nodes "
+            "have more, the last ones wait"
+        )
     for application in config.applications:
         if application.import_path == BUILD_ROUTER:
             for deployment in application.deployments:
                 user_config = deployment.user_config or {}
                 router = RouterConfig.model_validate(user_config)
-                models = [model.id for model in router.models]
-                warnings += RuleBook.of(router).warnings(models, None)
+                routed = [model.id for model in router.models]
+                warnings += RuleBook.of(router).warnings(routed, None)
     return warnings
+
+
+def find_notes(text: str) -> list[str]:
+    """What follows from a right YAML without standing in it."""
+    config = ServeDeploySchema.model_validate(yaml.safe_load(text))
+    return [
+        f"{model.model_id}: gpu_memory_utilization is {memory_utilization(model.gpu_share):g}, "
+        f"from GPU: {model.gpu_share:g}"
+        for model in _models(config)
+        if model.device == "gpu"
+        and model.gpu_share is not None
+        and "gpu_memory_utilization" not in model.engine_kwargs
+    ]
+
+
+def _models(config: ServeDeploySchema) -> list[ModelArgs]:
+    return [
+        ModelArgs.model_validate(application.args)
+        for application in config.applications
+        if application.import_path == BUILD_MODEL
+    ]
+
+
+def _memory_warnings(model: ModelArgs) -> list[str]:
+    taken = model.engine_kwargs.get("gpu_memory_utilization")
+    share = model.gpu_share
+    if model.device == "cpu" or share is None or not isinstance(taken, int | float):
+        return []
+    if taken <= share:
+        return []
+    return [
+        f"{model.model_id}: gpu_memory_utilization {taken:g} is more than its part of the GPU, "
+        f"{share:g}: other models on that GPU may not start"
+    ]
+
+
+def _held_gpus(model: ModelArgs) -> list[float]:
+    if model.device == "cpu":
+        return []
+    scaling = model.scaling
+    replicas = scaling.min_replicas if isinstance(scaling, AutoScaling) else scaling.num_replicas
+    return bundle_gpus(model.placement_group_config, model.engine_kwargs) * replicas
+
+
+def _gpus_here() -> int:
+    try:
+        return sum(accelerator.uuid is not None for accelerator in inventory())
+    except NvmlError:
+        # A driver that fails is reported where models start.
+        return 0
 
 
 def _model_faults(name: str, args: dict[str, Any]) -> list[str]:
@@ -104,8 +170,10 @@ def main(arguments: list[str]) -> int:
     for fault in faults:
         print(f"{arguments[0]}: {fault}", file=sys.stderr)
     if not faults:
-        for warning in find_warnings(text):
+        for warning in find_warnings(text, _gpus_here()):
             print(f"{arguments[0]}: warning: {warning}", file=sys.stderr)
+        for note in find_notes(text):
+            print(f"{arguments[0]}: note: {note}", file=sys.stderr)
     return 2 if faults else 0
 
 

@@ -1,7 +1,8 @@
 """A live cluster: real Ray Serve, real vLLM, tiny checkpoints.
 
 The one of the integration tests has two models from the start; a third one is added by a test. Each
-reserves one declared GPU, so that pinning is real although vLLM computes on the CPU.
+reserves a declared GPU, one of them half of one, so that pinning is real although vLLM computes on
+the CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import psutil
 import yaml
 from openai import OpenAI
 from otlp_collector import Collector, running_collector
-from tiny_checkpoints import build_tiny_checkpoints
 
 from deployments.demo_models.catalog import cache_folder
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
@@ -137,7 +137,9 @@ class Cluster:
             time.sleep(0.5)
 
 
-def model_application(model: str, checkpoint: Path, dtype: str = "bfloat16") -> dict[str, Any]:
+def model_application(
+    model: str, checkpoint: Path, dtype: str = "bfloat16", gpus: float = 1
+) -> dict[str, Any]:
     return {
         "name": model,
         "route_prefix": None,
@@ -154,7 +156,7 @@ def model_application(model: str, checkpoint: Path, dtype: str = "bfloat16") -> 
                 "max_num_seqs": 16,
                 "kv_cache_memory_bytes": 64 * 2**20,
             },
-            "placement_group_config": {"bundles": [{"CPU": 0.1, "GPU": 1}]},
+            "placement_group_config": {"bundles": [{"CPU": 0.1, "GPU": gpus}]},
             "deployment_config": {"ray_actor_options": {"num_cpus": 0}},
         },
     }
@@ -190,6 +192,9 @@ def free_port() -> int:
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
     """Bring a cluster up with the project's own launcher, and down again."""
+    # It needs torch and transformers, which take seconds to import.
+    from tiny_checkpoints import build_tiny_checkpoints
+
     checkpoints = build_tiny_checkpoints(cache_folder() / "tests")
     prior_file = folder / "prior.json"
     prior_file.write_text(prior().to_json())
@@ -223,7 +228,8 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
             },
             model_application("tiny-phi3", checkpoints["tiny-phi3"]),
             # Greedy answers repeat in float32, whatever else is in the batch; in bf16 ties flip.
-            model_application("tiny-mistral", checkpoints["tiny-mistral"], "float32"),
+            # Half a GPU, so that two replicas of it share one.
+            model_application("tiny-mistral", checkpoints["tiny-mistral"], "float32", 0.5),
         ],
     }
     options = "--num-gpus=3 --num-cpus=2"

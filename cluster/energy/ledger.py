@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 from cluster.energy.checks import CheckedCounter, Rest
@@ -21,6 +21,9 @@ PATIENCE_S = 10.0
 SHARE_S, SHARE_REFRESHES = 0.1, 5
 """Joules are given out so seldom: tokens come in bursts, at the end of each step of the engine, and
 joules at each refresh of the counter."""
+QUIET_S = 3.0
+"""So long no request has been active before what the devices draw counts as that at rest: clocks
+take their time to fall, and power is a mean over some of it."""
 DECAY = 0.8
 """Weight of what was known of power and price when there is something newer."""
 DEFAULT_WEIGHTS = TokenWeights(1.0, 20.0)
@@ -101,6 +104,8 @@ class RequestLedger:
         idle_joules: Drawn at rest; at most `idle_watts` x time.
         unattributed_joules: Drawn beyond that while no request was active, or of requests of
             which it is not known; negative where more was given out than the counter showed.
+        resting_watts: By device, what it drew when no request was last active for QUIET_S, with
+            the models in its memory; empty until then. It is shown, and splits nothing.
     """
 
     def __init__(
@@ -116,6 +121,7 @@ class RequestLedger:
         self.attributed_joules = 0.0
         self.idle_joules = 0.0
         self.unattributed_joules = 0.0
+        self.resting_watts: Mapping[str, float] = {}
         self._weights = DEFAULT_WEIGHTS
         self._slots = slots or math.inf
         self._share_s = max(SHARE_S, SHARE_REFRESHES * self.counter.refresh_s)
@@ -128,6 +134,7 @@ class RequestLedger:
         # cost, decayed by DECAY; and when it was given out.
         self._work = self._paid_work = self._paid_joules = 0.0
         self._shared_at = self._busy_since = self._now = self.counter.moved_at
+        self._quiet_since = self._now
         # Joules of a request that has been active all the time, were the pool split equally; now,
         # and when the pool was last given out.
         self._stake = self._stake_shared = 0.0
@@ -199,6 +206,10 @@ class RequestLedger:
         idle = min(step.joules, self.idle_watts * step.seconds)
         self.idle_joules += idle
         dynamic = step.joules - idle
+        if self._active:
+            self._quiet_since = step.at
+        elif step.at - self._quiet_since >= QUIET_S and self.counter.watts:
+            self.resting_watts = dict(self.counter.watts)
         if not step.sound:
             self._faults += 1
             self.unattributed_joules += dynamic

@@ -50,6 +50,7 @@ class MeterStatus:
         fault: What is wrong at present, `None` if nothing is.
         faults: How often each kind of fault has set in.
         sharers: Replicas on the devices.
+        resting_watts: See `cluster.energy.ledger.RequestLedger`; of all replicas on a device.
     """
 
     source: str
@@ -62,6 +63,7 @@ class MeterStatus:
     fault: str | None = None
     faults: Mapping[str, int] = field(default_factory=dict)
     sharers: int = 1
+    resting_watts: Mapping[str, float] = field(default_factory=dict)
 
 
 def _status(ledger: RequestLedger, sharers: int = 1) -> MeterStatus:
@@ -76,6 +78,7 @@ def _status(ledger: RequestLedger, sharers: int = 1) -> MeterStatus:
         fault=ledger.counter.fault,
         faults=dict(ledger.counter.faults),
         sharers=sharers,
+        resting_watts=dict(ledger.resting_watts),
     )
 
 
@@ -304,6 +307,7 @@ class SharedMeter:
             fault=self._fault or next((p.fault for p in parts if p.fault), None),
             faults={k: sum(p.faults.get(k, 0) for p in parts) for p in parts for k in p.faults},
             sharers=max(part.sharers for part in parts),
+            resting_watts={d: watts for part in parts for d, watts in part.resting_watts.items()},
         )
 
     def set_weights(self, weights: TokenWeights) -> None:

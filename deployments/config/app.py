@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from cluster.energy.nvml import CPU_WATTS_PER_CORE
 from cluster.naming import DEFAULT_DATA_DIR
 from cluster.store.entries import Retention
 from deployments.config.base import Strict
+from deployments.config.gpu_shares import bundle_gpus, gpu_share, worker_count
 from deployments.config.learning import BanditConfig, CanaryConfig, ShadowConfig
 from deployments.config.rules import MAX_RULES, RuleConfig
 from deployments.replica.liveness import PATIENCE_S
@@ -65,7 +67,9 @@ class ModelArgs(Strict):
         description="Hugging Face id, local folder, or `embedded:NAME` for a built-in model.",
     )
     device: Literal["gpu", "cpu"] = Field(
-        "gpu", description="Where vLLM computes; `gpu` reserves whole GPUs in a placement group."
+        "gpu",
+        description="Where vLLM computes; `gpu` reserves a GPU for each worker, or the part of one "
+        "that `placement_group_config` names.",
     )
     accelerator_type: str | None = Field(
         default=None, description="Kind of GPU to be placed on, as Ray names it (`A100`, `H100`)."
@@ -106,6 +110,31 @@ class ModelArgs(Strict):
         if self.device == "cpu" and self.accelerator_type is not None:
             raise ValueError(f"accelerator_type {self.accelerator_type!r} needs device: gpu")
         return self
+
+    @model_validator(mode="after")
+    def _possible_gpu_share(self) -> ModelArgs:
+        share = gpu_share(self.placement_group_config, self.engine_kwargs)
+        if self.device == "cpu":
+            return self
+        held = len(bundle_gpus(self.placement_group_config, self.engine_kwargs))
+        workers = worker_count(self.engine_kwargs)
+        if share is None and held < workers:
+            raise ValueError(
+                f"placement_group_config: {held} of its bundles have a GPU, the engine's workers "
+                f"need {workers} such bundles"
+            )
+        options = self.deployment_config.get("ray_actor_options")
+        if isinstance(options, Mapping) and (gpus := options.get("num_gpus")):
+            raise ValueError(
+                f"deployment_config.ray_actor_options.num_gpus: {gpus!r}: only workers of the "
+                f"engine compute; use placement_group_config: {{bundles: [{{GPU: {gpus!r}}}]}}"
+            )
+        return self
+
+    @property
+    def gpu_share(self) -> float | None:
+        """The part of a GPU that a replica reserves; `None` for whole ones."""
+        return gpu_share(self.placement_group_config, self.engine_kwargs)
 
 
 class RouterArgs(Strict):

@@ -118,6 +118,10 @@ class RequestMeter:
         """Mean power by device, lately; empty while it is not known."""
         return self._energy.status.watts
 
+    def resting_watts(self) -> Mapping[str, float]:
+        """What each device drew when it last had nothing to do; empty while that is not known."""
+        return self._energy.status.resting_watts
+
     def load(self) -> ReplicaLoad:
         """What the replica is doing at the moment."""
         identity, energy = self.identity, self._energy.status
@@ -148,6 +152,7 @@ class RequestMeter:
             "energy_source": energy.source,
             "idle_watts": energy.rest.watts,
             "power_watts": sum(energy.watts.values()),
+            "resting_watts": dict(energy.resting_watts),
             "attributed_joules": energy.attributed_joules,
             "idle_joules": energy.idle_joules,
             "unattributed_joules": energy.unattributed_joules,

@@ -40,6 +40,12 @@ class Sampling:
             description="Mean power of a device over the last second; 0 while it is not known.",
             tag_keys=("model", "device", "source"),
         )
+        self._resting = Gauge(
+            "device_idle_power_watts",
+            description="What a device draws with its models loaded and no request on any of them, "
+            "as last seen.",
+            tag_keys=("model", "device", "source"),
+        )
 
     async def run(self) -> NoReturn:
         """Sample until cancelled."""
@@ -68,6 +74,8 @@ class Sampling:
         for device in self._devices:
             tags = {"model": model, "device": device, "source": source}
             self._gauge.set(watts.get(device, 0.0), tags=tags)
+        for device, drawn in self._meter.resting_watts().items():
+            self._resting.set(drawn, tags={"model": model, "device": device, "source": source})
         if busy and watts and now - self._logged_at >= POWER_LOG_S:
             self._logged_at = now
             draws = ", ".join(f"{device} {drawn:.1f} W" for device, drawn in watts.items())

@@ -168,6 +168,29 @@ def test_vllms_processes_load_the_plugin_and_wait_with_what_it_replaces() -> Non
     assert "self.last_read = " in inspect.getsource(SpinCondition.record_read)
 
 
+@pytest.mark.parametrize("gpus", ["0.25", "1"])
+def test_vllms_ray_workers_ask_for_what_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, gpus: str
+) -> None:
+    from vllm.platforms import current_platform
+    from vllm.v1.executor.ray_executor_v2 import RayExecutorV2
+
+    from deployments.config.gpu_shares import WORKER_GPUS_VARIABLE
+
+    monkeypatch.setattr(current_platform, "ray_device_key", "GPU", raising=False)
+    monkeypatch.setenv(WORKER_GPUS_VARIABLE, gpus)
+    assert RayExecutorV2._get_actor_resource_kwargs() == {"num_gpus": float(gpus)}
+
+
+def test_the_size_of_an_engine_on_a_part_of_a_gpu_has_these_names() -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    from deployments.config.gpu_shares import WORKERS
+
+    fields = AsyncEngineArgs.__dataclass_fields__.keys()
+    assert {"gpu_memory_utilization", *WORKERS} <= fields
+
+
 def test_serve_tells_its_host() -> None:
     from ray import serve
     from ray.serve._private.client import ServeControllerClient

@@ -147,12 +147,26 @@ def test_decisions_are_kept(cluster: Cluster) -> None:
     )
 
 
-def test_each_replica_holds_its_own_declared_gpu(cluster: Cluster) -> None:
+def test_each_replica_holds_its_own_declared_gpu_or_its_part(cluster: Cluster) -> None:
     listed = cluster.run("ray", "list", "placement-groups", "--detail", "--format", "json")
     groups = json.loads(listed.stdout[listed.stdout.index("[") :])
     bundles = [b["unit_resources"] for g in groups for b in g["bundles"] if g["state"] == "CREATED"]
-    assert [bundle["GPU"] for bundle in bundles] == [1.0] * len(bundles)
+    assert {bundle["GPU"] for bundle in bundles} == {1.0, 0.5}
     assert len(bundles) >= 2
+
+
+def test_all_processes_of_a_model_on_a_part_of_a_gpu_know_it(cluster: Cluster) -> None:
+    """A worker that does not would wait for a whole one."""
+    for model, share in (("tiny-phi3", None), ("tiny-mistral", "0.5")):
+        for replica in cluster.replicas(model):
+            engine = [
+                child
+                for child in replica.children(recursive=True)
+                if "EngineCore" in " ".join(child.cmdline())
+            ]
+            assert engine
+            for process in (replica, *engine):
+                assert process.environ().get("VLLM_RAY_PER_WORKER_GPUS") == share
 
 
 BAD_REQUESTS = [

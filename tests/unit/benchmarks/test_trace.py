@@ -83,3 +83,20 @@ def test_a_server_that_fails_is_said(
 ) -> None:
     assert run(trace, OpenAiDouble(status=503), monkeypatch) == 1
     assert "status 503" in capsys.readouterr().err
+
+
+def test_a_router_that_runs_is_asked_as_it_is(
+    trace: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    double = OpenAiDouble()
+    output = tmp_path / "outcomes.json"
+    with served(double) as running:
+        monkeypatch.setattr(trace, "_models_of", lambda url: running.models)
+        options = ("--url", running.server.url, "--output", str(output), "--json")
+        assert run(trace, double, monkeypatch, *options) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert json.loads(output.read_text()) == printed
+    assert {"small", "large", "round robin"} <= {o["name"] for o in printed["outcomes"]}

@@ -23,6 +23,7 @@ SERIES = {
     **{f"ray_{PREFIX}{name}_count": tags for name, (_, _, tags) in HISTOGRAMS.items()},
     **{f"ray_{PREFIX}{name}": tags for name, (_, tags) in GAUGES.items()},
     "ray_device_power_watts": ("model", "device", "source", "NodeAddress"),
+    "ray_device_idle_power_watts": ("model", "device", "source", "NodeAddress"),
 }
 
 

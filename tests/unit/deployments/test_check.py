@@ -35,7 +35,9 @@ def faults(*applications: dict[str, Any]) -> list[str]:
     return find_faults(yaml.safe_dump({"applications": list(applications)}))
 
 
-@pytest.mark.parametrize("name", ["serve_config.yaml", "serve_config.cpu.yaml"])
+@pytest.mark.parametrize(
+    "name", ["serve_config.yaml", "serve_config.shared-gpu.yaml", "serve_config.cpu.yaml"]
+)
 def test_what_ships_is_right(name: str) -> None:
     assert find_faults((ROOT / name).read_text()) == []
 

@@ -75,6 +75,32 @@ def test_what_exceeds_the_power_at_rest_while_nobody_is_there_is_kept_apart() ->
     assert (bench.ledger.idle_joules, bench.ledger.unattributed_joules) == (14, 15)
 
 
+def test_the_power_at_rest_is_seen_again_whenever_nothing_runs_for_a_while() -> None:
+    bench = Bench(Rest(60.0))
+    ledger = bench.ledger
+
+    def pass_seconds(watts: float, seconds: int) -> None:
+        for _ in range(seconds):
+            bench.draw(watts)
+            ledger.sample()
+
+    pass_seconds(70, 2)
+    assert ledger.resting_watts == {}
+    pass_seconds(70, 2)
+    assert ledger.resting_watts == {"GPU-a": pytest.approx(70)}
+    ledger.begin("a")
+    ledger.tokens("a", 1, 1)
+    pass_seconds(500, 5)
+    assert ledger.resting_watts == {"GPU-a": pytest.approx(70)}
+    ledger.end("a")
+    pass_seconds(200, 2)  # its clocks fall
+    assert ledger.resting_watts == {"GPU-a": pytest.approx(70)}
+    pass_seconds(80, 3)
+    assert ledger.resting_watts == {"GPU-a": pytest.approx(80)}
+    # What is given out goes by what was measured beforehand.
+    assert ledger.idle_watts == 60.0
+
+
 def test_where_no_tokens_are_told_the_time_is_shared() -> None:
     bench = Bench()
     ledger = bench.ledger

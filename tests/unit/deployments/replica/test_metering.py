@@ -211,6 +211,7 @@ def test_a_replica_describes_its_meter(bench: Bench) -> None:
             "energy_source": "nvml",
             "idle_watts": 10.0,
             "power_watts": pytest.approx(7.5 / 1.5 + 10),
+            "resting_watts": {},
             "attributed_joules": pytest.approx(30),
             "idle_joules": pytest.approx(30),
             "unattributed_joules": pytest.approx(0.5),

@@ -23,11 +23,15 @@ class Meter:
         self.ongoing_requests = 1
         self.samples = 0
         self.drawn = {"GPU-1": 300.0, "GPU-2": 99.96}
+        self.resting: dict[str, float] = {}
         self.error: Exception | None = None
         self.awaited = 0
 
     def watts(self) -> dict[str, float]:
         return self.drawn
+
+    def resting_watts(self) -> dict[str, float]:
+        return self.resting
 
     async def until(self, samples: int) -> None:
         self.awaited = samples
@@ -44,7 +48,7 @@ class Meter:
 
 class Gauge:
     def __init__(self, name: str, **_: object) -> None:
-        assert name == "device_power_watts"
+        assert name in ("device_power_watts", "device_idle_power_watts")
         self.values: dict[str, float] = {}
 
     def set(self, value: float, tags: dict[str, str]) -> None:
@@ -72,6 +76,18 @@ def test_the_power_of_each_device_is_a_metric(gauges: list[Gauge]) -> None:
     meter.drawn = {}
     asyncio.run(task.sample())
     assert gauges[0].values == {"GPU-1": 0.0, "GPU-2": 0.0}
+
+
+def test_the_power_at_rest_is_one_once_it_is_known(gauges: list[Gauge]) -> None:
+    meter = Meter()
+    task = Sampling(meter)
+    asyncio.run(task.sample())
+    assert gauges[1].values == {}
+    meter.resting = {"GPU-1": 120.5}
+    asyncio.run(task.sample())
+    meter.resting = {}
+    asyncio.run(task.sample())
+    assert gauges[1].values == {"GPU-1": 120.5}
 
 
 def test_the_log_has_it_once_a_minute_while_there_is_work(
