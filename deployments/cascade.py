@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from deployments.dispatch import Dispatch, ModelBrokeError
+from deployments.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
 from deployments.failover import Attempt, Delivery, Judgement
 from deployments.frames import Frame
 from deployments.openai_api import ApiError
@@ -116,7 +116,7 @@ class Cascade(Delivery):
         self._forget()
         return following
 
-    def _again(self, dispatch: Dispatch, error: ModelBrokeError) -> Dispatch:
+    def _again(self, dispatch: Dispatch, error: ModelBrokeError | ModelRefusedError) -> Dispatch:
         if self._scored:
             # The client has got nothing of it, so the next one begins anew.
             self._forget()

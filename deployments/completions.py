@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from deployments.blame import Suspicion
 from deployments.cascade import Cascade
 from deployments.config import RouterArgs
 from deployments.deciding import Decider
@@ -102,6 +103,7 @@ class Completions:
         """Have a model answer; says whether the answer was whole."""
         parsed, caller, measured = asked.parsed, asked.caller, asked.measured
         try:
+            self._decider.directory.blame.admit(Suspicion(asked.body, caller.key))
             if await self._decider.waker.wake(parsed.model, self._args.request_timeout_s):
                 measured.received()
             counts = await self._decider.count(parsed)

@@ -12,6 +12,7 @@ from deployments.deciding import Decider
 from deployments.directory import ModelDirectory
 from deployments.dispatch import Dispatch
 from deployments.frames import ModelRequest
+from deployments.links.own_request import random_prompt
 from deployments.openai_api import parse_request
 from deployments.shared_state import SharedState
 from scheduler.types import ModelState
@@ -61,8 +62,7 @@ class Prober:
         return idle_s is None or idle_s >= interval_s
 
     async def _ask(self, model: str) -> None:
-        # Never twice the same: the prefix cache would answer for the model.
-        prompt = str(random.randrange(10 ** (PROMPT_DIGITS - 1), 10**PROMPT_DIGITS))
+        prompt = random_prompt(PROMPT_DIGITS)
         body = orjson.dumps(
             {"model": model, "prompt": prompt, "max_tokens": OUTPUT_TOKENS, "ignore_eos": True}
         )
