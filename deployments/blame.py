@@ -324,6 +324,14 @@ class Blame:
         """Replicas where a suspect runs that has no token yet, of any router."""
         return self._foreign_trials | self._own_trials()
 
+    def refuges(self) -> frozenset[str]:
+        """Replicas with requests whose replica died for another one's reason."""
+        return frozenset(
+            place
+            for place, runs in self._runs.items()
+            if any(run.suspicion.fled for run in runs.values())
+        )
+
     def _own_trials(self) -> frozenset[str]:
         if not self.book:
             return frozenset()

@@ -153,6 +153,8 @@ class Dispatch:
 
     def _clear_link(self) -> Link | None:
         avoid = {*self.avoid, *self.blame.trials()}
+        if self.suspicion and self.suspicion.breaks:
+            avoid |= self.blame.refuges()
         return self.links.choose(self.entry.model, avoid, self.prefer)
 
     def _only_trials(self) -> bool:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+MAX_WALKED_BYTES = 100_000
+"""In a larger body annotations and blanks count too: leaving them out would hold up the router."""
 MAX_DEPTH = 60
 """What is nested deeper counts as equal; the encoder takes 254 levels."""
 
@@ -87,7 +89,8 @@ def fingerprint(body: bytes, key: str | None = None) -> Fingerprint:
     data = orjson.loads(body)
     if not isinstance(data, dict):
         return Fingerprint(_hash(body))
-    shape = _shape(data)
+    plain = len(body) > MAX_WALKED_BYTES
+    shape = _shape(data, _same if plain else _schema)
     text = {name: data[name] for name in _TEXT if data.get(name) not in (None, False, [], {})}
     if isinstance(messages := text.get("messages"), list):
         text["messages"] = [_without_ids(message) for message in messages]
@@ -100,7 +103,7 @@ def fingerprint(body: bytes, key: str | None = None) -> Fingerprint:
     return Fingerprint(whole, _hash(_canonical([key, shape])))
 
 
-def _shape(data: dict[str, Any]) -> list[Any]:
+def _shape(data: dict[str, Any], plain: Callable[[Any], Any]) -> list[Any]:
     """Every part that is no text, one name for the same thing in whichever place it stands."""
     parts: list[Any] = []
     wanted = data.get("response_format")
@@ -108,26 +111,30 @@ def _shape(data: dict[str, Any]) -> list[Any]:
         schema = wanted.get("json_schema")
         schema = schema.get("schema") if isinstance(schema, dict) else schema
         others = {k: v for k, v in wanted.items() if k not in ("type", "json_schema")}
-        parts.append(["json", _schema(schema)] if schema is not None else [wanted["type"]])
+        parts.append(["json", plain(schema)] if schema is not None else [wanted["type"]])
         parts += [[others]] if others else []
     structured = data.get("structured_outputs")
     if isinstance(structured, dict):
         parts += [
-            [_COMPILED.get(name, name), _schema(value)]
+            [_COMPILED.get(name, name), plain(value)]
             for name, value in structured.items()
             if value is not None
         ]
     parts += [
-        [_COMPILED.get(name.removeprefix("guided_"), name), _schema(value)]
+        [_COMPILED.get(name.removeprefix("guided_"), name), plain(value)]
         for name, value in data.items()
         if name.startswith("guided_") and value is not None
     ]
     parts += [
-        [name, _schema(data[name])] for name in _SHAPE if data.get(name) not in (None, [], {})
+        [name, plain(data[name])] for name in _SHAPE if data.get(name) not in (None, [], {})
     ]
     # The choice of a tool where there are none asks for nothing.
     parts = [part for part in parts if part[0] != "tool_choice" or data.get("tools")]
     return sorted(parts, key=_canonical)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _schema(value: Any, depth: int = 0, *, names: bool = False) -> Any:
