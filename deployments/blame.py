@@ -246,7 +246,7 @@ class Blame:
         requests: dict[bytes, Run] = {}
         for run in likely:
             run.finding = finding
-            requests |= {request: run for request in self._hashes(run, proven)}
+            requests |= dict.fromkeys(self._hashes(run, proven), run)
         for request, run in requests.items():
             self._note(Evidence(request, kind, run.model, place, what))
         if finding is Finding.GUILTY:

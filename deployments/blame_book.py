@@ -136,8 +136,7 @@ class BlameBook:
         found = [
             entry.convicted_at
             for entry in self._found(request)
-            if entry.convicted_at is not None
-            and self._clock() - entry.convicted_at < self.memory_s
+            if entry.convicted_at is not None and self._clock() - entry.convicted_at < self.memory_s
         ]
         return max(found, default=None)
 

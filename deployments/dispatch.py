@@ -30,7 +30,6 @@ from deployments.links.client import Link, LinkBrokenError, LinkPool, SlowReader
 from deployments.openai_api import ApiError
 from scheduler.observations import Observation
 
-
 ENGINE_DIED = re.compile(r"EngineDeadError|EngineCore encountered an issue")
 """What vLLM says to every request of an engine core that died, whose process lives on."""
 CLEAR_PERIOD_S = 0.05
@@ -143,7 +142,7 @@ class Dispatch:
         if link is None and self.suspicion and self.suspicion.fled:
             # Its replica died of another request, which is not to be met again.
             until = time.monotonic() + TRIAL_S
-            while self._only_trials() and time.monotonic() < until:
+            while self._only_trials() and time.monotonic() < until:  # noqa: ASYNC110
                 await asyncio.sleep(CLEAR_PERIOD_S)
             link = self._clear_link()
         if link is None:

@@ -125,9 +125,7 @@ def _shape(data: dict[str, Any], plain: Callable[[Any], Any]) -> list[Any]:
         for name, value in data.items()
         if name.startswith("guided_") and value is not None
     ]
-    parts += [
-        [name, plain(data[name])] for name in _SHAPE if data.get(name) not in (None, [], {})
-    ]
+    parts += [[name, plain(data[name])] for name in _SHAPE if data.get(name) not in (None, [], {})]
     # The choice of a tool where there are none asks for nothing.
     parts = [part for part in parts if part[0] != "tool_choice" or data.get("tools")]
     return sorted(parts, key=_canonical)

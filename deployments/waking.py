@@ -83,6 +83,7 @@ class Waker:
             # Serve cancels what a request asked of others when its client leaves; an empty
             # context belongs to no request.
             task = asyncio.create_task(self._wake(self._directory[model]), context=Context())
+            task.add_done_callback(_seen)
             self._waking[model] = task
         self._waiting[model] += 1
         try:
@@ -129,6 +130,7 @@ class Waker:
                 await asking
 
     async def _ask(self, entry: ModelEntry) -> None:
+        """Return when a replica has answered who it is."""
         response = entry.handle(stream=False).options(method_name="describe").remote()
         answered = False
         try:
@@ -162,6 +164,12 @@ class Waker:
             if entry.unavailable != SCALED_TO_ZERO and answered_at is None and not stale:
                 raise WakeFailedError(_cause(entry.unavailable))
             await asyncio.sleep(POLL_S)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Why it failed is in the log; all that waited for it may have left."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _cause(text: str) -> str:

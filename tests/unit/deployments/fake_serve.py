@@ -105,6 +105,8 @@ class Response:
             raise StopAsyncIteration from None
         if step is HANG:
             await asyncio.Event().wait()
+        if isinstance(step, Delay):
+            await asyncio.sleep(step.seconds)
         if isinstance(step, BaseException):
             raise step
         await asyncio.sleep(0)
@@ -113,6 +115,13 @@ class Response:
 
 HANG: Any = object()
 """A step that never ends."""
+
+
+@dataclass(frozen=True)
+class Delay:
+    """A step that takes so long."""
+
+    seconds: float
 
 
 @dataclass

@@ -57,12 +57,12 @@ def die(blame: Blame, *runs: Run) -> list[Finding]:
 
 
 def refused(blame: Blame, suspicion: Suspicion) -> tuple[int, int | None] | None:
-    try:
-        blame.admit(Suspicion(suspicion.body, suspicion.key))
-    except ApiError as error:
-        assert error.code == "request_breaks_engine"
-        return error.status, error.retry_after_s
-    return None
+    error = blame.book.verdict(suspicion.fingerprint)
+    if error is None:
+        blame.admit(suspicion)
+        return None
+    assert error.code == "request_breaks_engine"
+    return error.status, error.retry_after_s
 
 
 # An engine that answers with an error of its own
@@ -238,9 +238,7 @@ def test_a_replica_that_dies_with_nobody_waiting_is_judged_too(blame: Blame) -> 
     assert refused(blame, strange()) == (503, 60)
 
 
-def test_what_kills_one_model_only_does_not_do_so_for_ever(
-    blame: Blame, clock: FakeClock
-) -> None:
+def test_what_kills_one_model_only_does_not_do_so_for_ever(blame: Blame, clock: FakeClock) -> None:
     die(blame, run(blame, strange()))
     clock.now += QUARANTINE_S
     blame.worked(blame.enter(strange(), "other", "r9"))

@@ -490,9 +490,7 @@ def test_a_replica_that_digests_the_routers_own_request_is_not_left_alone(run: R
     run(scenario())
 
 
-def test_a_replica_that_is_only_busy_is_not_sick(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replica_that_is_only_busy_is_not_sick(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.links.client.OWN_TIMEOUT_S", 0.1)
 
     async def scenario() -> None:
