@@ -36,6 +36,10 @@ SETTLED_AFTER_S = 30.0
 GHOST_S = 60.0
 """How long a request whose client left may still be what kills its replica."""
 MAX_GHOSTS = 32
+KINDS_IN_A_ROW = 3
+"""Where so many kinds of requests break one after the other, the place is to blame."""
+DEAD_S = 10.0
+"""An engine may be dead for so long before its replica is gone: later requests did not kill it."""
 MAX_PROVEN = 256
 MAX_PROVEN_BYTES = 65_536
 """A larger request that worked is not remembered."""
@@ -44,7 +48,7 @@ MAX_PROVEN_BYTES = 65_536
 class Break(Enum):
     """How an attempt broke."""
 
-    UNREACHED = "it has not begun there"
+    FAULTLESS = "it has not begun there, or the replica was going away"
     ANSWERED = "the engine answered this request with an error of its own"
     DIED = "the replica or its engine died, with everything that it had"
 
@@ -117,6 +121,9 @@ class Blame:
         self.book = BlameBook(clock)
         self._clock = clock
         self._runs: dict[str, dict[int, Run]] = {}
+        self._dead: dict[str, float] = {}
+        # Kinds that broke in a row where there is no link, and so no breaker.
+        self._broken: dict[str, set[bytes]] = {}
         self._proven: deque[tuple[float, str, Suspicion]] = deque(maxlen=MAX_PROVEN)
         self._trial = asyncio.Lock()
         self._foreign_trials: frozenset[str] = frozenset()
@@ -151,6 +158,8 @@ class Blame:
         """It was answered."""
         self.generates(run)
         self._remove(run)
+        self._dead.pop(run.place, None)
+        self._broken.pop(run.place, None)
         suspicion = run.suspicion
         if len(suspicion.body) <= MAX_PROVEN_BYTES:
             self._proven.append((self._clock(), run.model, suspicion))
@@ -177,7 +186,7 @@ class Blame:
                 ghosts = ghosts[1:]
 
     def broke(
-        self, run: Run, how: Break, what: str, *, others: int = 0, doubted: bool = False
+        self, run: Run, how: Break, what: str, *, others: int = 0, doubted: bool | None = None
     ) -> Finding:
         """It broke.
 
@@ -186,13 +195,16 @@ class Blame:
             how: It broke.
             what: The same in words.
             others: Requests of other routers on that replica.
-            doubted: Requests of other kinds broke there, one after the other.
+            doubted: Requests of other kinds broke there, one after the other; `None` where that is
+                not known.
         """
         if how is Break.DIED:
+            if run.finding is None and run.began < self._dead.get(run.place, 0.0) + DEAD_S:
+                run.finding = Finding.INNOCENT
             if run.finding is None:
                 self.died(run.place, what, others)
             finding = run.finding or Finding.INNOCENT
-        elif how is Break.ANSWERED and not doubted:
+        elif how is Break.ANSWERED and not self._doubted(run, doubted):
             for request in self._hashes(run):
                 self._note(Evidence(request, Kind.BROKE, run.model, run.place, what))
             guilty = self.book.convicted(run.suspicion.fingerprint)
@@ -205,6 +217,17 @@ class Blame:
         else:
             run.suspicion.breaks += 1
         return finding
+
+    def _doubted(self, run: Run, known: bool | None) -> bool:
+        if known is not None:
+            return known
+        kinds = self._broken.setdefault(run.place, set())
+        kinds.add(run.suspicion.fingerprint.kind)
+        if len(kinds) < KINDS_IN_A_ROW:
+            return False
+        kinds.pop()
+        self.sick(run.place)
+        return True
 
     def sick(self, place: str) -> None:
         """A request of the router's own broke there: what broke before was the replica's fault."""
@@ -219,6 +242,7 @@ class Blame:
             others: Requests of other routers that it had.
         """
         now = self._clock()
+        self._dead = {p: at for p, at in self._dead.items() if now - at < DEAD_S} | {place: now}
         there = list(self._runs.pop(place, {}).values())
         runs = [r for r in there if r.left_at is None or now - r.left_at < GHOST_S]
         for run in there:

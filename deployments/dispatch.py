@@ -201,7 +201,7 @@ class Dispatch:
         if ENGINE_DIED.search(str(error)):
             error.how = Break.DIED
         if run:
-            doubted = link is not None and link.breaker.doubted
+            doubted = link.breaker.doubted if link else None
             others = link.others if link else 0
             error.finding = self.blame.broke(
                 run, error.how, str(error), others=others, doubted=doubted
@@ -249,11 +249,12 @@ class Dispatch:
         )
         if isinstance(error, LinkBrokenError):
             broke.refused = error.refused
-            broke.how = Break.DIED if error.died else Break.ANSWERED
+            answered = Break.FAULTLESS if error.lost else Break.ANSWERED
+            broke.how = Break.DIED if error.died else answered
         elif isinstance(error, RayTaskError):
             broke.how = Break.ANSWERED
         else:
-            broke.how = Break.DIED if isinstance(error, RayActorError) else Break.UNREACHED
+            broke.how = Break.DIED if isinstance(error, RayActorError) else Break.FAULTLESS
         return broke
 
 

@@ -54,12 +54,14 @@ class LinkBrokenError(Exception):
     Attributes:
         refused: The replica has not begun with it, so it is not to blame: it is going away.
         died: The replica died, with everything that it had.
+        lost: The connection closed, for whatever reason.
     """
 
     def __init__(self, reason: str, *, refused: bool = False, died: bool = False) -> None:
         super().__init__(reason)
         self.refused = refused
         self.died = died
+        self.lost = reason == CONNECTION_BROKE
 
 
 class SlowReaderError(Exception):

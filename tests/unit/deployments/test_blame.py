@@ -22,7 +22,7 @@ from deployments.blame import (
 from deployments.blame_book import MAX_KINDS, QUARANTINE_S
 from deployments.openai_api import ApiError
 
-DIED, ANSWERED, UNREACHED = Break.DIED, Break.ANSWERED, Break.UNREACHED
+DIED, ANSWERED, FAULTLESS = Break.DIED, Break.ANSWERED, Break.FAULTLESS
 
 
 def plain(text: str, key: str | None = None) -> Suspicion:
@@ -102,6 +102,15 @@ def test_where_others_break_too_it_is_the_replica(blame: Blame) -> None:
     assert refused(blame, plain("x")) is None
 
 
+def test_it_is_the_place_too_where_there_is_no_breaker(blame: Blame) -> None:
+    findings = [blame.broke(run(blame, plain(text)), ANSWERED, "boom") for text in "abcd"]
+    assert findings == [Finding.SUSPECT] * 2 + [Finding.INNOCENT] * 2
+    # What was held against the first two is taken back.
+    assert blame.broke(run(blame, plain("a"), "r1"), ANSWERED, "boom") is Finding.SUSPECT
+    blame.worked(run(blame, plain("e")))
+    assert blame.broke(run(blame, plain("b")), ANSWERED, "boom") is Finding.SUSPECT
+
+
 def test_what_broke_a_replica_that_is_sick_is_taken_back(blame: Blame) -> None:
     for _ in range(2):
         blame.broke(run(blame, plain("x")), ANSWERED, "boom")
@@ -121,13 +130,13 @@ def test_it_is_forgotten_after_minutes(blame: Blame, clock: FakeClock) -> None:
 
 
 def test_what_it_never_reached_says_nothing(blame: Blame) -> None:
-    assert blame.broke(run(blame, plain("x")), UNREACHED, "no replica") is Finding.INNOCENT
+    assert blame.broke(run(blame, plain("x")), FAULTLESS, "no replica") is Finding.INNOCENT
     assert not blame.book
 
 
 def test_the_memory_is_bounded(blame: Blame) -> None:
     for number in range(MAX_KINDS + 50):
-        blame.broke(run(blame, plain(str(number))), ANSWERED, "boom")
+        blame.broke(run(blame, plain(str(number)), f"r{number}"), ANSWERED, "boom")
     assert len(blame.book) == MAX_KINDS
     assert len(blame._unsent) <= 200
 
@@ -236,6 +245,16 @@ def test_a_replica_that_dies_with_nobody_waiting_is_judged_too(blame: Blame) -> 
     blame.left(run(blame, strange()))
     blame.died("r0", "the connection broke")
     assert refused(blame, strange()) == (503, 60)
+
+
+def test_a_request_does_not_kill_an_engine_that_is_dead(blame: Blame, clock: FakeClock) -> None:
+    die(blame, run(blame, strange()))
+    for _ in range(3):
+        clock.now += 1.0
+        assert die(blame, run(blame, plain("a"))) == [Finding.INNOCENT]
+    # It is alive again.
+    blame.worked(run(blame, plain("b")))
+    assert die(blame, run(blame, plain("c"))) == [Finding.SUSPECT]
 
 
 def test_what_kills_one_model_only_does_not_do_so_for_ever(blame: Blame, clock: FakeClock) -> None:
