@@ -19,14 +19,12 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from cluster.evidence import MAX_NEWS, Evidence, Exchange, Kind
 from cluster.store import STORE_TIMEOUT_S
 from deployments.blame_book import BlameBook
-from deployments.fingerprints import Fingerprint, fingerprint
+from deployments.suspects import Break, Finding, Run, Suspicion
 
 TRIAL_S, PLAIN_TRIAL_S = 10.0, 1.0
 """A suspect that has not killed a replica for so long no longer keeps the next one waiting. What an
@@ -43,68 +41,6 @@ DEAD_S = 10.0
 MAX_PROVEN = 256
 MAX_PROVEN_BYTES = 65_536
 """A larger request that worked is not remembered."""
-
-
-class Break(Enum):
-    """How an attempt broke."""
-
-    FAULTLESS = "it has not begun there, or the replica was going away"
-    ANSWERED = "the engine answered this request with an error of its own"
-    DIED = "the replica or its engine died, with everything that it had"
-
-
-class Finding(Enum):
-    """What a break says of a request."""
-
-    INNOCENT = "something else broke it"
-    SUSPECT = "it may have"
-    CULPRIT = "nothing else there is as likely to have"
-    GUILTY = "it broke two"
-
-
-@dataclass(slots=True, eq=False)
-class Suspicion:
-    """One request of a client, as far as blame goes.
-
-    Attributes:
-        body: As the client sent it.
-        key: Name of its API key.
-        breaks: Breaks that it may have caused.
-        fled: Its replica died for another request's reason.
-    """
-
-    body: bytes
-    key: str | None = None
-    breaks: int = 0
-    fled: bool = False
-    _fingerprint: Fingerprint | None = None
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Computed when it is first needed: most requests break nothing."""
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.body, self.key)
-        return self._fingerprint
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """A request on a replica.
-
-    Attributes:
-        began: When, in monotonic seconds.
-        generating: It has got a token there.
-        left_at: When its client left, `None` while it waits.
-        finding: Of the death of the replica, once that is judged.
-    """
-
-    suspicion: Suspicion
-    model: str
-    place: str
-    began: float
-    generating: bool = False
-    left_at: float | None = None
-    finding: Finding | None = None
 
 
 class Blame:
@@ -397,11 +333,6 @@ class Blame:
         runs = self._runs.get(run.place)
         if runs is not None and runs.pop(id(run), None) is not None and not runs:
             del self._runs[run.place]
-
-
-def handle_place(model: str) -> str:
-    """The place of a request that went over Serve's handle, which does not say where."""
-    return f"a replica of {model}"
 
 
 def _nothing() -> None:

@@ -18,7 +18,6 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from deployments.blame import Suspicion
 from deployments.cascade import Cascade
 from deployments.config import RouterArgs
 from deployments.deciding import Decider
@@ -33,6 +32,7 @@ from deployments.routing_report import decision_record, routing_object
 from deployments.rulebook import Caller
 from deployments.sending import Sending
 from deployments.sessions import Turn
+from deployments.suspects import Suspicion
 from scheduler.errors import InvalidRequestError, NoCandidateError
 
 logger = logging.getLogger("ray.serve")

@@ -17,9 +17,10 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from cluster.naming import model_deployment_name
 from cluster.telemetry import LoadView
-from deployments.blame import Blame, handle_place
+from deployments.blame import Blame
 from deployments.links.client import LinkPool
 from deployments.shared_state import SharedState
+from deployments.suspects import handle_place
 from scheduler.priority import Priority
 from scheduler.profiles import ProfileSet
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState

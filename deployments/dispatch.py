@@ -16,7 +16,7 @@ import orjson
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from deployments.blame import TRIAL_S, Blame, Break, Finding, Run, Suspicion, handle_place
+from deployments.blame import TRIAL_S, Blame
 from deployments.directory import ModelEntry
 from deployments.frames import (
     QUEUE_FULL,
@@ -26,8 +26,10 @@ from deployments.frames import (
     Reply,
     decode_observation,
 )
-from deployments.links.client import Link, LinkBrokenError, LinkPool, SlowReaderError
+from deployments.links.client import Link, LinkBrokenError, LinkPool
+from deployments.links.unread import SlowReaderError
 from deployments.openai_api import ApiError
+from deployments.suspects import Break, Finding, Run, Suspicion, handle_place
 from scheduler.observations import Observation
 
 ENGINE_DIED = re.compile(r"EngineDeadError|EngineCore encountered an issue")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import orjson
 
-from deployments.blame import Blame, Finding, Suspicion
+from deployments.blame import Blame
 from deployments.continuation import (
     continued_payload,
     created_of,
@@ -31,6 +31,7 @@ from deployments.directory import ModelDirectory
 from deployments.dispatch import Dispatch, ModelBrokeError, ModelFullError, ModelRefusedError
 from deployments.frames import Endpoint, Flag, Frame, ModelRequest
 from deployments.openai_api import ApiError, ParsedRequest, whole_seconds
+from deployments.suspects import Finding, Suspicion
 from deployments.tracing import RequestTrace
 from scheduler.observations import Observation
 from scheduler.types import Decision

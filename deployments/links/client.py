@@ -32,6 +32,7 @@ from deployments.links.protocol import (
     RouterMessage,
     links_allowed,
 )
+from deployments.links.unread import Unread
 
 logger = logging.getLogger("ray.serve")
 
@@ -41,8 +42,6 @@ DEAD_S = 5.0
 MUCH_LOAD, MANY_TIMES = 4, 2
 """Whoever has so many requests more than the least busy one, and so many times its requests, is
 not preferred any more."""
-MAX_UNREAD_BYTES = 2**20
-"""Of one stream; a client that reads as fast as models generate has next to nothing unread."""
 CONNECTION_BROKE = "the connection to the replica broke"
 OWN_TIMEOUT_S = 5.0
 """A request of the router's own of which no sign came for so long went wrong."""
@@ -62,51 +61,6 @@ class LinkBrokenError(Exception):
         self.refused = refused
         self.died = died
         self.lost = reason == CONNECTION_BROKE
-
-
-class SlowReaderError(Exception):
-    """A call was cancelled because too much of its answer waited to be read."""
-
-
-class Unread:
-    """What came of one call and is not read yet.
-
-    Backpressure is no way out: all calls of a replica share its connection, and the engine computes
-    on in any case.
-    """
-
-    def __init__(self) -> None:
-        self._messages: asyncio.Queue[ReplicaMessage | None] = asyncio.Queue()
-        self._bytes = 0
-
-    def add(self, message: ReplicaMessage) -> bool:
-        """Take a message in; where there is too much already, let go of everything instead.
-
-        Returns:
-            Whether it was taken in.
-        """
-        if isinstance(message, Piece):
-            if self._bytes and self._bytes + len(message.data) > MAX_UNREAD_BYTES:
-                while not self._messages.empty():
-                    self._messages.get_nowait()
-                self._messages.put_nowait(None)
-                return False
-            self._bytes += len(message.data)
-        self._messages.put_nowait(message)
-        return True
-
-    async def get(self) -> ReplicaMessage:
-        """The next one.
-
-        Raises:
-            SlowReaderError: There was too much.
-        """
-        message = await self._messages.get()
-        if message is None:
-            raise SlowReaderError(f"over {MAX_UNREAD_BYTES} bytes of the answer were not read")
-        if isinstance(message, Piece):
-            self._bytes -= len(message.data)
-        return message
 
 
 class Link(Connection):

@@ -10,17 +10,10 @@ import pytest
 from fake_clock import FakeClock
 
 from cluster.evidence import EvidenceBoard, Kind
-from deployments.blame import (
-    GHOST_S,
-    SETTLED_AFTER_S,
-    Blame,
-    Break,
-    Finding,
-    Run,
-    Suspicion,
-)
+from deployments.blame import GHOST_S, SETTLED_AFTER_S, Blame
 from deployments.blame_book import MAX_KINDS, QUARANTINE_S
 from deployments.openai_api import ApiError
+from deployments.suspects import Break, Finding, Run, Suspicion
 
 DIED, ANSWERED, FAULTLESS = Break.DIED, Break.ANSWERED, Break.FAULTLESS
 
