@@ -57,6 +57,8 @@ class Blame:
         self.book = BlameBook(clock)
         self._clock = clock
         self._runs: dict[str, dict[int, Run]] = {}
+        # Those of them that are suspects and have no token yet.
+        self._suspects: dict[int, Run] = {}
         self._dead: dict[str, float] = {}
         # Kinds that broke in a row where there is no link, and so no breaker.
         self._broken: dict[str, set[bytes]] = {}
@@ -81,11 +83,14 @@ class Blame:
         """A request begins on a replica."""
         run = Run(suspicion, model, place, self._clock())
         self._runs.setdefault(place, {})[id(run)] = run
+        if self.on_trial(suspicion):
+            self._suspects[id(run)] = run
         return run
 
     def generates(self, run: Run) -> None:
         """It has got a token: whatever came before it there has not blocked the replica."""
         run.generating = True
+        self._suspects.pop(id(run), None)
         for other in list(self._runs.get(run.place, {}).values()):
             if other.left_at is not None and other.left_at <= run.began:
                 self._remove(other)
@@ -180,6 +185,8 @@ class Blame:
         now = self._clock()
         self._dead = {p: at for p, at in self._dead.items() if now - at < DEAD_S} | {place: now}
         there = list(self._runs.pop(place, {}).values())
+        for run in there:
+            self._suspects.pop(id(run), None)
         runs = [r for r in there if r.left_at is None or now - r.left_at < GHOST_S]
         for run in there:
             run.finding = Finding.INNOCENT
@@ -211,6 +218,7 @@ class Blame:
             self._note(Evidence(request, kind, run.model, place, what))
         if finding is Finding.GUILTY:
             self._explain(requests)
+        self._look_for_suspects()
 
     # Suspects
 
@@ -293,13 +301,13 @@ class Blame:
         )
 
     def _own_trials(self) -> frozenset[str]:
-        if not self.book:
-            return frozenset()
-        return frozenset(
-            place
-            for place, runs in self._runs.items()
-            if any(not run.generating and self.on_trial(run.suspicion) for run in runs.values())
-        )
+        return frozenset(run.place for run in self._suspects.values())
+
+    def _look_for_suspects(self) -> None:
+        """Who runs already is of a kind that has just become suspect."""
+        runs = (run for there in self._runs.values() for run in there.values())
+        waiting = (run for run in runs if not run.generating)
+        self._suspects = {id(run): run for run in waiting if self.on_trial(run.suspicion)}
 
     # Other routers
 
@@ -323,13 +331,16 @@ class Blame:
         self._number, self._foreign_trials = got.number, frozenset(got.trials)
         for piece in got.news:
             self.book.note(piece)
-        self._explain({e.request for e in got.news if e.kind is Kind.CONVICTED})
+        if got.news:
+            self._explain({e.request for e in got.news if e.kind is Kind.CONVICTED})
+            self._look_for_suspects()
 
     def _note(self, evidence: Evidence) -> None:
         self.book.note(evidence)
         self._unsent.append(evidence)
 
     def _remove(self, run: Run) -> None:
+        self._suspects.pop(id(run), None)
         runs = self._runs.get(run.place)
         if runs is not None and runs.pop(id(run), None) is not None and not runs:
             del self._runs[run.place]

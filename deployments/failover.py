@@ -106,6 +106,7 @@ class Delivery:
             is not counted.
         key: Name of the API key that asks, `None` without one.
         trace: Its spans, `None` where tracing is off.
+        suspicion: The request as far as blame goes; made from the body where it is `None`.
         attempts: The tries so far; the last one answers.
         observation: What the last one took, `None` until it is known; its tokens are those of the
             whole answer.
@@ -120,6 +121,7 @@ class Delivery:
     max_attempts: int
     key: str | None = None
     trace: RequestTrace | None = None
+    suspicion: Suspicion | None = None
     attempts: list[Attempt] = field(default_factory=list, init=False)
     observation: Observation | None = field(default=None, init=False)
     # What the client has got, end marker and all that is in no chunk aside.
@@ -133,7 +135,6 @@ class Delivery:
     _began: float = field(default_factory=time.monotonic, init=False)
     # The mean log probability of the answer is wanted.
     _scored: bool = field(default=False, init=False)
-    _suspicion: Suspicion | None = field(default=None, init=False)
     # The break that has it go on elsewhere, and who said there that the request is wrong.
     _broke: ModelBrokeError | None = field(default=None, init=False)
     _refusals: list[str] = field(default_factory=list, init=False)
@@ -240,9 +241,9 @@ class Delivery:
         avoid = {*entry.avoid, *self._tried}
         session = self.decision.session
         prefer = session.replica_id if session and session.model == attempt.model else None
-        self._suspicion = self._suspicion or Suspicion(self.body, self.key)
+        self.suspicion = self.suspicion or Suspicion(self.body, self.key)
         links, blame = self.directory.links, self.directory.blame
-        return Dispatch(entry, request, links, avoid, prefer, self._suspicion, blame)
+        return Dispatch(entry, request, links, avoid, prefer, self.suspicion, blame)
 
     def _finish(self, dispatch: Dispatch) -> None:
         self.attempts[-1].replica_id = dispatch.replica_id
@@ -315,7 +316,7 @@ class Delivery:
             raise error
         refused.refused = True
         self._refusals.append(f"model {refused.model!r} answered {error.status}: {error}")
-        if self._suspicion and self._suspicion.breaks:
+        if self.suspicion and self.suspicion.breaks:
             raise self._last_words(self._broke) from error
         return self._on_another_model(orjson.loads(self.body), self._broke)
 

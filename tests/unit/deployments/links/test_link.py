@@ -445,6 +445,25 @@ def test_where_ray_encrypts_there_are_no_links(run: Run, monkeypatch: pytest.Mon
     run(scenario())
 
 
+def test_a_call_of_a_replica_that_goes_away_in_order_dies_of_nothing(run: Run) -> None:
+    async def scenario() -> None:
+        async with Site(Replica(lambda: asyncio.sleep(60))) as site:
+            lost: list[str] = []
+            site.pool.on_loss = lambda replica_id, _: lost.append(replica_id)
+            call = asyncio.create_task(site.link().answer(request()))
+            await until(lambda: site.servers[0].calls)
+            draining = asyncio.create_task(site.servers[0].drain())
+            await until(lambda: site.pool.choose("m") is None)
+            die(site.servers[0])
+            with pytest.raises(LinkBrokenError) as caught:
+                await asyncio.wait_for(call, 1)
+            assert (caught.value.lost, caught.value.died) == (True, False)
+            assert not lost
+            draining.cancel()
+
+    run(scenario())
+
+
 async def broken() -> None:
     raise RuntimeError("no memory")
 
