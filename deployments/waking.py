@@ -55,13 +55,14 @@ class Waker:
         self._directory = directory
         self._waking: dict[str, asyncio.Task[None]] = {}
         self._waiting: Counter[str] = Counter()
+        self._failed_at: dict[str, float] = {}
 
     async def wake(self, wanted: str, timeout_s: float) -> bool:
         """Return when the model can answer, at once where it need not be woken.
 
         Args:
-            wanted: A model, which is woken where it sleeps; else (`auto`) the first that can be,
-                where no model is up.
+            wanted: A model, which is woken where it sleeps; else (`auto`) the first that can be
+                and has not just failed to start, where no model is up.
             timeout_s: So long is waited.
 
         Returns:
@@ -107,7 +108,12 @@ class Waker:
             return wanted if self._sleeps(wanted) else None
         if any(entry.unavailable is None for entry in self._directory.entries()):
             return None
-        return next((model for model in self.models if self._sleeps(model)), None)
+        sleeping = [model for model in self.models if self._sleeps(model)]
+        return min(sleeping, key=self._failed_lately, default=None)
+
+    def _failed_lately(self, model: str) -> bool:
+        failed_at = self._failed_at.get(model)
+        return failed_at is not None and time.monotonic() - failed_at < FAILED_RETRY_S
 
     def _sleeps(self, model: str) -> bool:
         # One that is about to be seen still waits, whatever Serve says of it meanwhile.
@@ -122,6 +128,7 @@ class Waker:
             await self._watch(entry, asking)
         except Exception as error:
             logger.warning("%s does not wake: %s", entry.model, error or type(error).__name__)
+            self._failed_at[entry.model] = time.monotonic()
             raise
         finally:
             del self._waking[entry.model]

@@ -172,6 +172,17 @@ def test_clients_that_leave_do_not_matter_to_those_that_wait(
     assert {answer.status_code for answer in asleep.runner.run(scenario())} == {200}
 
 
+def test_a_request_for_any_wakes_another_one_where_the_first_does_not_start(
+    asleep: Site, serve: ServeDouble
+) -> None:
+    asleep.configure(models=[{"id": ACCURATE, "wake": True}, {"id": FRUGAL, "wake": True}])
+    serve.models[ACCURATE].wakes = False
+    serve.models[ACCURATE].describes = [RuntimeError("no GPU")]
+    serve.models[FRUGAL].wakes = True
+    assert asleep.complete(model="auto").json()["error"]["code"] == "wake_failed"
+    assert asleep.complete(model="auto").json()["model"] == FRUGAL
+
+
 def test_the_waiting_room_is_bounded(asleep: Site, serve: ServeDouble) -> None:
     models = [{"id": FRUGAL}, {"id": ACCURATE, "wake": True}]
     asleep.configure(models=models, max_waking_requests=3)
