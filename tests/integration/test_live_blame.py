@@ -72,14 +72,15 @@ def test_what_engines_break_at_keeps_no_model_away(
     cluster: Cluster, path: str, fields: dict[str, Any], model: str
 ) -> None:
     with others(cluster, "auto", *MODELS) as answers:
-        codes = []
+        seen = []
         for _ in range(15):
             response = cluster.post(path, model=model, max_tokens=8, **fields)
-            codes.append((response.status_code, response.json()["error"]["code"]))
+            seen.append((response.status_code, response.json().get("error", {}).get("code")))
             time.sleep(0.1)
-    # Once or twice an engine is tried; then the router knows.
-    assert len([code for code in codes if code[0] >= 500]) <= 2, codes
-    assert codes[-1][0] == 400, codes
+    # An engine that breaks at it is tried once or twice; then the router knows.
+    broke = [status for status, _ in seen if status >= 500]
+    assert len(broke) <= 2, seen
+    assert not broke or seen[-1] == (400, "request_breaks_engine"), seen
     assert {status for status, _ in answers} == {200}, answers
     assert cluster.get("/health")["status"] == "ok"
 
