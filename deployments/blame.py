@@ -104,7 +104,7 @@ class Blame:
         suspicion = run.suspicion
         if len(suspicion.body) <= MAX_PROVEN_BYTES:
             self._proven.append((self._clock(), run.model, suspicion))
-        if self.book and self.book.suspected(suspicion.fingerprint):
+        if self.book and self.book.marked(suspicion.fingerprint):
             for request in suspicion.fingerprint.hashes:
                 self._note(Evidence(request, Kind.WORKED, run.model, run.place))
 

@@ -95,6 +95,10 @@ class BlameBook:
         entries = (self._entries[request] for request in requests if request in self._entries)
         return {mark.evidence.place for entry in entries for mark in entry.marks}
 
+    def marked(self, request: Fingerprint) -> bool:
+        """Whether anything is held against it."""
+        return bool(self._marks(request))
+
     def suspected(self, request: Fingerprint) -> bool:
         """Whether it was on a replica that died, and has not worked since."""
         kinds = {mark.evidence.kind for mark in self._marks(request)}

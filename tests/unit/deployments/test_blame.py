@@ -86,6 +86,9 @@ def test_an_engine_that_answers_absolves(blame: Blame) -> None:
     blame.broke(run(blame, poison), ANSWERED, "boom")
     blame.worked(run(blame, strange("y"), "r1"))
     assert blame.broke(run(blame, strange("z"), "r1"), ANSWERED, "boom") is Finding.SUSPECT
+    blame.worked(run(blame, strange("z"), "r1"))
+    assert not blame.book.marked(strange("z").fingerprint)
+    assert blame.broke(run(blame, strange("z"), "r1"), ANSWERED, "boom") is Finding.SUSPECT
 
 
 def test_where_others_break_too_it_is_the_replica(blame: Blame) -> None:
