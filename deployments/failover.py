@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import orjson
 
-from deployments.blame import Blame
 from deployments.continuation import (
     continued_payload,
     created_of,
@@ -288,8 +287,8 @@ class Delivery:
         if dispatch.replica_id is not None:
             self._tried.add(dispatch.replica_id)
         suspicion = dispatch.suspicion
-        if error.finding is Finding.GUILTY and suspicion:
-            raise self._blame.book.verdict(suspicion.fingerprint) or error
+        if error.finding is Finding.GUILTY:
+            raise self._verdict() or error
         if suspicion and suspicion.breaks > 1:
             # On one other replica or model at most, whatever `max_attempts` says.
             raise self._last_words(error)
@@ -329,9 +328,10 @@ class Delivery:
         code = "stream_broken" if self._chunks else error.code
         return ApiError(503, message, code=code, retry_after_s=error.retry_after_s or 5)
 
-    @property
-    def _blame(self) -> Blame:
-        return self.directory.blame
+    def _verdict(self) -> ApiError | None:
+        """What the next request of its kind will be told, `None` where that is tried again."""
+        request = self.suspicion
+        return request and self.directory.blame.book.verdict(request.fingerprint)
 
     def _predicted_wait_s(self) -> float | None:
         candidates = self.decision.candidates
@@ -359,7 +359,8 @@ class Delivery:
         # Where no suspect runs, if there is such a model.
         model = min(able, key=self.directory.under_suspicion, default=None)
         if model is None:
-            raise self._last_words(error)
+            verdict = self._verdict() if spare else None
+            raise verdict or self._last_words(error)
         generated = self.generated_tokens
         if not generated:
             return self._begin(Attempt(model), self.body)

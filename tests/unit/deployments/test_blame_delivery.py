@@ -150,7 +150,8 @@ def test_a_schema_that_kills_costs_one_replica_and_nobody_else_anything(
     there = start(FRUGAL, FRUGAL, ACCURATE)
     innocent = [body(prompt=f"Say {n}", stream=bool(n % 2)) for n in range(12)]
     poison, *others = gather(site, body(prompt="deadly", **SCHEMA), *innocent)
-    assert code(poison) == (503, "model_failed")
+    assert code(poison) == (503, "request_breaks_engine")
+    assert "the only suspect when a replica died: model 'frugal'" in poison.text
     assert all(is_whole(response) for response in others)
     assert [replica.dead for replica in there] == [True, False, False]
     asked = [len(replica.requests) for replica in there]
