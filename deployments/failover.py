@@ -330,8 +330,8 @@ class Delivery:
 
     def _verdict(self) -> ApiError | None:
         """What the next request of its kind will be told, `None` where that is tried again."""
-        request = self.suspicion
-        return request and self.directory.blame.book.verdict(request.fingerprint)
+        book = self.directory.blame.book
+        return book.verdict(self.suspicion.fingerprint) if self.suspicion else None
 
     def _predicted_wait_s(self) -> float | None:
         candidates = self.decision.candidates
