@@ -14,9 +14,9 @@ from contextvars import Context
 
 import msgspec
 
-from cluster.telemetry import LinkAddress, ReplicaLoad
-from deployments.frames import Frame, ModelRequest, Reply
+from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.breaker import Breaker
+from deployments.links.frames import Frame, ModelRequest, Reply
 from deployments.links.own_request import own_request
 from deployments.links.protocol import (
     Answer,

@@ -7,7 +7,7 @@ import uuid
 
 import orjson
 
-from deployments.frames import ModelRequest
+from deployments.links.frames import ModelRequest
 from scheduler.priority import Priority
 
 PROMPT_DIGITS = 16

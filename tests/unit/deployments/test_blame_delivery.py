@@ -11,9 +11,9 @@ import httpx
 import pytest
 from fake_serve import ACCURATE, FRUGAL, Model, ServeDouble, Site, chunk, error_object, observation
 
-from cluster.telemetry import ReplicaLoad
-from deployments.frames import Flag, Frame, ModelRequest, Reply, encode_observation
+from cluster.store.load import ReplicaLoad
 from deployments.links.client import Link
+from deployments.links.frames import Flag, Frame, ModelRequest, Reply, encode_observation
 from deployments.links.server import LinkServer
 
 WORDS = ["one ", "two ", "three ", "four "]

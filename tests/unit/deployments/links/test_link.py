@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import uvloop
 
-from cluster.telemetry import LinkAddress, ReplicaLoad
-from deployments.frames import Flag, Frame, ModelRequest, Reply
+from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.client import (
     DEAD_S,
     Link,
     LinkBrokenError,
     LinkPool,
 )
+from deployments.links.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.server import LinkServer
 from deployments.links.unread import MAX_UNREAD_BYTES, SlowReaderError
 from scheduler.priority import Priority
