@@ -27,6 +27,7 @@ from cluster.files import write_atomic
 from cluster.naming import HEAD_RESOURCE
 from cluster.store.decisions import Record, RecordStatus
 from cluster.store.entries import Entry, Feedback, Retention
+from cluster.store.evidence import Evidence, EvidenceBoard, Exchange
 from cluster.store.feedback import BanditNews, FeedbackDesk, Taken
 from cluster.store.load import LoadBoard, LoadSnapshot, ReplicaLoad, TokenWeights
 from cluster.store.replies import CLAIM_GRACE_S, AnswerBoard, Claim, KeptAnswer
@@ -105,6 +106,7 @@ class Store:
         self._loads = LoadBoard()
         self._answers = AnswerBoard(claim_grace_s)
         self._sessions = SessionBoard()
+        self._evidence = EvidenceBoard()
         self._learning = Learning()
         self._learned_at = self._written_at = time.monotonic()
         self._quality: tuple[str, bytes] | None = None
@@ -313,6 +315,12 @@ class Store:
     def exchange_sessions(self, since: int, news: News) -> tuple[int, News]:
         """What routers tell each other of conversations; see `SessionBoard.exchange`."""
         return self._sessions.exchange(since, news)
+
+    def exchange_evidence(
+        self, router_id: str, since: int, news: Sequence[Evidence], trials: Sequence[str]
+    ) -> Exchange:
+        """What routers tell each other of broken engines; see `EvidenceBoard.exchange`."""
+        return self._evidence.exchange(router_id, since, news, trials)
 
     def log_decisions(self, entries: Sequence[Entry], retention: Retention) -> None:
         """Take in finished decisions, for the record; they may come twice."""

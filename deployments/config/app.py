@@ -330,6 +330,16 @@ class RouterConfig(Strict):
     cascade: tuple[CascadeStepConfig, ...] = Field(
         default=(), description="Models of the policy `cascade`, the cheapest first."
     )
+    blame_memory_s: PositiveFloat = Field(
+        default=600.0,
+        le=86_400,
+        description="Seconds that a request is remembered for that broke engines; the next one of "
+        "its kind is answered at once.",
+    )
+    max_waking_requests: PositiveInt = Field(
+        default=256,
+        description="Requests that a router lets wait for a model at 0 replicas; more get 429.",
+    )
     probe_interval_s: PositiveFloat | None = Field(
         default=300.0,
         description="A model that has answered nothing for so long gets a short request of the "

@@ -1,21 +1,23 @@
-"""Whether a replica that broke may be asked again."""
+"""Whether a replica that broke may be asked."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-BREAKS_IN_A_ROW = 3
-"""One break can be the fault of one request."""
+KINDS_IN_A_ROW = 3
+"""Breaks of fewer kinds of requests are the fault of the requests, however many there are."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
 
 class Breaker:
-    """A circuit breaker with half-open probes.
+    """A circuit breaker that asks by itself.
 
-    After some breaks in a row nothing goes there for a while, then one request at a time finds
-    out; each further break doubles the pause.
+    It opens when the connection closes, and when requests of some different kinds broke in a row
+    and then a request of the router's own breaks too: what clients send cannot open it alone, nor
+    keep it open. Once it is open, requests of the router's own find out whether it may close, each
+    after twice the pause of the one before.
 
     Args:
         clock: Monotonic seconds.
@@ -23,22 +25,47 @@ class Breaker:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._breaks = 0
+        self._kinds: set[bytes] = set()
+        self._open = False
         self._pause_s = FIRST_PAUSE_S
         self._until = 0.0
 
-    def broke(self) -> None:
-        """A request broke there."""
-        self._breaks += 1
-        if self._breaks >= BREAKS_IN_A_ROW:
-            self._until = self._clock() + self._pause_s
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+    @property
+    def allows(self) -> bool:
+        """Whether a request of a client may go there."""
+        return not self._open
+
+    @property
+    def doubted(self) -> bool:
+        """Whether requests of different kinds broke there, and none went well in between."""
+        return len(self._kinds) >= KINDS_IN_A_ROW
+
+    @property
+    def asks(self) -> bool:
+        """Whether a request of the router's own is to be sent there now."""
+        return self._clock() >= self._until if self._open else self.doubted
+
+    def broke(self, kind: bytes) -> None:
+        """A request of this kind broke there and nothing else did."""
+        if len(self._kinds) < KINDS_IN_A_ROW:
+            self._kinds.add(kind)
+
+    def lost(self) -> None:
+        """The connection closed, or the engine died: its first request is the router's own."""
+        if not self._open:
+            self._open, self._until = True, self._clock()
 
     def worked(self) -> None:
-        """A request went well there."""
-        self._breaks, self._pause_s = 0, FIRST_PAUSE_S
+        """A request of a client went well there."""
+        if not self._open:
+            self._kinds.clear()
+            self._pause_s = FIRST_PAUSE_S
 
-    def allows(self, ongoing: int) -> bool:
-        """Whether a request may go there, given how many are there already."""
-        closed = self._breaks < BREAKS_IN_A_ROW
-        return closed or (self._clock() >= self._until and ongoing == 0)
+    def asked(self, *, well: bool) -> None:
+        """The router's own request is over."""
+        if well:
+            self._open, self._pause_s = False, FIRST_PAUSE_S
+            self._kinds.clear()
+            return
+        self._open, self._until = True, self._clock() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

@@ -10,12 +10,14 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 
 import msgspec
 
 from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.breaker import Breaker
 from deployments.links.frames import Frame, ModelRequest, Reply
+from deployments.links.own_request import own_request
 from deployments.links.protocol import (
     Answer,
     Call,
@@ -30,6 +32,7 @@ from deployments.links.protocol import (
     RouterMessage,
     links_allowed,
 )
+from deployments.links.unread import Unread
 
 logger = logging.getLogger("ray.serve")
 
@@ -39,66 +42,25 @@ DEAD_S = 5.0
 MUCH_LOAD, MANY_TIMES = 4, 2
 """Whoever has so many requests more than the least busy one, and so many times its requests, is
 not preferred any more."""
-MAX_UNREAD_BYTES = 2**20
-"""Of one stream; a client that reads as fast as models generate has next to nothing unread."""
 CONNECTION_BROKE = "the connection to the replica broke"
+OWN_TIMEOUT_S = 5.0
+"""A request of the router's own of which no sign came for so long went wrong."""
 
 
 class LinkBrokenError(Exception):
     """A call did not end in order.
 
     Attributes:
-        refused: The replica is going away and has not begun with it: it is not to blame.
+        refused: The replica has not begun with it, so it is not to blame: it is going away.
+        died: The replica died, with everything that it had.
+        lost: The connection closed, for whatever reason.
     """
 
-    def __init__(self, reason: str, *, refused: bool = False) -> None:
+    def __init__(self, reason: str, *, refused: bool = False, died: bool = False) -> None:
         super().__init__(reason)
         self.refused = refused
-
-
-class SlowReaderError(Exception):
-    """A call was cancelled because too much of its answer waited to be read."""
-
-
-class Unread:
-    """What came of one call and is not read yet.
-
-    Backpressure is no way out: all calls of a replica share its connection, and the engine computes
-    on in any case.
-    """
-
-    def __init__(self) -> None:
-        self._messages: asyncio.Queue[ReplicaMessage | None] = asyncio.Queue()
-        self._bytes = 0
-
-    def add(self, message: ReplicaMessage) -> bool:
-        """Take a message in; where there is too much already, let go of everything instead.
-
-        Returns:
-            Whether it was taken in.
-        """
-        if isinstance(message, Piece):
-            if self._bytes and self._bytes + len(message.data) > MAX_UNREAD_BYTES:
-                while not self._messages.empty():
-                    self._messages.get_nowait()
-                self._messages.put_nowait(None)
-                return False
-            self._bytes += len(message.data)
-        self._messages.put_nowait(message)
-        return True
-
-    async def get(self) -> ReplicaMessage:
-        """The next one.
-
-        Raises:
-            SlowReaderError: There was too much.
-        """
-        message = await self._messages.get()
-        if message is None:
-            raise SlowReaderError(f"over {MAX_UNREAD_BYTES} bytes of the answer were not read")
-        if isinstance(message, Piece):
-            self._bytes -= len(message.data)
-        return message
+        self.died = died
+        self.lost = reason == CONNECTION_BROKE
 
 
 class Link(Connection):
@@ -109,22 +71,32 @@ class Link(Connection):
         others: Requests that other routers have there, by the last report.
         breaker: Of this replica; outlives the connection.
 
+        heard: Whole answers and pieces that came.
+
     Args:
         on_death: Called where the replica hangs up although it was not going away.
+        on_loss: Called where it takes requests along, which is also when it hangs.
     """
 
     decoder = msgspec.msgpack.Decoder(ReplicaMessage)
 
     def __init__(
-        self, replica_id: str, key: str, breaker: Breaker, on_death: Callable[[], None]
+        self,
+        replica_id: str,
+        key: str,
+        breaker: Breaker,
+        on_death: Callable[[], None],
+        on_loss: Callable[[int], None],
     ) -> None:
         super().__init__()
         self.replica_id = replica_id
         self.others = 0
         self.breaker = breaker
+        self.heard = 0
         self._key = key
         self._on_death = on_death
-        self._draining = self._closing = False
+        self._on_loss = on_loss
+        self._draining = self._closing = self._aborted = False
         self._numbers = itertools.count()
         # Calls that have not ended, with what came of them.
         self._calls: dict[int, Unread] = {}
@@ -132,7 +104,7 @@ class Link(Connection):
     @property
     def usable(self) -> bool:
         """Whether a request may go there now."""
-        return self.open and not self._draining and self.breaker.allows(len(self._calls))
+        return self.open and not self._draining and self.breaker.allows
 
     @property
     def busy(self) -> bool:
@@ -154,7 +126,7 @@ class Link(Connection):
             message = await messages.get()
             if isinstance(message, Answer):
                 return message.status, message.data, message.observation
-            raise _broken(message)
+            raise self._broken(message)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
         """A streamed answer.
@@ -166,13 +138,13 @@ class Link(Connection):
         with self._calling(request, streamed=True) as messages:
             while not isinstance(message := await messages.get(), End):
                 if not isinstance(message, Piece):
-                    raise _broken(message)
+                    raise self._broken(message)
                 yield message.data, message.token_ids, message.flags
 
     @contextmanager
     def _calling(self, request: ModelRequest, *, streamed: bool) -> Iterator[Unread]:
         if not self.open:
-            raise LinkBrokenError(CONNECTION_BROKE)
+            raise LinkBrokenError(CONNECTION_BROKE, refused=True)
         number = next(self._numbers)
         messages = self._calls[number] = Unread()
         self.send(Call(number, streamed, request))
@@ -192,6 +164,7 @@ class Link(Connection):
         if isinstance(message, Draining):
             self._draining = True
         elif isinstance(message, Piece):
+            self.heard += 1
             # A call that was cancelled may have something on its way.
             unread = self._calls.get(message.id)
             if unread is not None and not unread.add(message):
@@ -200,6 +173,7 @@ class Link(Connection):
         elif isinstance(message, End | Answer | Failure):
             messages = self._calls.pop(message.id, None)
             if messages is not None:
+                self.heard += isinstance(message, Answer)
                 messages.add(message)
 
     def close(self) -> None:
@@ -208,23 +182,31 @@ class Link(Connection):
         super().close()
 
     def abort(self) -> None:
-        """Hang up at once."""
-        self._closing = True
+        """Hang up at once: the replica hangs."""
+        self._closing = self._aborted = True
         super().abort()
 
     def lost(self) -> None:
         """The connection is gone, and every call with it."""
         if not self._closing and not self._draining:
             self._on_death()
+        if self._died:
+            self.breaker.lost()
+            self._on_loss(self.others)
         calls, self._calls = self._calls, {}
         for number, messages in calls.items():
             messages.add(Failure(number, CONNECTION_BROKE))
 
+    @property
+    def _died(self) -> bool:
+        """Whether a connection that is gone went with the replica; one that drains may end."""
+        return not self._draining and (self._aborted or not self._closing)
 
-def _broken(message: ReplicaMessage) -> LinkBrokenError:
-    if isinstance(message, Failure):
-        return LinkBrokenError(message.reason, refused=message.refused)
-    return LinkBrokenError(f"the replica sent {type(message).__name__}")
+    def _broken(self, message: ReplicaMessage) -> LinkBrokenError:
+        if isinstance(message, Failure):
+            died = not self.open and self._died and message.reason == CONNECTION_BROKE
+            return LinkBrokenError(message.reason, refused=message.refused, died=died)
+        return LinkBrokenError(f"the replica sent {type(message).__name__}")
 
 
 def _kept(usable: Collection[Link], replica_id: str) -> Link | None:
@@ -241,10 +223,18 @@ class LinkPool:
 
     Args:
         clock: Monotonic seconds.
+
+    Attributes:
+        on_loss: Called with a replica that died with what it had, and the number of requests of
+            other routers among that.
+        on_sick: Called with a replica that broke a request of the router's own.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.on_loss: Callable[[str, int], None] = lambda _, others: None
+        self.on_sick: Callable[[str], None] = lambda _: None
         self._clock = clock
+        self._asking: dict[str, asyncio.Task[None]] = {}
         self._links: dict[str, dict[str, Link]] = {}
         self._breakers: dict[str, Breaker] = {}
         self._opening: dict[str, asyncio.Task[None]] = {}
@@ -270,6 +260,8 @@ class LinkPool:
                 elif not link.busy:
                     link.close()
                     del links[replica_id]
+                if link.open and link.breaker.asks:
+                    self._ask(link)
         self._breakers = {r: b for r, b in self._breakers.items() if r in offered}
         for replica_id, load in offered.items():
             known = replica_id in self._links.get(load.model, {}) or replica_id in self._opening
@@ -308,7 +300,7 @@ class LinkPool:
     def broken(self, model: str) -> bool:
         """Whether every replica that a link leads to is kept from requests by its breaker."""
         links = [link for link in self._links.get(model, {}).values() if link.open]
-        return bool(links) and not any(link.breaker.allows(link.load) for link in links)
+        return bool(links) and not any(link.breaker.allows for link in links)
 
     def dead(self, model: str) -> bool:
         """Whether the last replica that a link led to has just died.
@@ -323,9 +315,14 @@ class LinkPool:
         """How many replicas of a model hold their connection."""
         return sum(link.open for link in self._links.get(model, {}).values())
 
+    def usable(self, model: str, avoid: Collection[str] = ()) -> int:
+        """How many replicas of a model may be asked."""
+        links = self._links.get(model, {})
+        return sum(link.usable and replica_id not in avoid for replica_id, link in links.items())
+
     def close(self) -> None:
         """Hang up everywhere."""
-        for task in self._opening.values():
+        for task in (*self._opening.values(), *self._asking.values()):
             task.cancel()
         for links in self._links.values():
             for link in links.values():
@@ -338,10 +335,13 @@ class LinkPool:
         def died() -> None:
             self._died_at[model] = self._clock()
 
+        def lost(others: int) -> None:
+            self.on_loss(replica_id, others)
+
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 _, link = await loop.create_connection(
-                    lambda: Link(replica_id, address.key, breaker, died),
+                    lambda: Link(replica_id, address.key, breaker, died, lost),
                     address.host,
                     address.port,
                 )
@@ -350,5 +350,33 @@ class LinkPool:
             logger.info("no link to replica %s of %s: %s", replica_id, model, error)
         else:
             self._links.setdefault(model, {})[replica_id] = link
+            if breaker.asks:
+                self._ask(link)
         finally:
             del self._opening[replica_id]
+
+    def _ask(self, link: Link) -> None:
+        """Find out by a request of the router's own whether a replica does its work."""
+        if link.replica_id not in self._asking:
+            # Of no client: Serve cancels what a client's request began.
+            task = asyncio.create_task(self._asks(link), context=Context())
+            self._asking[link.replica_id] = task
+
+    async def _asks(self, link: Link) -> None:
+        heard = link.heard
+        try:
+            async with asyncio.timeout(OWN_TIMEOUT_S):
+                status, _, _ = await link.answer(own_request())
+            well = status < 500
+        except TimeoutError:
+            # Behind a full batch it waits; what generates is not sick.
+            well = link.open and link.heard > heard
+        except LinkBrokenError as error:
+            well = False
+            logger.warning("replica %s: %s", link.replica_id, error)
+        finally:
+            del self._asking[link.replica_id]
+        link.breaker.asked(well=well)
+        if not well:
+            logger.warning("replica %s breaks requests of the router's own", link.replica_id)
+            self.on_sick(link.replica_id)

@@ -18,6 +18,8 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 from cluster.naming import model_deployment_name
 from cluster.store.load import LoadView
 from deployments.links.client import LinkPool
+from deployments.router.delivery.blame import Blame
+from deployments.router.delivery.suspects import handle_place
 from deployments.router.sync.shared import SharedState
 from scheduler.costs.profiles import ProfileSet
 from scheduler.priority import Priority
@@ -37,6 +39,7 @@ class ModelEntry:
         replicas: Running replicas.
         description: What a replica says of itself, `None` until one answered.
         unavailable: Why no request can go there, `None` if one can.
+        message: What Serve says of the deployment, empty where it says nothing.
         settled: `description` is of the version that is deployed.
         under_trial: Replicas that are being profiled.
         hung: Replicas whose engine gives no sign of life.
@@ -48,6 +51,7 @@ class ModelEntry:
     replicas: int = 0
     description: dict[str, Any] | None = None
     unavailable: str | None = "not deployed"
+    message: str = ""
     settled: bool = False
     under_trial: tuple[str, ...] = ()
     hung: tuple[str, ...] = ()
@@ -141,10 +145,14 @@ class ModelDirectory:
 
     Attributes:
         links: To their replicas.
+        blame: Decides whose fault a break is.
     """
 
     def __init__(self) -> None:
         self.links = LinkPool()
+        self.blame = Blame()
+        self.links.on_loss = self._lost
+        self.links.on_sick = self.blame.sick
         self._entries: dict[str, ModelEntry] = {}
 
     def configure(self, models: Sequence[str]) -> None:
@@ -171,6 +179,17 @@ class ModelDirectory:
         if self.links.dead(model):
             return "its replicas have died"
         return "its replicas break requests" if self.links.broken(model) else None
+
+    def under_suspicion(self, model: str) -> bool:
+        """Whether a request that may break its replica runs on every replica of a model."""
+        trials = self.blame.trials()
+        if not trials:
+            return False
+        replicas = self.links.usable(model)
+        return self.links.usable(model, trials) == 0 if replicas else handle_place(model) in trials
+
+    def _lost(self, replica_id: str, others: int) -> None:
+        self.blame.died(replica_id, "the connection to the replica broke", others)
 
     def set_trials(self, trials: dict[str, tuple[str, ...]]) -> None:
         """Say which replicas are being profiled."""
@@ -216,6 +235,7 @@ class ModelDirectory:
         deployments = application.deployments if application else {}
         deployment = deployments.get(model_deployment_name(entry.model))
         entry.replicas = deployment.replica_states.get("RUNNING", 0) if deployment else 0
+        entry.message = deployment.message if deployment else ""
         running = application is not None and application.status == ApplicationStatus.RUNNING
         if entry.replicas:
             # While an application is deployed, replicas of before may be answering still.
@@ -235,7 +255,8 @@ class ModelDirectory:
         elif running:
             entry.unavailable = SCALED_TO_ZERO
         else:
-            entry.unavailable = f"{application.status.lower()}: {application.message}".rstrip(": ")
+            said = " ".join(part for part in (application.message, entry.message) if part)
+            entry.unavailable = f"{application.status.lower()}: {said}".rstrip(": ")
 
     async def _describe(self, entry: ModelEntry) -> None:
         try:

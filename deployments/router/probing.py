@@ -9,6 +9,7 @@ import uuid
 import orjson
 
 from deployments.links.frames import ModelRequest
+from deployments.links.own_request import random_prompt
 from deployments.router.decision.decide import Decider
 from deployments.router.delivery.dispatch import Dispatch
 from deployments.router.models import ModelDirectory
@@ -61,8 +62,7 @@ class Prober:
         return idle_s is None or idle_s >= interval_s
 
     async def _ask(self, model: str) -> None:
-        # Never twice the same: the prefix cache would answer for the model.
-        prompt = str(random.randrange(10 ** (PROMPT_DIGITS - 1), 10**PROMPT_DIGITS))
+        prompt = random_prompt(PROMPT_DIGITS)
         body = orjson.dumps(
             {"model": model, "prompt": prompt, "max_tokens": OUTPUT_TOKENS, "ignore_eos": True}
         )

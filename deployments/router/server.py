@@ -60,6 +60,7 @@ DIRECTORY_PERIOD_S = 1.0
 STORE_PERIOD_S = 5.0
 LOG_PERIOD_S = 0.5
 LESSON_PERIOD_S = 1.0
+EVIDENCE_PERIOD_S = 0.25
 PROBE_PERIOD_S = 5.0
 METRICS_PERIOD_S = 1.0
 FIRST_LOOK_TIMEOUT_S = 5.0
@@ -119,6 +120,7 @@ class Router:
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_sessions)),
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_bandit)),
             asyncio.create_task(self._repeat(METRICS_PERIOD_S, self._publish_metrics)),
+            asyncio.create_task(self._repeat(EVIDENCE_PERIOD_S, self._exchange_evidence)),
         ]
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -150,6 +152,7 @@ class Router:
         else:
             self._decider.config, self._config_fault = config, None
             self._directory.configure([model.id for model in config.models])
+            self._directory.blame.book.memory_s = config.blame_memory_s
             self._check_rules()
             beside = [part.policy for part in (config.shadow, config.canary) if part]
             beside += [rule.then.policy for rule in config.rules if rule.then.policy]
@@ -344,6 +347,9 @@ class Router:
     async def _exchange_sessions(self) -> None:
         routers = self._shared.loads.routers
         await self._decider.sessions.exchange(self._profiles.store, routers)
+
+    async def _exchange_evidence(self) -> None:
+        await self._directory.blame.exchange(self._profiles.store, self._shared.loads.router_id)
 
     async def _exchange_bandit(self) -> None:
         await self._shared.bandit.exchange(self._profiles.store)

@@ -1,10 +1,17 @@
-"""Models that Serve's autoscaler took to 0 replicas come back when a request wants them."""
+"""Models that Serve's autoscaler took to 0 replicas come back when a request wants them.
+
+Waking belongs to the router: one wake for each model, whoever of those that wait for it leaves.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
+from contextvars import Context
 
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory, ModelEntry
 from deployments.router.wire.openai import ApiError
@@ -12,8 +19,21 @@ from deployments.router.wire.openai import ApiError
 POLL_S = 0.05
 SEEN_TIMEOUT_S = 30.0
 """The directory looks once a second."""
+STALE_FAILURE_S = 15.0
+"""A failure that Serve spoke of before the wake counts as one of this wake after so long."""
+FAILED_RETRY_S = 30
+FULL_RETRY_S = 10
+DEFAULT_MAX_WAITING = 256
+MAX_CAUSE = 500
+"""Characters of why a start failed."""
+FAILED_TO_START = "failed to start"
+"""Serve's words for a replica whose start failed, from the first time on."""
 
 logger = logging.getLogger("ray.serve")
+
+
+class WakeFailedError(Exception):
+    """A model does not start; the message says why."""
 
 
 class Waker:
@@ -26,41 +46,61 @@ class Waker:
 
     Attributes:
         models: Those that may be woken: nothing would ever come of it for others.
+        max_waiting: Requests that may wait for each of them.
     """
 
     def __init__(self, directory: ModelDirectory) -> None:
         self.models: Collection[str] = ()
+        self.max_waiting = DEFAULT_MAX_WAITING
         self._directory = directory
         self._waking: dict[str, asyncio.Task[None]] = {}
+        self._waiting: Counter[str] = Counter()
+        self._failed_at: dict[str, float] = {}
 
     async def wake(self, wanted: str, timeout_s: float) -> bool:
         """Return when the model can answer, at once where it need not be woken.
 
         Args:
-            wanted: A model, which is woken where it sleeps; else (`auto`) the first that can be,
-                where no model is up.
+            wanted: A model, which is woken where it sleeps; else (`auto`) the first that can be
+                and has not just failed to start, where no model is up.
             timeout_s: So long is waited.
 
         Returns:
             Whether one was woken.
 
         Raises:
-            ApiError: 504, it does not come in time.
+            ApiError: 429, too many requests wait for it; 503, it does not start; 504, it does not
+                come in time.
         """
         if not self.models:
             return False
         model = self._sleeper(wanted)
         if model is None:
             return False
+        if self._waiting[model] >= self.max_waiting:
+            message = f"model {model!r} is starting, and {self.max_waiting} requests wait for it"
+            raise ApiError(429, message, code="waking_full", retry_after_s=FULL_RETRY_S)
         if model not in self._waking:
-            self._waking[model] = asyncio.create_task(self._wake(self._directory[model]))
+            # Serve cancels what a request asked of others when its client leaves; an empty
+            # context belongs to no request.
+            task = asyncio.create_task(self._wake(self._directory[model]), context=Context())
+            task.add_done_callback(_seen)
+            self._waking[model] = task
+        self._waiting[model] += 1
         try:
             async with asyncio.timeout(timeout_s):
-                # Others may wait for it too.
+                # Others wait for it too.
                 await asyncio.shield(self._waking[model])
         except TimeoutError as error:
             message = f"model {model!r} did not wake within {timeout_s:g} s"
             raise ApiError(504, message, code="timeout") from error
+        except WakeFailedError as error:
+            message = f"model {model!r} does not start: {error}"
+            raise ApiError(
+                503, message, code="wake_failed", retry_after_s=FAILED_RETRY_S
+            ) from error
+        finally:
+            self._waiting[model] -= 1
         return True
 
     def _sleeper(self, wanted: str) -> str | None:
@@ -68,22 +108,82 @@ class Waker:
             return wanted if self._sleeps(wanted) else None
         if any(entry.unavailable is None for entry in self._directory.entries()):
             return None
-        return next((model for model in self.models if self._sleeps(model)), None)
+        sleeping = [model for model in self.models if self._sleeps(model)]
+        return min(sleeping, key=self._failed_lately, default=None)
+
+    def _failed_lately(self, model: str) -> bool:
+        failed_at = self._failed_at.get(model)
+        return failed_at is not None and time.monotonic() - failed_at < FAILED_RETRY_S
 
     def _sleeps(self, model: str) -> bool:
+        # One that is about to be seen still waits, whatever Serve says of it meanwhile.
+        if model in self._waking:
+            return True
         return model in self.models and self._directory[model].unavailable == SCALED_TO_ZERO
 
     async def _wake(self, entry: ModelEntry) -> None:
         logger.info("waking %s", entry.model)
+        asking = asyncio.ensure_future(self._ask(entry))
         try:
-            handle = entry.handle(stream=False).options(method_name="describe")
-            await handle.remote()
-            # Not set here: a look at Serve that is under way would set it back.
-            async with asyncio.timeout(SEEN_TIMEOUT_S):
-                while entry.unavailable == SCALED_TO_ZERO:  # noqa: ASYNC110
-                    await asyncio.sleep(POLL_S)
+            await self._watch(entry, asking)
         except Exception as error:
-            # The decision says that it is not there.
             logger.warning("%s does not wake: %s", entry.model, error or type(error).__name__)
+            self._failed_at[entry.model] = time.monotonic()
+            raise
         finally:
             del self._waking[entry.model]
+            asking.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await asking
+
+    async def _ask(self, entry: ModelEntry) -> None:
+        """Return when a replica has answered who it is."""
+        response = entry.handle(stream=False).options(method_name="describe").remote()
+        answered = False
+        try:
+            await response
+            answered = True
+        finally:
+            if not answered:
+                response.cancel()
+
+    async def _watch(self, entry: ModelEntry, asking: asyncio.Future[None]) -> None:
+        """Return when the directory has seen the model run.
+
+        Raises:
+            WakeFailedError: Serve says that its start failed, or the question broke.
+        """
+        began = time.monotonic()
+        answered_at: float | None = None
+        before = entry.message
+        while entry.unavailable is not None:
+            now = time.monotonic()
+            if asking.done() and answered_at is None:
+                if asking.cancelled() or asking.exception() is not None:
+                    raise WakeFailedError(_cause(str(asking.exception() or "it was cancelled")))
+                answered_at = now
+            # Not set here: a look at Serve that is under way would set it back.
+            if answered_at is not None and now - answered_at > SEEN_TIMEOUT_S:
+                raise WakeFailedError("it answers, but Serve does not count its replica")
+            stale = entry.message == before and now - began < STALE_FAILURE_S
+            if FAILED_TO_START in entry.message and not stale and answered_at is None:
+                raise WakeFailedError(_cause(entry.message))
+            if entry.unavailable != SCALED_TO_ZERO and answered_at is None and not stale:
+                raise WakeFailedError(_cause(entry.unavailable))
+            await asyncio.sleep(POLL_S)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Why it failed is in the log; all that waited for it may have left."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _cause(text: str) -> str:
+    """The end of what Serve says, where a traceback names the error."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    if not lines:
+        return "no cause is known"
+    first, last = lines[0], lines[-1]
+    told = first if last == first else f"{first} {last}"
+    return told if len(told) <= MAX_CAUSE else f"...{told[-MAX_CAUSE:]}"

@@ -275,3 +275,13 @@ def test_without_a_trail_generate_is_left_alone() -> None:
 
     outputs = SimpleNamespace()
     assert _followed(lambda *_: outputs)("", None, "id") is outputs
+
+
+def test_vllm_says_of_a_dead_engine_core_what_the_router_reads() -> None:
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    from deployments.router.delivery.dispatch import ENGINE_DIED
+
+    assert ENGINE_DIED.search(str(EngineDeadError()))
+    assert ENGINE_DIED.search("EngineDeadError: ")
+    assert not ENGINE_DIED.search(str(EngineGenerateError("one request")))

@@ -91,6 +91,7 @@ class Decider:
         self._cascade = tuple(step.step() for step in config.cascade)
         self.sessions.configure(config.sessions)
         self.waker.models = [model.id for model in config.models if model.wake]
+        self.waker.max_waiting = config.max_waking_requests
 
     def rule_warnings(self, keys: Sequence[str] | None) -> list[str]:
         """What is odd about the rules; the names of the API keys are `None` until they are read."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from deployments.links.frames import Frame
-from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError
+from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
 from deployments.router.delivery.failover import Attempt, Delivery, Judgement
 from deployments.router.wire.openai import ApiError
 from scheduler.costs.observations import Observation
@@ -116,7 +116,7 @@ class Cascade(Delivery):
         self._forget()
         return following
 
-    def _again(self, dispatch: Dispatch, error: ModelBrokeError) -> Dispatch:
+    def _again(self, dispatch: Dispatch, error: ModelBrokeError | ModelRefusedError) -> Dispatch:
         if self._scored:
             # The client has got nothing of it, so the next one begins anew.
             self._forget()

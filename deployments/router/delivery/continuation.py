@@ -113,17 +113,39 @@ def with_created(chunk: bytes, created: bytes) -> bytes:
     return _CREATED.sub(created, chunk, count=1)
 
 
-def with_generated(chunk: bytes, generated: int) -> bytes:
+def prompt_tokens(theirs: int, generated: int, counted: int | None) -> int:
+    """Input tokens of an answer that another model went on with by text.
+
+    Its tokenizer may need fewer tokens for prompt and answer so far than the first model's needed
+    for the answer alone, so the difference is used only where nothing better is known.
+
+    Args:
+        theirs: Input tokens of the model that went on: the prompt and what was generated before.
+        generated: Tokens of that, by the models that generated it.
+        counted: Input tokens of the prompt by the first model's tokenizer, `None` if unknown.
+
+    Returns:
+        At least 1: no prompt is empty.
+    """
+    return counted if counted is not None else max(theirs - generated, 1)
+
+
+def with_generated(chunk: bytes, generated: int, counted: int | None = None) -> bytes:
     """The usage chunk of a model that went on by text, with the totals of the whole answer.
 
     Args:
         chunk: Its `usage` counts what was generated before as a part of the prompt.
         generated: Tokens of that.
+        counted: As for `prompt_tokens`.
     """
     data = orjson.loads(chunk[len(_EVENT) :])
     usage = data["usage"]
-    usage["prompt_tokens"] -= generated
+    usage["prompt_tokens"] = prompt_tokens(usage["prompt_tokens"], generated, counted)
     usage["completion_tokens"] += generated
+    usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, dict) and isinstance(details.get("cached_tokens"), int):
+        details["cached_tokens"] = min(details["cached_tokens"], usage["prompt_tokens"])
     return event(data)
 
 

@@ -5,15 +5,18 @@ One try. Going on elsewhere when it breaks is `failover`; the caller says how lo
 
 from __future__ import annotations
 
+import asyncio
+import re
+import time
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 
 import orjson
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from deployments.links.client import Link, LinkBrokenError, LinkPool, SlowReaderError
+from deployments.links.client import Link, LinkBrokenError, LinkPool
 from deployments.links.frames import (
     QUEUE_FULL,
     Flag,
@@ -22,9 +25,16 @@ from deployments.links.frames import (
     Reply,
     decode_observation,
 )
+from deployments.links.unread import SlowReaderError
+from deployments.router.delivery.blame import TRIAL_S, Blame
+from deployments.router.delivery.suspects import Break, Finding, Run, Suspicion, handle_place
 from deployments.router.models import ModelEntry
 from deployments.router.wire.openai import ApiError
 from scheduler.costs.observations import Observation
+
+ENGINE_DIED = re.compile(r"EngineDeadError|EngineCore encountered an issue")
+"""What vLLM says to every request of an engine core that died, whose process lives on."""
+CLEAR_PERIOD_S = 0.05
 
 
 class ModelBrokeError(ApiError):
@@ -32,9 +42,17 @@ class ModelBrokeError(ApiError):
 
     Attributes:
         refused: It has not begun and is not to blame: it is going away, or full.
+        how: It broke.
+        finding: Whose fault it is.
     """
 
     refused = False
+    how = Break.ANSWERED
+    finding = Finding.INNOCENT
+
+
+class ModelRefusedError(ApiError):
+    """The model says that the request is wrong."""
 
 
 class ModelFullError(ModelBrokeError):
@@ -50,6 +68,8 @@ class Dispatch:
     Attributes:
         avoid: Replicas that are not asked while there are others.
         prefer: The replica that has the beginning of the prompt in its cache, if one has.
+        suspicion: The request as far as blame goes, `None` for one of the router's own.
+        blame: Decides whose fault a break is.
         observation: What it took, `None` until the model said so.
         replica_id: Where it went, `None` until it is known.
     """
@@ -59,6 +79,8 @@ class Dispatch:
     links: LinkPool
     avoid: Collection[str] = ()
     prefer: str | None = None
+    suspicion: Suspicion | None = None
+    blame: Blame = field(default_factory=Blame)
     observation: Observation | None = field(default=None, init=False)
     replica_id: str | None = field(default=None, init=False)
 
@@ -69,15 +91,16 @@ class Dispatch:
             ModelBrokeError: The model broke.
             ApiError: It refused the request.
         """
-        link = self._link()
-        with self._under_way(link):
-            status, data, observation = await (
-                link.answer(self.request) if link else self._answer_over_handle()
-            )
-            if status != 200:
-                raise refused(data)
-            self._observe(observation)
-            return data
+        async with self.blame.trial(self.suspicion):
+            link = await self._link()
+            with self._under_way(link):
+                status, data, observation = await (
+                    link.answer(self.request) if link else self._answer_over_handle()
+                )
+                if status != 200:
+                    raise refused(data)
+                self._observe(observation)
+                return data
 
     async def frames(self) -> AsyncGenerator[Frame]:
         """A streamed answer.
@@ -89,56 +112,106 @@ class Dispatch:
             ModelBrokeError: The model broke, before or after the first frame.
             ApiError: It refused the request.
         """
-        link = self._link()
-        stream = link.stream(self.request) if link else self._stream_over_handle()
         finished = False
-        with self._under_way(link):
-            async with aclosing(stream):
-                async for frame in stream:
-                    data, _, flags = frame
-                    if flags & Flag.ERROR:
-                        raise refused(data)
-                    if flags & Flag.OBSERVATION:
-                        self._observe(data)
-                        continue
-                    finished = finished or bool(flags & Flag.FINISH)
-                    if flags & Flag.DONE and not finished:
-                        break
-                    yield frame
-            if not finished:
-                raise ModelBrokeError(
-                    503,
-                    f"model {self.entry.model!r} stopped without a finish reason",
-                    code="stream_broken",
-                )
+        async with self.blame.trial(self.suspicion) as passed:
+            link = await self._link()
+            stream = link.stream(self.request) if link else self._stream_over_handle()
+            with self._under_way(link) as run:
+                async with aclosing(stream):
+                    async for frame in stream:
+                        data, _, flags = frame
+                        if flags & Flag.ERROR:
+                            raise refused(data)
+                        if run and not run.generating:
+                            self.blame.generates(run)
+                            passed()
+                        if flags & Flag.OBSERVATION:
+                            self._observe(data)
+                            continue
+                        finished = finished or bool(flags & Flag.FINISH)
+                        if flags & Flag.DONE and not finished:
+                            break
+                        yield frame
+                if not finished:
+                    raise ModelBrokeError(
+                        503,
+                        f"model {self.entry.model!r} stopped without a finish reason",
+                        code="stream_broken",
+                    )
 
-    def _link(self) -> Link | None:
-        link = self.links.choose(self.entry.model, self.avoid, self.prefer)
+    async def _link(self) -> Link | None:
+        link = self._clear_link()
+        if link is None and self.suspicion and self.suspicion.fled:
+            # Its replica died of another request, which is not to be met again.
+            until = time.monotonic() + TRIAL_S
+            while self._only_trials() and time.monotonic() < until:  # noqa: ASYNC110
+                await asyncio.sleep(CLEAR_PERIOD_S)
+            link = self._clear_link()
+        if link is None:
+            link = self.links.choose(self.entry.model, self.avoid, self.prefer)
         self.replica_id = link.replica_id if link else None
         return link
 
+    def _clear_link(self) -> Link | None:
+        avoid = {*self.avoid, *self.blame.trials()}
+        if self.suspicion and self.suspicion.breaks:
+            avoid |= self.blame.refuges()
+        return self.links.choose(self.entry.model, avoid, self.prefer)
+
+    def _only_trials(self) -> bool:
+        return self._clear_link() is None and self.links.usable(self.entry.model, self.avoid) > 0
+
     @contextmanager
-    def _under_way(self, link: Link | None) -> Iterator[None]:
+    def _under_way(self, link: Link | None) -> Iterator[Run | None]:
         priority = self.request.priority
         self.entry.by_priority[priority] += 1
+        run = None
+        if self.suspicion:
+            place = link.replica_id if link else handle_place(self.entry.model)
+            run = self.blame.enter(self.suspicion, self.entry.model, place)
         try:
-            yield
+            yield run
         except ModelBrokeError as error:
-            if link and not error.refused:
-                link.breaker.broke()
+            self._judge(error, run, link)
             raise
         except SlowReaderError as error:
             raise ApiError(408, str(error), code="slow_reader") from error
         except (LinkBrokenError, RayError, RayServeException) as error:
             broke = self._broke(error)
-            if link and not broke.refused:
-                link.breaker.broke()
+            self._judge(broke, run, link)
             raise broke from error
+        except ApiError:
+            # The engine says what is wrong with the request.
+            if run:
+                self.blame.ended(run)
+            raise
         else:
+            if run:
+                self.blame.worked(run)
             if link:
                 link.breaker.worked()
         finally:
+            if run:
+                self.blame.left(run)
             self.entry.by_priority[priority] -= 1
+
+    def _judge(self, error: ModelBrokeError, run: Run | None, link: Link | None) -> None:
+        if error.refused:
+            if run:
+                self.blame.ended(run)
+            return
+        if ENGINE_DIED.search(str(error)):
+            error.how = Break.DIED
+        if run:
+            doubted = link.breaker.doubted if link else None
+            others = link.others if link else 0
+            error.finding = self.blame.broke(
+                run, error.how, str(error), others=others, doubted=doubted
+            )
+        if link and error.how is Break.DIED:
+            link.breaker.lost()
+        elif link and self.suspicion:
+            link.breaker.broke(self.suspicion.fingerprint.kind)
 
     async def _answer_over_handle(self) -> Reply:
         response = self.entry.handle(stream=False).remote(self.request, avoid=tuple(self.avoid))
@@ -176,7 +249,14 @@ class Dispatch:
             code="model_failed",
             retry_after_s=5,
         )
-        broke.refused = isinstance(error, LinkBrokenError) and error.refused
+        if isinstance(error, LinkBrokenError):
+            broke.refused = error.refused
+            answered = Break.FAULTLESS if error.lost else Break.ANSWERED
+            broke.how = Break.DIED if error.died else answered
+        elif isinstance(error, RayTaskError):
+            broke.how = Break.ANSWERED
+        else:
+            broke.how = Break.DIED if isinstance(error, RayActorError) else Break.FAULTLESS
         return broke
 
 
@@ -187,7 +267,7 @@ def refused(data: bytes) -> ApiError:
     # vLLM takes the code from whatever raised; one that is no HTTP error cannot be sent.
     if status not in range(400, 600):
         status = 500
-    kind = ModelBrokeError if status >= 500 else ApiError
+    kind: type[ApiError] = ModelBrokeError if status >= 500 else ModelRefusedError
     if error.get("type") == QUEUE_FULL:
         kind = ModelFullError
     return kind(status, error["message"], param=error.get("param"), code=error.get("type"))

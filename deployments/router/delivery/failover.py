@@ -21,12 +21,19 @@ from deployments.router.delivery.continuation import (
     created_of,
     is_exact,
     obstacle,
+    prompt_tokens,
     text_of,
     usage_chunk,
     with_created,
     with_generated,
 )
-from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelFullError
+from deployments.router.delivery.dispatch import (
+    Dispatch,
+    ModelBrokeError,
+    ModelFullError,
+    ModelRefusedError,
+)
+from deployments.router.delivery.suspects import Finding, Suspicion
 from deployments.router.models import ModelDirectory
 from deployments.router.wire.openai import ApiError, ParsedRequest, whole_seconds
 from deployments.tracing import RequestTrace
@@ -103,6 +110,7 @@ class Delivery:
             is not counted.
         key: Name of the API key that asks, `None` without one.
         trace: Its spans, `None` where tracing is off.
+        suspicion: The request as far as blame goes; made from the body where it is `None`.
         attempts: The tries so far; the last one answers.
         observation: What the last one took, `None` until it is known; its tokens are those of the
             whole answer.
@@ -117,6 +125,7 @@ class Delivery:
     max_attempts: int
     key: str | None = None
     trace: RequestTrace | None = None
+    suspicion: Suspicion | None = None
     attempts: list[Attempt] = field(default_factory=list, init=False)
     observation: Observation | None = field(default=None, init=False)
     # What the client has got, end marker and all that is in no chunk aside.
@@ -130,6 +139,9 @@ class Delivery:
     _began: float = field(default_factory=time.monotonic, init=False)
     # The mean log probability of the answer is wanted.
     _scored: bool = field(default=False, init=False)
+    # The break that has it go on elsewhere, and who said there that the request is wrong.
+    _broke: ModelBrokeError | None = field(default=None, init=False)
+    _refusals: list[str] = field(default_factory=list, init=False)
 
     @property
     def model(self) -> str:
@@ -159,7 +171,7 @@ class Delivery:
         while True:
             try:
                 data = await dispatch.answer()
-            except ModelBrokeError as error:
+            except (ModelBrokeError, ModelRefusedError) as error:
                 dispatch = self._again(dispatch, error)
             else:
                 self._finish(dispatch)
@@ -183,7 +195,7 @@ class Delivery:
                         finished = finished or bool(frame[2] & Flag.FINISH)
                         yield frame
                 return
-            except ModelBrokeError as error:
+            except (ModelBrokeError, ModelRefusedError) as error:
                 if finished:
                     # The answer is whole; only what goes around it is missing.
                     break
@@ -207,7 +219,7 @@ class Delivery:
                     self._finish(dispatch)
                 chunk = with_created(data, created) if created else data
                 if self._in_prompt and flags & Flag.USAGE:
-                    chunk = with_generated(chunk, self._in_prompt)
+                    chunk = with_generated(chunk, self._in_prompt, self._counted)
                 if self.parsed.choices == 1 and not flags & Flag.DONE:
                     self._chunks.append(chunk)
                     self._ids += ids
@@ -233,7 +245,9 @@ class Delivery:
         avoid = {*entry.avoid, *self._tried}
         session = self.decision.session
         prefer = session.replica_id if session and session.model == attempt.model else None
-        return Dispatch(entry, request, self.directory.links, avoid, prefer)
+        self.suspicion = self.suspicion or Suspicion(self.body, self.key)
+        links, blame = self.directory.links, self.directory.blame
+        return Dispatch(entry, request, links, avoid, prefer, self.suspicion, blame)
 
     def _finish(self, dispatch: Dispatch) -> None:
         self.attempts[-1].replica_id = dispatch.replica_id
@@ -241,12 +255,21 @@ class Delivery:
         if seen and self._in_prompt:
             seen = replace(
                 seen,
-                input_tokens=seen.input_tokens - self._in_prompt,
+                input_tokens=prompt_tokens(seen.input_tokens, self._in_prompt, self._counted),
                 output_tokens=seen.output_tokens + self._in_prompt,
             )
         self.observation = seen
 
-    def _again(self, dispatch: Dispatch, error: ModelBrokeError) -> Dispatch:
+    @property
+    def _counted(self) -> int | None:
+        """Input tokens as the first model's tokenizer counts them, `None` where nothing does."""
+        first = self.attempts[0].model
+        found = (c.prediction for c in self.decision.candidates if c.model == first)
+        prediction = next(found, None)
+        exact = prediction is not None and prediction.input_tokens_exact
+        return prediction.input_tokens if prediction and exact else None
+
+    def _again(self, dispatch: Dispatch, error: ModelBrokeError | ModelRefusedError) -> Dispatch:
         """The next try.
 
         Raises:
@@ -254,19 +277,29 @@ class Delivery:
         """
         broken = self.attempts[-1]
         broken.replica_id, broken.error = dispatch.replica_id, str(error)
-        broken.refused = error.refused
         broken.output_tokens = self.generated_tokens
+        if isinstance(error, ModelRefusedError):
+            return self._after_refusal(broken, error)
+        broken.refused = error.refused
         if self.trace:
             self.trace.broke(error)
         if isinstance(error, ModelFullError):
             error.retry_after_s = whole_seconds(self._predicted_wait_s())
         else:
             logger.warning("request %s: %s", self.decision.decision_id, error)
+        if not error.refused:
+            self._broke = error
         if dispatch.replica_id is not None:
             self._tried.add(dispatch.replica_id)
+        suspicion = dispatch.suspicion
+        if error.finding is Finding.GUILTY:
+            raise self._verdict() or error
+        if suspicion and suspicion.breaks > 1:
+            # On one other replica or model at most, whatever `max_attempts` says.
+            raise self._last_words(error)
         broke = sum(bool(one.error) and not one.refused for one in self.attempts)
         if broke >= self.max_attempts:
-            raise error
+            raise self._last_words(error)
         payload: dict[str, Any] = orjson.loads(self.body)
         if self.parsed.stream and (self._chunks or self.parsed.choices != 1):
             reason = "there are several choices" if self.parsed.choices != 1 else None
@@ -274,9 +307,36 @@ class Delivery:
             if reason:
                 message = f"{error}; it cannot go on elsewhere: {reason}"
                 raise ApiError(503, message, code="stream_broken") from error
-        if self.directory.links.choose(broken.model, self._tried) is not None:
+        # The only suspect of a death is tried where another replica of the model is left if it
+        # kills this one too.
+        spare = 1 if error.finding is Finding.CULPRIT else 0
+        if self.directory.links.usable(broken.model, self._tried) > spare:
             return self._on_another_replica(broken, payload)
-        return self._on_another_model(payload, error)
+        return self._on_another_model(payload, error, spare)
+
+    def _after_refusal(self, refused: Attempt, error: ModelRefusedError) -> Dispatch:
+        """What another model says of a request is no answer to a break of the one before."""
+        if self._broke is None:
+            raise error
+        refused.refused = True
+        self._refusals.append(f"model {refused.model!r} answered {error.status}: {error}")
+        if self.suspicion and self.suspicion.breaks:
+            raise self._last_words(self._broke) from error
+        return self._on_another_model(orjson.loads(self.body), self._broke)
+
+    def _last_words(self, error: ModelBrokeError) -> ApiError:
+        """The break that no model mends, with what those said that were asked after it."""
+        error = error if error.finding is not Finding.INNOCENT else self._broke or error
+        if not self._refusals:
+            return error
+        message = f"{error}; it does not go on elsewhere: {'; '.join(self._refusals)}"
+        code = "stream_broken" if self._chunks else error.code
+        return ApiError(503, message, code=code, retry_after_s=error.retry_after_s or 5)
+
+    def _verdict(self) -> ApiError | None:
+        """What the next request of its kind will be told, `None` where that is tried again."""
+        book = self.directory.blame.book
+        return book.verdict(self.suspicion.fingerprint) if self.suspicion else None
 
     def _predicted_wait_s(self) -> float | None:
         candidates = self.decision.candidates
@@ -289,16 +349,23 @@ class Delivery:
         attempt = Attempt(broken.model, "by token ids", exact)
         return self._begin(attempt, self._asked, tuple(self._ids))
 
-    def _on_another_model(self, payload: dict[str, Any], error: ModelBrokeError) -> Dispatch:
+    def _on_another_model(
+        self, payload: dict[str, Any], error: ModelBrokeError, spare: int = 0
+    ) -> Dispatch:
         tried = {attempt.model for attempt in self.attempts}
-        able = (
+        links = self.directory.links
+        able = [
             candidate.model
             for candidate in self.decision.candidates
-            if candidate.model not in tried and self.directory.why_not(candidate.model) is None
-        )
-        model = next(able, None)
+            if candidate.model not in tried
+            and self.directory.why_not(candidate.model) is None
+            and (not spare or links.usable(candidate.model) > spare)
+        ]
+        # Where no suspect runs, if there is such a model.
+        model = min(able, key=self.directory.under_suspicion, default=None)
         if model is None:
-            raise error
+            verdict = self._verdict() if spare else None
+            raise verdict or self._last_words(error)
         generated = self.generated_tokens
         if not generated:
             return self._begin(Attempt(model), self.body)

@@ -26,6 +26,7 @@ from deployments.router.decision.rules import Caller
 from deployments.router.decision.sessions import Turn
 from deployments.router.delivery.cascade import Cascade
 from deployments.router.delivery.failover import Delivery
+from deployments.router.delivery.suspects import Suspicion
 from deployments.router.observe.instruments import Instruments, Measured
 from deployments.router.observe.routing_report import decision_record, routing_object
 from deployments.router.sync.decision_log import DecisionLog
@@ -101,7 +102,9 @@ class Completions:
     async def _generate(self, asked: _Asked, send: Send) -> bool:
         """Have a model answer; says whether the answer was whole."""
         parsed, caller, measured = asked.parsed, asked.caller, asked.measured
+        suspicion = Suspicion(asked.body, caller.key)
         try:
+            self._decider.directory.blame.admit(suspicion)
             if await self._decider.waker.wake(parsed.model, self._args.request_timeout_s):
                 measured.received()
             counts = await self._decider.count(parsed)
@@ -124,6 +127,7 @@ class Completions:
             self._args.max_attempts,
             caller.key,
             measured.trace,
+            suspicion,
         )
         exchange = _stream if parsed.stream else _answer
         sending = Sending(send, partial(self._log.answered, decision.decision_id))

@@ -105,6 +105,8 @@ class Response:
             raise StopAsyncIteration from None
         if step is HANG:
             await asyncio.Event().wait()
+        if isinstance(step, Delay):
+            await asyncio.sleep(step.seconds)
         if isinstance(step, BaseException):
             raise step
         await asyncio.sleep(0)
@@ -115,12 +117,20 @@ HANG: Any = object()
 """A step that never ends."""
 
 
+@dataclass(frozen=True)
+class Delay:
+    """A step that takes so long."""
+
+    seconds: float
+
+
 @dataclass
 class Model:
     """One model behind its handle.
 
     Attributes:
         reply: What `answer` gives, `HANG` or an exception.
+        message: What Serve says of its deployment.
         wakes: A question starts a replica where there is none.
         bundle: What it counts tokens with; `None` where it cannot hand that over.
         frames: What `stream` yields; the same are possible.
@@ -133,6 +143,7 @@ class Model:
     replicas: int = 1
     wakes: bool = False
     status: str = "RUNNING"
+    message: str = ""
     reply: Any = None
     bundle: TokenizerBundle | None = None
     frames: list[Any] = field(default_factory=list)
@@ -171,7 +182,8 @@ class Model:
         return response
 
     def overview(self) -> SimpleNamespace:
-        deployment = SimpleNamespace(replica_states={"RUNNING": self.replicas})
+        states = {"RUNNING": self.replicas}
+        deployment = SimpleNamespace(replica_states=states, message=self.message)
         deployments = {model_deployment_name(self.name): deployment}
         return SimpleNamespace(status=self.status, message="", deployments=deployments)
 

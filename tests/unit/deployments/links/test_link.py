@@ -14,14 +14,13 @@ import uvloop
 from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.client import (
     DEAD_S,
-    MAX_UNREAD_BYTES,
     Link,
     LinkBrokenError,
     LinkPool,
-    SlowReaderError,
 )
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.server import LinkServer
+from deployments.links.unread import MAX_UNREAD_BYTES, SlowReaderError
 from scheduler.priority import Priority
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -192,19 +191,26 @@ def test_what_breaks_in_the_replica_breaks_the_call_only(run: Run) -> None:
 
 def test_a_replica_that_dies_breaks_its_calls_at_once_and_is_not_asked_again(run: Run) -> None:
     async def scenario() -> None:
-        async with Site(Replica(lambda: asyncio.sleep(60)), Replica()) as site:
+        replica = Replica(lambda: asyncio.sleep(60))
+        async with Site(replica, Replica()) as site:
             link = site.link(avoid=("r1",))
             calls = [asyncio.create_task(link.answer(request(i))) for i in range(3)]
             await until(lambda: len(site.servers[0].calls) == 3)
             die(site.servers[0])
             done, _ = await asyncio.wait(calls, timeout=1)
-            assert [type(task.exception()) for task in done] == [LinkBrokenError] * 3
-            with pytest.raises(LinkBrokenError):
+            errors = [task.exception() for task in done]
+            assert [isinstance(e, LinkBrokenError) and e.died for e in errors] == [True] * 3
+            with pytest.raises(LinkBrokenError) as never_begun:
                 await link.answer(request())
+            assert never_begun.value.refused
             assert {site.link().replica_id for _ in range(20)} == {"r1"}
-            # As long as it reports, it is tried again.
+            # As long as it reports, it is asked again: by the router's own request first.
+            asked = len(replica.requests)
+            replica.before = lambda: asyncio.sleep(0)
             site.pool.update(site.reports(), "router")
             await until(lambda: site.pool.choose("m", ("r1",)))
+            (own,) = replica.requests[asked:]
+            assert own.request_id.startswith("probe-")
 
     run(scenario())
 
@@ -396,7 +402,8 @@ def test_a_replica_that_reports_no_more_is_hung_up_on_when_its_calls_are_done(ru
 
 def test_calls_of_a_replica_that_hangs_break_at_once(run: Run) -> None:
     async def scenario() -> None:
-        async with Site(Replica(lambda: asyncio.sleep(60)), Replica()) as site:
+        replica = Replica(lambda: asyncio.sleep(60))
+        async with Site(replica, Replica()) as site:
             call = asyncio.create_task(site.link(avoid=("r1",)).answer(request()))
             await until(lambda: site.servers[0].calls)
             hung, well = (replace(r, hung=i == 0) for i, r in enumerate(site.reports()))
@@ -407,6 +414,7 @@ def test_calls_of_a_replica_that_hangs_break_at_once(run: Run) -> None:
             assert site.pool.choose("m", avoid=("r1",)) is None
             assert await site.link().answer(request()) == REPLY
             # It was only slow.
+            replica.before = lambda: asyncio.sleep(0)
             site.pool.update(site.reports(), "router")
             await until(lambda: site.pool.choose("m", avoid=("r1",)))
 
@@ -437,17 +445,85 @@ def test_where_ray_encrypts_there_are_no_links(run: Run, monkeypatch: pytest.Mon
     run(scenario())
 
 
+def test_a_call_of_a_replica_that_goes_away_in_order_dies_of_nothing(run: Run) -> None:
+    async def scenario() -> None:
+        async with Site(Replica(lambda: asyncio.sleep(60))) as site:
+            lost: list[str] = []
+            site.pool.on_loss = lambda replica_id, _: lost.append(replica_id)
+            call = asyncio.create_task(site.link().answer(request()))
+            await until(lambda: site.servers[0].calls)
+            draining = asyncio.create_task(site.servers[0].drain())
+            await until(lambda: site.pool.choose("m") is None)
+            die(site.servers[0])
+            with pytest.raises(LinkBrokenError) as caught:
+                await asyncio.wait_for(call, 1)
+            assert (caught.value.lost, caught.value.died) == (True, False)
+            assert not lost
+            draining.cancel()
+
+    run(scenario())
+
+
+async def broken() -> None:
+    raise RuntimeError("no memory")
+
+
 def test_a_replica_that_breaks_everything_is_left_alone_for_a_while(run: Run) -> None:
     async def scenario() -> None:
-        async with Site(Replica()) as site:
+        replica = Replica(broken)
+        async with Site(replica) as site:
+            sick: list[str] = []
+            site.pool.on_sick = sick.append
             link = site.link()
-            for _ in range(3):
-                assert not site.pool.broken("m")
-                link.breaker.broke()
-            assert site.pool.broken("m")
-            assert site.pool.choose("m") is None
-            link.breaker.worked()
+            for kind in (b"a", b"b", b"c"):
+                link.breaker.broke(kind)
+            # Not by the requests of clients alone.
             assert site.link() is link
+            site.pool.update(site.reports(), "router")
+            await until(lambda: site.pool.broken("m"))
+            assert site.pool.choose("m") is None
+            assert sick == ["r0"]
+            link.breaker._until = 0.0
+            replica.before = lambda: asyncio.sleep(0)
+            site.pool.update(site.reports(), "router")
+            await until(lambda: not site.pool.broken("m"))
+            assert site.link() is link
+            assert {asked.request_id[:6] for asked in replica.requests} == {"probe-"}
+
+    run(scenario())
+
+
+def test_a_replica_that_digests_the_routers_own_request_is_not_left_alone(run: Run) -> None:
+    async def scenario() -> None:
+        replica = Replica()
+        async with Site(replica) as site:
+            link = site.link()
+            for kind in (b"a", b"b", b"c"):
+                link.breaker.broke(kind)
+            site.pool.update(site.reports(), "router")
+            await until(lambda: not link.breaker.doubted)
+            assert site.link() is link
+            assert len(replica.requests) == 1
+
+    run(scenario())
+
+
+def test_a_replica_that_is_only_busy_is_not_sick(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.links.client.OWN_TIMEOUT_S", 0.1)
+
+    async def scenario() -> None:
+        replica = Replica(lambda: asyncio.sleep(0.03))
+        async with Site(replica) as site:
+            link = site.link()
+            streaming = asyncio.create_task(collect(link, request()))
+            await until(lambda: replica.requests)
+            replica.answer = lambda _: asyncio.sleep(60)  # type: ignore[assignment,method-assign,return-value]
+            for kind in (b"a", b"b", b"c"):
+                link.breaker.broke(kind)
+            site.pool.update(site.reports(), "router")
+            await until(lambda: not link.breaker.doubted)
+            assert not site.pool.broken("m")
+            await streaming
 
     run(scenario())
 

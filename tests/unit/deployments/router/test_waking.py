@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
+import httpx
 import pytest
-from fake_serve import ACCURATE, FRUGAL, HANG, ServeDouble, Site
+from fake_serve import ACCURATE, FRUGAL, HANG, Delay, Handle, ServeDouble, Site
 
 from deployments.router.models import SCALED_TO_ZERO
 
@@ -92,6 +95,174 @@ def test_one_that_breaks_on_its_way_is_503_and_can_be_woken_again(
 ) -> None:
     serve.models[ACCURATE].wakes = False
     serve.models[ACCURATE].describes = [RuntimeError("no GPU")]
-    assert asleep.complete(model=ACCURATE).status_code == 503
+    response = asleep.complete(model=ACCURATE)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "wake_failed")
+    assert "no GPU" in response.json()["error"]["message"]
+    assert response.headers["retry-after"] == "30"
     serve.models[ACCURATE].wakes = True
     assert asleep.complete(model=ACCURATE).status_code == 200
+
+
+def herd(asleep: Site, count: int) -> list[asyncio.Task[httpx.Response]]:
+    body = {"model": ACCURATE, "prompt": "x"}
+    return [
+        asyncio.create_task(asleep._request("POST", "/v1/completions", {"json": body}))
+        for _ in range(count)
+    ]
+
+
+def as_serve_does(monkeypatch: pytest.MonkeyPatch) -> ContextVar[list[asyncio.Task[Any]]]:
+    """Has questions to models hang on the request that asks, as Serve's do.
+
+    Serve cancels the questions that a request has under way when its client leaves; it knows them
+    by the context variable that holds the request.
+    """
+    asked: ContextVar[list[asyncio.Task[Any]]] = ContextVar("asked")
+    original = Handle.remote
+
+    def remote(handle: Handle, *args: Any, **kwargs: Any) -> Any:
+        response = original(handle, *args, **kwargs)
+
+        async def ask() -> Any:
+            return await response
+
+        if handle.method != "describe":
+            return response
+        task = asyncio.create_task(ask())
+        asked.get([]).append(task)
+        return task
+
+    monkeypatch.setattr(Handle, "remote", remote)
+    return asked
+
+
+@pytest.mark.parametrize("leavers", [[0], [0, 3, 6, 9], [9]])
+def test_clients_that_leave_do_not_matter_to_those_that_wait(
+    start_site: Callable[..., Site],
+    serve: ServeDouble,
+    monkeypatch: pytest.MonkeyPatch,
+    leavers: list[int],
+) -> None:
+    asleep = put_to_sleep(start_site(request_timeout_s=20), serve)
+    asked = as_serve_does(monkeypatch)
+    serve.models[ACCURATE].wakes = False
+    serve.models[ACCURATE].describes = [Delay(0.2)]
+
+    async def one() -> httpx.Response:
+        body = {"json": {"model": ACCURATE, "prompt": "x"}}
+        questions: list[asyncio.Task[Any]] = []
+        asked.set(questions)
+        try:
+            return await asleep._request("POST", "/v1/completions", body)
+        except asyncio.CancelledError:
+            for question in questions:
+                question.cancel()
+            raise
+
+    async def scenario() -> list[httpx.Response]:
+        clients = [asyncio.create_task(one()) for _ in range(10)]
+        await asyncio.sleep(0.05)
+        for leaver in leavers:
+            clients[leaver].cancel()
+        await asyncio.sleep(0.05)
+        serve.models[ACCURATE].replicas = 1
+        patient = [client for number, client in enumerate(clients) if number not in leavers]
+        return await asyncio.gather(*patient)
+
+    assert {answer.status_code for answer in asleep.runner.run(scenario())} == {200}
+
+
+def test_a_request_for_any_wakes_another_one_where_the_first_does_not_start(
+    asleep: Site, serve: ServeDouble
+) -> None:
+    asleep.configure(models=[{"id": ACCURATE, "wake": True}, {"id": FRUGAL, "wake": True}])
+    serve.models[ACCURATE].wakes = False
+    serve.models[ACCURATE].describes = [RuntimeError("no GPU")]
+    serve.models[FRUGAL].wakes = True
+    assert asleep.complete(model="auto").json()["error"]["code"] == "wake_failed"
+    assert asleep.complete(model="auto").json()["model"] == FRUGAL
+
+
+def test_the_waiting_room_is_bounded(asleep: Site, serve: ServeDouble) -> None:
+    models = [{"id": FRUGAL}, {"id": ACCURATE, "wake": True}]
+    asleep.configure(models=models, max_waking_requests=3)
+    serve.models[ACCURATE].wakes = False
+    serve.models[ACCURATE].describes = [Delay(0.2)]
+
+    async def scenario() -> list[httpx.Response]:
+        clients = herd(asleep, 5)
+        await asyncio.sleep(0.05)
+        serve.models[ACCURATE].replicas = 1
+        return await asyncio.gather(*clients)
+
+    answers = asleep.runner.run(scenario())
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 429, 429]
+    full = next(answer for answer in answers if answer.status_code == 429)
+    assert full.json()["error"]["code"] == "waking_full"
+    assert full.headers["retry-after"] == "10"
+
+
+SAID = (
+    "A replica failed to start with exception. Retrying 2 more time(s). Error:\n"
+    "Traceback (most recent call last):\n  File ...\nValueError: no such checkpoint"
+)
+
+
+def test_a_start_that_fails_is_told_to_all_with_its_cause(asleep: Site, serve: ServeDouble) -> None:
+    serve.models[ACCURATE].wakes = False
+    serve.models[ACCURATE].describes = [HANG]
+
+    async def scenario() -> tuple[list[httpx.Response], float]:
+        clients = herd(asleep, 4)
+        await asyncio.sleep(0.1)
+        serve.models[ACCURATE].message = SAID
+        began = time.monotonic()
+        return await asyncio.gather(*clients), time.monotonic() - began
+
+    answers, took_s = asleep.runner.run(scenario())
+    assert took_s < 3
+    for answer in answers:
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (503, "wake_failed")
+        assert "does not start" in error["message"]
+        assert "ValueError: no such checkpoint" in error["message"]
+    # The question that nobody waits for any more starts no replica.
+    assert not asleep.router._decider.waker._waking
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [("DEPLOY_FAILED", "ValueError: bad"), ("UNHEALTHY", "The deployments ['m'] are UNHEALTHY.")],
+)
+def test_an_application_that_fails_meanwhile_is_told_too(
+    asleep: Site, serve: ServeDouble, status: str, message: str
+) -> None:
+    serve.models[ACCURATE].wakes = False
+    serve.models[ACCURATE].describes = [HANG]
+
+    async def scenario() -> list[httpx.Response]:
+        clients = herd(asleep, 2)
+        await asyncio.sleep(0.1)
+        serve.models[ACCURATE].status, serve.models[ACCURATE].message = status, message
+        return await asyncio.gather(*clients)
+
+    for answer in asleep.runner.run(scenario()):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "wake_failed")
+        assert message in answer.json()["error"]["message"]
+
+
+def test_what_serve_said_before_the_wake_is_no_failure_of_this_one(
+    asleep: Site, serve: ServeDouble
+) -> None:
+    serve.models[ACCURATE].message = SAID
+    asleep.runner.run(asyncio.sleep(0.1))
+    assert asleep.complete(model=ACCURATE).status_code == 200
+
+
+def test_nor_for_ever(asleep: Site, serve: ServeDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.router.waking.STALE_FAILURE_S", 0.2)
+    serve.models[ACCURATE].message = SAID
+    asleep.runner.run(asyncio.sleep(0.1))
+    serve.models[ACCURATE].wakes = False
+    serve.models[ACCURATE].describes = [HANG]
+    assert asleep.complete(model=ACCURATE).json()["error"]["code"] == "wake_failed"

@@ -124,18 +124,15 @@ def test_on_another_replica_a_stream_goes_on_by_token_ids(
     assert "out of memory" in record["attempts"][0]["error"]
 
 
-def test_it_does_so_as_often_as_it_may(site: Site, replicas: Replicas) -> None:
-    replicas(Replica(1), Replica(1), Replica())
+def test_what_two_engines_break_at_is_tried_on_no_third(
+    site: Site, replicas: Replicas, serve: ServeDouble
+) -> None:
+    *_, third = replicas(Replica(1), Replica(1), Replica())
     *pieces, end = events(ask(site))
-    assert (end, text(pieces)) == ("[DONE]", "".join(WORDS))
-    assert [begun for _, begun, _ in attempts(pieces)] == ["anew", "by token ids", "by token ids"]
-
-
-def test_but_not_more_often(site: Site, replicas: Replicas, serve: ServeDouble) -> None:
-    replicas(Replica(1), Replica(1), Replica(1), Replica())
-    *pieces, end = events(ask(site))
-    assert text(pieces) == "one two three "
+    assert text(pieces) == "one two "
+    assert end["error"]["code"] == "request_breaks_engine"
     assert "out of memory" in end["error"]["message"]
+    assert not third.requests
     assert not serve.models[ACCURATE].calls
 
 
@@ -262,6 +259,47 @@ def test_a_refusal_is_final(site: Site, serve: ServeDouble) -> None:
     serve.models[FRUGAL].reply = (400, error_object(400), b"")
     assert site.complete(routing={"weights": {"energy": 1}}).status_code == 400
     assert not serve.models[ACCURATE].calls
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_the_next_model_says_of_the_request_is_no_answer_to_a_break(
+    site: Site, serve: ServeDouble, stream: bool, begun: bool
+) -> None:
+    broken, refusing = serve.models[FRUGAL], serve.models[ACCURATE]
+    broken.reply = DIE
+    broken.frames = [*word_frames()[: 2 * begun], DIE]
+    told = error_object(400, "System role not supported")
+    refusing.reply = (400, told, b"")
+    refusing.frames = [(told, (), Flag.ERROR)]
+    response = site.complete(stream=stream, routing={"weights": {"energy": 1}})
+    assert response.status_code == (200 if stream and begun else 503)
+    *_, last = events(response) if stream and begun else [response.json()]
+    error = last["error"]
+    assert error["type"] == "server_error"
+    assert error["code"] == ("stream_broken" if stream and begun else "model_failed")
+    assert "ActorDiedError" in error["message"]
+    assert f"model '{ACCURATE}' answered 400: System role not supported" in error["message"]
+    record = site.get("/v1/decisions?limit=1")["data"][0]
+    assert [a["model"] for a in record["attempts"]] == [FRUGAL, ACCURATE]
+    assert [a["refused"] for a in record["attempts"]] == [False, True]
+
+
+def test_usage_is_never_negative(site: Site, serve: ServeDouble) -> None:
+    serve.models[FRUGAL].frames = [*word_frames()[:3], DIE]
+    # Its tokenizer needs one token for what the first model needed three for.
+    usage = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
+    told = b"data: " + json.dumps({"choices": [], "created": 5, "usage": usage}).encode() + b"\n\n"
+    rest = word_frames(3, ACCURATE)
+    serve.models[ACCURATE].frames = [*rest[:-1], (told, (), Flag.USAGE), rest[-1]]
+    *pieces, _ = events(ask(site, stream_options={"include_usage": True}))
+    assert pieces[-1]["usage"] == {
+        "prompt_tokens": 1,
+        "completion_tokens": 4,
+        "total_tokens": 5,
+    }
+    record = site.get("/v1/decisions?limit=1")["data"][0]
+    assert record["observation"]["input_tokens"] >= 1
 
 
 def test_a_named_model_is_replaced_by_no_other(site: Site, serve: ServeDouble) -> None:
