@@ -116,10 +116,11 @@ class Account(NamedTuple):
 
         Args:
             decision: What was predicted of it.
-            observation: What it took, `None` where it has no end.
-            error: Why it has none. Where the client hung up or the time was over, what was
-                predicted is charged, or what was generated where that is more; other breaks cost
-                nothing.
+            observation: What it took, until its end or until it was stopped; `None` where no
+                replica said so.
+            error: Why it has no end. Where the client hung up or the time was over and nothing was
+                observed, the tokens that were seen are charged, and as many of the predicted
+                joules as they are of the predicted tokens; other breaks cost nothing.
             generated_tokens: So many, as far as is known.
             rejected_joules: Of answers before it that the client did not get; always charged.
         """
@@ -130,8 +131,8 @@ class Account(NamedTuple):
             self.budgets.charge(self.key, tokens, observation.energy_joules or 0.0)
         elif decision.candidates and _is_cut(error):
             predicted = decision.chosen.prediction
-            share = max(1.0, generated_tokens / max(predicted.output_tokens, 1))
-            tokens = predicted.input_tokens + max(predicted.output_tokens, generated_tokens)
+            share = generated_tokens / max(predicted.output_tokens, 1)
+            tokens = predicted.input_tokens + generated_tokens
             self.budgets.charge(self.key, tokens, predicted.energy_joules * share)
 
 

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -79,6 +80,7 @@ class Completions:
         self._log = log
         self._idempotency = idempotency
         self._instruments = instruments
+        self._settling: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -144,16 +146,38 @@ class Completions:
             error = None if sending.done else gone
             raise
         finally:
-            if caller.account:
-                caller.account.charge(
-                    decision,
-                    delivery.observation,
-                    error,
-                    delivery.generated_tokens,
-                    math.fsum(seen.energy_joules or 0.0 for seen in delivery.rejected),
+            if error is None or not delivery.settles_late:
+                self._settle(asked, turn, delivery, error)
+            else:
+                # An empty context belongs to no request: Serve cancels what the request asked.
+                task = asyncio.create_task(
+                    self._settle_late(asked, turn, delivery, error), context=Context()
                 )
-            self._take_note(asked, turn, delivery, error)
+                self._settling.add(task)
+                task.add_done_callback(self._settling.discard)
         return error is None
+
+    async def _settle_late(
+        self, asked: _Asked, turn: Turn | None, delivery: Delivery, error: BaseException
+    ) -> None:
+        """Settle an answer without an end, once its replica has said what it took."""
+        try:
+            await delivery.settle()
+        finally:
+            self._settle(asked, turn, delivery, error)
+
+    def _settle(
+        self, asked: _Asked, turn: Turn | None, delivery: Delivery, error: BaseException | None
+    ) -> None:
+        if asked.caller.account:
+            asked.caller.account.charge(
+                delivery.decision,
+                delivery.observation,
+                error,
+                delivery.generated_tokens,
+                math.fsum(seen.energy_joules or 0.0 for seen in delivery.rejected),
+            )
+        self._take_note(asked, turn, delivery, error)
 
     def _timed_out(self, delivery: Delivery) -> ApiError:
         message = (
@@ -191,7 +215,9 @@ class Completions:
                 )
             )
             # An answer that several gave says nothing of any of them.
-            if text is None and all(attempt.error is None for attempt in delivery.attempts):
+            undisturbed = all(attempt.error is None for attempt in delivery.attempts)
+            stopped = delivery.observation is not None and delivery.observation.stopped
+            if undisturbed and (text is None or stopped):
                 for observation in (*delivery.rejected, delivery.observation):
                     self._decider.learn(asked.parsed, decision, observation)
             if turn and text is None and delivery.observation is not None:

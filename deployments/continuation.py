@@ -113,17 +113,31 @@ def with_created(chunk: bytes, created: bytes) -> bytes:
     return _CREATED.sub(created, chunk, count=1)
 
 
-def with_generated(chunk: bytes, generated: int) -> bytes:
+def prompt_tokens(told: int, generated: int, counted: int | None) -> int:
+    """The client's prompt in a model that went on by text.
+
+    Args:
+        told: What the model says, which has what was generated before as a part of its prompt.
+        generated: Tokens of that, as the model before counted them: this one makes fewer of the
+            same text, or more.
+        counted: The client's prompt as counted for this model, `None` where it was not.
+    """
+    return max(told - generated, 0) if counted is None else counted
+
+
+def with_generated(chunk: bytes, generated: int, counted: int | None = None) -> bytes:
     """The usage chunk of a model that went on by text, with the totals of the whole answer.
 
     Args:
         chunk: Its `usage` counts what was generated before as a part of the prompt.
         generated: Tokens of that.
+        counted: See `prompt_tokens`.
     """
     data = orjson.loads(chunk[len(_EVENT) :])
     usage = data["usage"]
-    usage["prompt_tokens"] -= generated
+    usage["prompt_tokens"] = prompt_tokens(usage["prompt_tokens"], generated, counted)
     usage["completion_tokens"] += generated
+    usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
     return event(data)
 
 

@@ -22,7 +22,7 @@ from deployments.frames import (
     Reply,
     decode_observation,
 )
-from deployments.links.client import Link, LinkBrokenError, LinkPool, SlowReaderError
+from deployments.links.client import Late, Link, LinkBrokenError, LinkPool, SlowReaderError
 from deployments.openai_api import ApiError
 from scheduler.observations import Observation
 
@@ -61,6 +61,7 @@ class Dispatch:
     prefer: str | None = None
     observation: Observation | None = field(default=None, init=False)
     replica_id: str | None = field(default=None, init=False)
+    _late: Late = field(default_factory=Late, init=False)
 
     async def answer(self) -> bytes:
         """A whole answer as JSON.
@@ -72,7 +73,7 @@ class Dispatch:
         link = self._link()
         with self._under_way(link):
             status, data, observation = await (
-                link.answer(self.request) if link else self._answer_over_handle()
+                link.answer(self.request, self._late) if link else self._answer_over_handle()
             )
             if status != 200:
                 raise refused(data)
@@ -90,7 +91,7 @@ class Dispatch:
             ApiError: It refused the request.
         """
         link = self._link()
-        stream = link.stream(self.request) if link else self._stream_over_handle()
+        stream = link.stream(self.request, self._late) if link else self._stream_over_handle()
         finished = False
         with self._under_way(link):
             async with aclosing(stream):
@@ -111,6 +112,22 @@ class Dispatch:
                     f"model {self.entry.model!r} stopped without a finish reason",
                     code="stream_broken",
                 )
+
+    @property
+    def cancelled(self) -> bool:
+        """It was cancelled on its way over a link."""
+        return self._late.observation is not None
+
+    async def stopped(self) -> Observation | None:
+        """What it took until it was cancelled; `None` where the replica does not say.
+
+        Waits for the replica, not for long. Serve's handle brings nothing after a cancellation.
+        """
+        if self.observation is None and self._late.observation is not None:
+            data = await self._late.observation
+            if data:
+                self._observe(data)
+        return self.observation
 
     def _link(self) -> Link | None:
         link = self.links.choose(self.entry.model, self.avoid, self.prefer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from cluster.device_meter import EnergyMeter
@@ -202,6 +202,13 @@ class Measurement:
         if self._key in self._meter._open:
             self._leave()
             self._meter._energy.drop(self._key)
+
+    async def stop(self) -> Observation | None:
+        """Close the measurement of a request that is cancelled; `None` where it is closed."""
+        if self._key not in self._meter._open:
+            return None
+        self.trail.stop()
+        return replace(await self.finish(), stopped=True)
 
     async def finish(self) -> Observation:
         """Close the measurement and say what it was."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import msgspec
 
 from cluster.telemetry import LinkAddress, ReplicaLoad
-from deployments.frames import Frame, ModelRequest, Reply
+from deployments.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.breaker import Breaker
 from deployments.links.protocol import (
     Answer,
@@ -28,6 +28,7 @@ from deployments.links.protocol import (
     Piece,
     ReplicaMessage,
     RouterMessage,
+    Stopped,
     links_allowed,
 )
 
@@ -41,6 +42,8 @@ MUCH_LOAD, MANY_TIMES = 4, 2
 not preferred any more."""
 MAX_UNREAD_BYTES = 2**20
 """Of one stream; a client that reads as fast as models generate has next to nothing unread."""
+LATE_S = 3.0
+"""A replica that has not said within so long what a cancelled call took will not say it."""
 CONNECTION_BROKE = "the connection to the replica broke"
 
 
@@ -60,14 +63,35 @@ class SlowReaderError(Exception):
     """A call was cancelled because too much of its answer waited to be read."""
 
 
+class Late:
+    """What a cancelled call took, which the replica says after the call.
+
+    Attributes:
+        observation: As JSON, empty where the replica does not know; `None` for a call that was not
+            cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.observation: asyncio.Future[bytes] | None = None
+
+    def say(self, observation: bytes) -> None:
+        """It is known, or will not be."""
+        if self.observation is not None and not self.observation.done():
+            self.observation.set_result(observation)
+
+
 class Unread:
     """What came of one call and is not read yet.
 
     Backpressure is no way out: all calls of a replica share its connection, and the engine computes
     on in any case.
+
+    Args:
+        late: Of the call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, late: Late | None = None) -> None:
+        self.late = late or Late()
         self._messages: asyncio.Queue[ReplicaMessage | None] = asyncio.Queue()
         self._bytes = 0
 
@@ -128,6 +152,8 @@ class Link(Connection):
         self._numbers = itertools.count()
         # Calls that have not ended, with what came of them.
         self._calls: dict[int, Unread] = {}
+        # Calls that were cancelled, until the replica has said what they took.
+        self._cancelled: dict[int, Late] = {}
 
     @property
     def usable(self) -> bool:
@@ -144,43 +170,63 @@ class Link(Connection):
         """Requests there, of all routers."""
         return self.others + len(self._calls)
 
-    async def answer(self, request: ModelRequest) -> Reply:
+    async def answer(self, request: ModelRequest, late: Late | None = None) -> Reply:
         """A whole answer.
+
+        Args:
+            request: What is asked.
+            late: Gets what the call took if it is cancelled.
 
         Raises:
             LinkBrokenError: There is none.
         """
-        with self._calling(request, streamed=False) as messages:
+        with self._calling(request, late, streamed=False) as messages:
             message = await messages.get()
             if isinstance(message, Answer):
                 return message.status, message.data, message.observation
             raise _broken(message)
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
-        """A streamed answer.
+    async def stream(
+        self, request: ModelRequest, late: Late | None = None
+    ) -> AsyncGenerator[Frame]:
+        """A streamed answer; the arguments are those of `answer`.
 
         Raises:
             LinkBrokenError: It did not end in order.
             SlowReaderError: It was not read fast enough; the replica no longer works on it.
         """
-        with self._calling(request, streamed=True) as messages:
+        with self._calling(request, late, streamed=True) as messages:
             while not isinstance(message := await messages.get(), End):
                 if not isinstance(message, Piece):
                     raise _broken(message)
                 yield message.data, message.token_ids, message.flags
 
     @contextmanager
-    def _calling(self, request: ModelRequest, *, streamed: bool) -> Iterator[Unread]:
+    def _calling(
+        self, request: ModelRequest, late: Late | None, *, streamed: bool
+    ) -> Iterator[Unread]:
         if not self.open:
             raise LinkBrokenError(CONNECTION_BROKE)
         number = next(self._numbers)
-        messages = self._calls[number] = Unread()
+        messages = self._calls[number] = Unread(late)
         self.send(Call(number, streamed, request))
         try:
             yield messages
         finally:
-            if self._calls.pop(number, None) is not None:
-                self.send(Cancel(number))
+            if number in self._calls:
+                self._cancel(number)
+
+    def _cancel(self, number: int) -> None:
+        late = self._calls.pop(number).late
+        late.observation = self._loop.create_future()
+        self._cancelled[number] = late
+        self._loop.call_later(LATE_S, self._said, number, b"")
+        self.send(Cancel(number))
+
+    def _said(self, number: int, observation: bytes) -> None:
+        late = self._cancelled.pop(number, None)
+        if late is not None:
+            late.say(observation)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio: connected."""
@@ -195,12 +241,18 @@ class Link(Connection):
             # A call that was cancelled may have something on its way.
             unread = self._calls.get(message.id)
             if unread is not None and not unread.add(message):
-                del self._calls[message.id]
-                self.send(Cancel(message.id))
+                self._cancel(message.id)
+            elif unread is None and message.flags & Flag.OBSERVATION:
+                self._said(message.id, message.data)
+        elif isinstance(message, Stopped):
+            self._said(message.id, message.observation)
         elif isinstance(message, End | Answer | Failure):
             messages = self._calls.pop(message.id, None)
             if messages is not None:
                 messages.add(message)
+            else:
+                # It had ended before the replica heard that nobody waits for it.
+                self._said(message.id, message.observation if isinstance(message, Answer) else b"")
 
     def close(self) -> None:
         """Hang up after what was sent."""
@@ -219,6 +271,8 @@ class Link(Connection):
         calls, self._calls = self._calls, {}
         for number, messages in calls.items():
             messages.add(Failure(number, CONNECTION_BROKE))
+        for number in list(self._cancelled):
+            self._said(number, b"")
 
 
 def _broken(message: ReplicaMessage) -> LinkBrokenError:

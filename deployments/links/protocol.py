@@ -89,8 +89,19 @@ class Draining(Message, tag=7):
     """The replica is going away: it finishes what it has and takes nothing new."""
 
 
+class Stopped(Message, tag=8):
+    """The answer to a `Cancel` of a call that had not ended.
+
+    Attributes:
+        observation: What it took until then, as JSON; empty where that is not known.
+    """
+
+    id: int
+    observation: bytes
+
+
 RouterMessage = Hello | Call | Cancel
-ReplicaMessage = Piece | End | Answer | Failure | Draining
+ReplicaMessage = Piece | End | Answer | Failure | Draining | Stopped
 
 _encoder = msgspec.msgpack.Encoder()
 

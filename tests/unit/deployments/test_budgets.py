@@ -109,15 +109,15 @@ def test_an_answer_is_charged_with_what_it_took(clock: FakeClock) -> None:
 @pytest.mark.parametrize(
     ("error", "generated", "charged"),
     [
-        (asyncio.CancelledError(), 0, (30, 2.0)),
-        (asyncio.CancelledError(), 15, (30, 2.0)),
+        (asyncio.CancelledError(), 0, (10, 0.0)),
+        (asyncio.CancelledError(), 15, (25, 1.5)),
         (asyncio.CancelledError(), 60, (70, 6.0)),
         (ApiError(504, "late", code="timeout"), 60, (70, 6.0)),
         (ApiError(503, "broke", code="model_failed"), 60, (0, 0.0)),
         (RuntimeError(), 60, (0, 0.0)),
     ],
 )
-def test_an_answer_without_an_end_is_charged_as_predicted_or_more(
+def test_an_answer_that_nobody_measured_is_charged_with_the_tokens_that_were_seen(
     clock: FakeClock, error: BaseException, generated: int, charged: tuple[int, float]
 ) -> None:
     # 10 input and 20 output tokens, and 2 joules are predicted.

@@ -16,6 +16,7 @@ from deployments.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.client import (
     DEAD_S,
     MAX_UNREAD_BYTES,
+    Late,
     Link,
     LinkBrokenError,
     LinkPool,
@@ -61,6 +62,9 @@ class Replica:
         for frame in FRAMES:
             await self._wait()
             yield frame
+
+    def stopped(self, request_id: str) -> bytes:
+        return f"{request_id} took".encode()
 
     async def _wait(self) -> None:
         try:
@@ -111,6 +115,81 @@ class Site:
         link = self.pool.choose("m", avoid)
         assert link is not None
         return link
+
+
+def forever() -> Awaitable[Any]:
+    return asyncio.Event().wait()
+
+
+async def late_of(late: Late) -> bytes:
+    assert late.observation is not None
+    async with asyncio.timeout(5):
+        return await late.observation
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_that_is_cancelled_says_what_it_took(run: Run, streamed: bool) -> None:
+    async def scenario() -> None:
+        async with Site(Replica(forever)) as site:
+            link, late = site.link(), Late()
+            if streamed:
+                async with aclosing(link.stream(request(), late)) as frames:
+                    task = asyncio.create_task(anext(frames))
+                    await until(lambda: site.servers[0].calls)
+                    task.cancel()
+                    await asyncio.wait({task})
+            else:
+                task = asyncio.create_task(link.answer(request(), late))  # type: ignore[arg-type]
+                await until(lambda: site.servers[0].calls)
+                task.cancel()
+                await asyncio.wait({task})
+            assert await late_of(late) == b"r0 took"
+            assert not link._cancelled
+
+    run(scenario())
+
+
+def test_a_call_that_ends_by_itself_says_nothing_late(run: Run) -> None:
+    async def scenario() -> None:
+        async with Site(Replica()) as site:
+            late = Late()
+            await site.link().answer(request(), late)
+            assert late.observation is None
+
+    run(scenario())
+
+
+def test_a_stream_that_is_left_between_two_frames_says_what_it_took(run: Run) -> None:
+    async def scenario() -> None:
+        gate = asyncio.Semaphore(1)
+        async with Site(Replica(gate.acquire)) as site:
+            link, late = site.link(), Late()
+            async with aclosing(link.stream(request(), late)) as frames:
+                await anext(frames)
+            assert await late_of(late) == b"r0 took"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_replica_that_does_not_say_what_a_call_took_is_not_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    monkeypatch.setattr("deployments.links.client.LATE_S", 60 if dies else 0.05)
+    monkeypatch.setattr("deployments.links.server.ServerConnection._cancel", lambda *_: None)
+
+    async def scenario() -> None:
+        async with Site(Replica(forever)) as site:
+            link, late = site.link(), Late()
+            task = asyncio.create_task(link.answer(request(), late))
+            await until(lambda: site.servers[0].calls)
+            task.cancel()
+            await asyncio.wait({task})
+            if dies:
+                link.abort()
+            assert await late_of(late) == b""
+
+    run(scenario())
 
 
 async def collect(link: Link, asked: ModelRequest) -> list[Frame]:
