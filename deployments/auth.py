@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deployments.budgets import Account, Budgets
 from deployments.completions import ENDPOINTS
 from deployments.error_responses import send_error
+from deployments.health import PATHS
 from deployments.keys import KeyRing
 from deployments.limits import check_headers
 from deployments.openai_api import ApiError
@@ -21,14 +22,13 @@ from deployments.page_routes import is_page
 API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"
 """Environment variable with the accepted keys, separated by commas."""
 
-OPEN_PATHS = frozenset({"/health"})
 ADMIN_PATH = "/v1/decisions"
 """The decisions of all keys; everything else is the business of whoever has one."""
 
 
 def is_open(path: str) -> bool:
     """Whether a path needs no key: probes have none, and the files of the page are no secret."""
-    return path in OPEN_PATHS or is_page(path)
+    return path in PATHS or is_page(path)
 
 
 def is_loopback(host: str | None) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from contextvars import Context
@@ -23,8 +22,10 @@ from deployments.cascade import Cascade
 from deployments.config import RouterArgs
 from deployments.deciding import Decider
 from deployments.decision_log import DecisionLog
+from deployments.edge.request_id import request_id_of
 from deployments.error_responses import as_api_error, send_error
 from deployments.failover import Delivery
+from deployments.fairness import Turns
 from deployments.frames import Endpoint, Flag, Frame, with_member
 from deployments.idempotency import Idempotency, request_key
 from deployments.instruments import Instruments, Measured
@@ -42,6 +43,8 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/completions": "completions",
 }
 """Path -> whose wire format."""
+DECISIONS_A_TURN = 4
+"""Of the event loop: a decision takes about a millisecond."""
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
@@ -54,6 +57,7 @@ class _Asked:
     body: bytes
     caller: Caller
     measured: Measured
+    request_id: str
 
 
 class Completions:
@@ -80,6 +84,7 @@ class Completions:
         self._log = log
         self._idempotency = idempotency
         self._instruments = instruments
+        self._turns = Turns(DECISIONS_A_TURN)
         self._settling: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,12 +94,14 @@ class Completions:
         try:
             body = await read_body(receive, self._args)
             measured.received()
+            await self._turns.turn()
             parsed = parse_request(body, endpoint)
             key = request_key(scope, body)
         except Exception as refusal:
             await self._refuse(refusal, measured, send)
             return
-        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured)
+        request_id = request_id_of(scope["headers"])
+        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured, request_id)
         if key is None:
             await self._generate(asked, send)
         else:
@@ -107,6 +114,7 @@ class Completions:
             if await self._decider.waker.wake(parsed.model, self._args.request_timeout_s):
                 measured.received()
             counts = await self._decider.count(parsed)
+            await self._turns.turn()
             turn = self._decider.sessions.turn(parsed, caller)
             decision = self._decider.decide(parsed, counts, caller, turn)
         except Exception as refusal:
@@ -171,11 +179,7 @@ class Completions:
     ) -> None:
         if asked.caller.account:
             asked.caller.account.charge(
-                delivery.decision,
-                delivery.observation,
-                error,
-                delivery.generated_tokens,
-                math.fsum(seen.energy_joules or 0.0 for seen in delivery.rejected),
+                delivery.decision, delivery.observation, error, delivery.progress
             )
         self._take_note(asked, turn, delivery, error)
 
@@ -205,15 +209,19 @@ class Completions:
         if isinstance(error, Exception):
             text = str(as_api_error(error))
             if not isinstance(error, ApiError):
-                logger.error("request %s failed", decision.decision_id, exc_info=error)
+                logger.error(
+                    "request %s (%s) failed",
+                    decision.decision_id,
+                    asked.request_id,
+                    exc_info=error,
+                )
         elif error is not None:
             text = "the client went away"
         try:
-            self._log.add(
-                decision_record(
-                    decision, delivery.observation, delivery.attempts, error=text, key=delivery.key
-                )
+            record = decision_record(
+                decision, delivery.observation, delivery.attempts, error=text, key=delivery.key
             )
+            self._log.add(record | {"request_id": asked.request_id or None})
             # An answer that several gave says nothing of any of them.
             undisturbed = all(attempt.error is None for attempt in delivery.attempts)
             stopped = delivery.observation is not None and delivery.observation.stopped
@@ -283,7 +291,9 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
     while True:
         message: Mapping[str, Any] = await receive()
         if message["type"] == "http.disconnect":
-            raise ApiError(400, "the client hung up before the end of its request")
+            raise ApiError(
+                400, "the client hung up before the end of its request", code="body_incomplete"
+            )
         part: bytes = message.get("body", b"")
         body += part
         if len(body) > limit:

@@ -188,6 +188,8 @@ class Decider:
             session=self.sessions.recall(turn, input_tokens) if turn else None,
             priority=parsed.priority,
             deadline_s=self.timeout_s,
+            prompts=parsed.prompts,
+            sequences=parsed.choices,
         )
         if self._bandit.wanted:
             tokens = min(request.input_tokens.values(), default=0)

@@ -5,15 +5,18 @@ One try. Going on elsewhere when it breaks is `failover`; the caller says how lo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import orjson
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from deployments.directory import ModelEntry
+from deployments.error_codes import ErrorCode
 from deployments.frames import (
     QUEUE_FULL,
     Flag,
@@ -25,6 +28,10 @@ from deployments.frames import (
 from deployments.links.client import Late, Link, LinkBrokenError, LinkPool, SlowReaderError
 from deployments.openai_api import ApiError
 from scheduler.observations import Observation
+
+ENGINE_DEAD = ("See stack trace (above)", "EngineCore encountered an issue", "EngineDeadError")
+"""What vLLM's error objects say where not the request broke, but the engine under it."""
+logger = logging.getLogger("ray.serve")
 
 
 class ModelBrokeError(ApiError):
@@ -76,7 +83,7 @@ class Dispatch:
                 link.answer(self.request, self._late) if link else self._answer_over_handle()
             )
             if status != 200:
-                raise refused(data)
+                raise refused(data, self.entry.model)
             self._observe(observation)
             return data
 
@@ -98,7 +105,7 @@ class Dispatch:
                 async for frame in stream:
                     data, _, flags = frame
                     if flags & Flag.ERROR:
-                        raise refused(data)
+                        raise refused(data, self.entry.model)
                     if flags & Flag.OBSERVATION:
                         self._observe(data)
                         continue
@@ -137,7 +144,7 @@ class Dispatch:
     @contextmanager
     def _under_way(self, link: Link | None) -> Iterator[None]:
         priority = self.request.priority
-        self.entry.by_priority[priority] += 1
+        self.entry.by_priority[priority] += self.request.sequences
         try:
             yield
         except ModelBrokeError as error:
@@ -155,7 +162,7 @@ class Dispatch:
             if link:
                 link.breaker.worked()
         finally:
-            self.entry.by_priority[priority] -= 1
+            self.entry.by_priority[priority] -= self.request.sequences
 
     async def _answer_over_handle(self) -> Reply:
         response = self.entry.handle(stream=False).remote(self.request, avoid=tuple(self.avoid))
@@ -197,14 +204,37 @@ class Dispatch:
         return broke
 
 
-def refused(data: bytes) -> ApiError:
-    """An error object of vLLM as ours, status included."""
+def refused(data: bytes, model: str = "") -> ApiError:
+    """An error object of vLLM as ours, in the service's own vocabulary.
+
+    What vLLM says of its own faults is for its log, which it points to.
+
+    Args:
+        data: The object.
+        model: Who answered so.
+    """
     error = orjson.loads(data)["error"]
-    status = error["code"]
+    status, message = error["code"], str(error["message"])
     # vLLM takes the code from whatever raised; one that is no HTTP error cannot be sent.
     if status not in range(400, 600):
         status = 500
-    kind = ModelBrokeError if status >= 500 else ApiError
     if error.get("type") == QUEUE_FULL:
-        kind = ModelFullError
-    return kind(status, error["message"], param=error.get("param"), code=error.get("type"))
+        return ModelFullError(429, message, code=ErrorCode.QUEUE_FULL)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return ApiError(429, message, code=ErrorCode.QUEUE_FULL)
+    if status == HTTPStatus.NOT_IMPLEMENTED:
+        return ApiError(400, message, param=error.get("param"), code=ErrorCode.UNSUPPORTED)
+    if status < 500 and status != HTTPStatus.NOT_FOUND:
+        return ApiError(400, message, param=error.get("param"), code=ErrorCode.REJECTED_BY_ENGINE)
+    # Not found can only be the model, which the router names.
+    logger.error("model %r answers %d: %s", model, status, message)
+    if any(sign in message for sign in ENGINE_DEAD) or status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return ModelBrokeError(
+            503,
+            f"model {model!r} failed: its engine is down",
+            code=ErrorCode.MODEL_FAILED,
+            retry_after_s=5,
+        )
+    return ModelBrokeError(
+        500, f"model {model!r} failed on this request", code=ErrorCode.ENGINE_ERROR
+    )

@@ -7,6 +7,7 @@ another replica of the same model it goes on by token ids, exactly; on the next-
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import orjson
 
+from deployments.budgets import Progress
 from deployments.continuation import (
     continued_payload,
     created_of,
@@ -147,6 +149,15 @@ class Delivery:
         return [attempt.rejected for attempt in self.attempts if attempt.rejected]
 
     @property
+    def progress(self) -> Progress:
+        """What is known of the answer without its replica's word."""
+        return Progress(
+            self.generated_tokens if self.parsed.stream else None,
+            time.monotonic() - self._began,
+            math.fsum(seen.energy_joules or 0.0 for seen in self.rejected),
+        )
+
+    @property
     def settles_late(self) -> bool:
         """The answer was cancelled, and its replica has yet to say what it took."""
         return self.observation is None and self._dispatch is not None and self._dispatch.cancelled
@@ -240,6 +251,7 @@ class Delivery:
             waited_s=time.monotonic() - self._began if admitted else 0.0,
             scored=self._scored,
             trace_headers=trace.attempt(attempt.model, attempt.begins) if trace else None,
+            sequences=self.parsed.choices,
         )
         avoid = {*entry.avoid, *self._tried}
         session = self.decision.session

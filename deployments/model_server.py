@@ -69,7 +69,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         await super().__init__(llm_config, engine_cls=engine_cls)
         slots = self.engine.max_num_seqs
         self._max_queued = limits.queue(slots)
-        self._door = Door(slots + self._max_queued)
+        self._door = Door(slots + self._max_queued, slots)
         self._tokenizer = await asyncio.to_thread(TokenizerOffer.of, self.engine.tokenizer)
         gpu_uuids = await self.engine.device_uuids()
         identity = ReplicaIdentity(
@@ -155,7 +155,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         trail = Trail(scored=request.scored)
         with (
             self._span(request, trail),
-            self._meter.measure(trail, request.origin, request.priority) as measurement,
+            self._measured(request, trail) as measurement,
         ):
             payload = self._payload(request)
             try:
@@ -175,7 +175,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored)
         with (
             self._span(request, trail),
-            self._meter.measure(trail, request.origin, request.priority) as measurement,
+            self._measured(request, trail) as measurement,
         ):
             payload = self._payload(request)
             try:
@@ -188,6 +188,9 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             except (asyncio.CancelledError, GeneratorExit):
                 await self._stop(request, measurement)
                 raise
+
+    def _measured(self, request: ModelRequest, trail: Trail) -> Measurement:
+        return self._meter.measure(trail, request.origin, request.priority, request.sequences)
 
     def stopped(self, request_id: str) -> bytes:
         """What a request that was cancelled took until then, once; empty where it is not known."""

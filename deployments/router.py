@@ -35,8 +35,10 @@ from deployments.config import RouterArgs, RouterConfig
 from deployments.deciding import AUTO, Decider
 from deployments.decision_log import DecisionLog
 from deployments.directory import SCALED_TO_ZERO, ModelDirectory
+from deployments.edge.middleware import answer_early
 from deployments.error_responses import EXCEPTION_HANDLERS
 from deployments.feedback import feedback_route
+from deployments.health import Health
 from deployments.idempotency import Idempotency
 from deployments.instruments import Instruments
 from deployments.keys import KeyRing, read_keys
@@ -214,11 +216,17 @@ class Router:
             Route("/v1/decisions/{decision_id}", self._get_decision),
             Route("/v1/profiles", self._get_profiles),
             Route("/v1/live", live_view(self._decider, self._profiles, self._shared, self._log)),
-            Route("/health", self._health),
+            # GET and HEAD never come here; other methods get their 405.
+            Route("/health", self._openapi),
+            Route("/health/live", self._openapi),
+            Route("/health/ready", self._openapi),
             Route("/openapi.json", self._openapi),
             *page_routes(),
         ]
         others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
+
+        health = Health(self._health, self._why_not_ready)
+        answer_early(health.answer)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             # Past the framework, which costs more than the decision does.
@@ -234,7 +242,7 @@ class Router:
             header_bytes=lambda: self._decider.config.limits.header_bytes,
         )
         guard.on_refusal = self._metrics.refused
-        return guard
+        return health.before(guard)
 
     # Looking
 
@@ -285,7 +293,18 @@ class Router:
     async def _get_profiles(self, _: Request) -> Response:
         return Response(self._profiles.current.to_json(), media_type="application/json")
 
-    async def _health(self, _: Request) -> Response:
+    def _why_not_ready(self) -> str | None:
+        entries = self._directory.entries()
+        reasons = {entry.model: self._directory.why_not(entry.model) for entry in entries}
+        if not reasons:
+            return "no model is configured yet"
+        waking = self._decider.waker.models
+        able = (m for m, why in reasons.items() if why is None or m in waking)
+        if next(able, None) is not None:
+            return None
+        return "; ".join(f"{model}: {why}" for model, why in reasons.items())
+
+    def _health(self) -> dict[str, Any]:
         found = (
             self._config_fault,
             self._quality.fault,
@@ -307,20 +326,18 @@ class Router:
         }
         # Whoever scaled a model to 0 knows that it is away.
         away = [m for m in models.values() if m["reason"] not in (None, SCALED_TO_ZERO)]
-        return _json(
-            {
-                "status": "degraded" if faults or away else "ok",
-                "models": models,
-                "profile_version": self._profiles.current.version,
-                "faults": faults,
-                "warnings": [*self._start_warnings, *self._rule_warnings],
-                "requests": {
-                    "dispatched": self._decider.decisions,
-                    "turned_away": self._decider.rejections,
-                },
-                "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
-            }
-        )
+        return {
+            "status": "degraded" if faults or away else "ok",
+            "models": models,
+            "profile_version": self._profiles.current.version,
+            "faults": faults,
+            "warnings": [*self._start_warnings, *self._rule_warnings],
+            "requests": {
+                "dispatched": self._decider.decisions,
+                "turned_away": self._decider.rejections,
+            },
+            "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
+        }
 
     async def _openapi(self, _: Request) -> Response:
         return _json(document())
