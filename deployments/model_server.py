@@ -160,6 +160,9 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             payload = self._payload(request)
             try:
                 status, data = await self.engine.answer(request.endpoint, payload, trail)
+                if (task := asyncio.current_task()) and task.cancelling():
+                    # vLLM makes an error object of its cancellation, for a client that is gone.
+                    raise asyncio.CancelledError
             except asyncio.CancelledError:
                 await self._stop(request, measurement)
                 raise

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.admission import full
-from scheduler.eligibility import contend, contenders
+from scheduler.eligibility import contend, eligible_models
 from scheduler.load import meet
 from scheduler.predictor import predict, predict_costs
 from scheduler.priority import Priority
 from scheduler.profiles import LinearModel, ModelProfile
-from scheduler.types import ModelState, RoutingRequest
+from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 # 1 s, 1 ms for an input token and 10 ms for a generated one, whatever runs beside it.
 PROFILE = ModelProfile(
@@ -67,11 +67,10 @@ def test_the_context_is_that_of_each_prompt() -> None:
     four = asked(1_600, prompts=4, sequences=4)
     other = replace(STATE, model="n", max_model_len=2_000)
     request = replace(four, input_tokens={"m": 1_600, "n": 1_600})
-    from scheduler.types import ClusterState
 
-    fitting, _ = contenders(request, ClusterState((STATE, other), "v"))
+    fitting, _ = eligible_models(request, ClusterState((STATE, other), "v"))
     assert [contender.model.model for contender in fitting] == ["m", "n"]
-    fitting, _ = contenders(replace(request, prompts=1), ClusterState((STATE, other), "v"))
+    fitting, _ = eligible_models(replace(request, prompts=1), ClusterState((STATE, other), "v"))
     assert [contender.model.model for contender in fitting] == ["n"]
 
 
