@@ -1,7 +1,9 @@
 """HAProxy's own errors as OpenAI error objects: lines of its configuration, and their files.
 
 Ray writes the configuration, with pages in HTML and plain text for what HAProxy answers itself: a
-request that is no HTTP, and a router that is not there. Nothing else of it is changed.
+router that is not there, or that dies under a request. Nothing else of it is changed. What its
+parser rejects before it is a request (400, and 408 for one that does not arrive) HAProxy 2.8
+answers with pages that are built in, whatever is configured.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
@@ -22,6 +23,7 @@ from deployments.links.client import (
     LinkPool,
     SlowReaderError,
 )
+from deployments.links.protocol import LENGTH, MESSAGES_A_TURN, End
 from deployments.links.server import LinkServer
 from scheduler.priority import Priority
 
@@ -568,5 +570,54 @@ def test_one_large_piece_is_no_fault_of_its_reader(run: Run) -> None:
         async with Site(Large()) as site:
             ((data, _, _),) = await collect(site.link(), request())
             assert len(data) == 3 * MAX_UNREAD_BYTES
+
+    run(scenario())
+
+
+def test_a_heap_of_messages_leaves_the_loop_to_others(run: Run) -> None:
+    """What came in one read is handed on bit by bit, in its order."""
+
+    async def scenario() -> None:
+        async with Site(Replica(forever)) as site:
+            link = site.link()
+            turns: list[int] = []
+            taken: list[int] = []
+            link.received = lambda message: taken.append(message.id)  # type: ignore
+            heap = b"".join(
+                LENGTH.pack(len(data)) + data
+                for data in (msgspec.msgpack.encode(End(number)) for number in range(100))
+            )
+            link.data_received(heap)
+            while len(taken) < 100:
+                turns.append(len(taken))
+                await asyncio.sleep(0)
+            assert taken == list(range(100))
+            assert turns == list(range(MESSAGES_A_TURN, 100, MESSAGES_A_TURN))
+
+    run(scenario())
+
+
+def test_what_was_sent_before_the_end_arrives(run: Run) -> None:
+    """A replica that dies behind many frames has sent them all the same."""
+
+    async def scenario() -> None:
+        class Dying(Replica):
+            async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+                for number in range(500):
+                    yield b"x", (number,), 0
+                (connection,) = site.servers[0].connections
+                connection.close()
+                await asyncio.sleep(1)
+
+        async with Site(Dying()) as site:
+            got: list[Frame] = []
+
+            async def read() -> None:
+                async for frame in site.link().stream(request()):
+                    got.append(frame)
+
+            with pytest.raises(LinkBrokenError):
+                await read()
+            assert len(got) == 500
 
     run(scenario())
