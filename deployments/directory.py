@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,6 +171,19 @@ class ModelDirectory:
         if self.links.dead(model):
             return "its replicas have died"
         return "its replicas break requests" if self.links.broken(model) else None
+
+    def why_none(self, waking: Container[str] = ()) -> str | None:
+        """Why no model can answer, `None` where one can.
+
+        Args:
+            waking: Models that a request brings back from 0 replicas.
+        """
+        reasons = {model: self.why_not(model) for model in self._entries}
+        if not reasons:
+            return "no model is configured yet"
+        if any(reason is None or model in waking for model, reason in reasons.items()):
+            return None
+        return "; ".join(f"{model}: {reason}" for model, reason in reasons.items())
 
     def set_trials(self, trials: dict[str, tuple[str, ...]]) -> None:
         """Say which replicas are being profiled."""

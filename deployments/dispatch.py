@@ -25,7 +25,8 @@ from deployments.frames import (
     Reply,
     decode_observation,
 )
-from deployments.links.client import Late, Link, LinkBrokenError, LinkPool, SlowReaderError
+from deployments.links.client import Link, LinkBrokenError, LinkPool
+from deployments.links.unread import Late, SlowReaderError
 from deployments.openai_api import ApiError
 from scheduler.observations import Observation
 

@@ -225,7 +225,7 @@ class Router:
         ]
         others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
 
-        health = Health(self._health, self._why_not_ready)
+        health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
         answer_early(health.answer)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -292,17 +292,6 @@ class Router:
 
     async def _get_profiles(self, _: Request) -> Response:
         return Response(self._profiles.current.to_json(), media_type="application/json")
-
-    def _why_not_ready(self) -> str | None:
-        entries = self._directory.entries()
-        reasons = {entry.model: self._directory.why_not(entry.model) for entry in entries}
-        if not reasons:
-            return "no model is configured yet"
-        waking = self._decider.waker.models
-        able = (m for m, why in reasons.items() if why is None or m in waking)
-        if next(able, None) is not None:
-            return None
-        return "; ".join(f"{model}: {why}" for model, why in reasons.items())
 
     def _health(self) -> dict[str, Any]:
         found = (

@@ -136,5 +136,5 @@ def test_where_the_replica_does_not_say_so_the_tokens_that_were_seen_count(
     # An estimate of 2 for the prompt, and the 4 that came.
     assert 4 < spent.tokens < 10
     # Of some 60 J for 400 tokens.
-    assert 0 < spent.joules < 1
+    assert 0 < spent.joules < 2
     assert record(keyed)["observation"] is None

@@ -16,15 +16,13 @@ from cluster.telemetry import LinkAddress, ReplicaLoad
 from deployments.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.client import (
     DEAD_S,
-    MAX_UNREAD_BYTES,
-    Late,
     Link,
     LinkBrokenError,
     LinkPool,
-    SlowReaderError,
 )
 from deployments.links.protocol import LENGTH, MESSAGES_A_TURN, End
 from deployments.links.server import LinkServer
+from deployments.links.unread import MAX_UNREAD_BYTES, Late, SlowReaderError
 from scheduler.priority import Priority
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
