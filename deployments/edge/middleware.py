@@ -12,11 +12,13 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import uvicorn
 import uvicorn.config
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.edge.request_id import HEADER, clean_request_id, new_request_id
+from deployments.edge.server import EdgeServer
 from deployments.error_codes import ErrorCode, error_body
 from deployments.fairness import Turns
 
@@ -67,8 +69,10 @@ def answer_early(answers: EarlyAnswers) -> None:
 def middlewares() -> list[Middleware]:
     """What `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names.
 
-    Also has uvicorn answer what is no HTTP with an error object.
+    Also has uvicorn answer what is no HTTP with an error object, and take in bursts of connections:
+    Serve makes its servers after it has called this.
     """
+    uvicorn.Server = EdgeServer  # type: ignore[misc]
     uvicorn.config.HTTP_PROTOCOLS["auto"] = "deployments.edge.protocol:EdgeProtocol"
     return [Middleware(Edge)]
 

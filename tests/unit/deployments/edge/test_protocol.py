@@ -24,7 +24,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    before = uvicorn.config.HTTP_PROTOCOLS["auto"]
+    before, server_before = uvicorn.config.HTTP_PROTOCOLS["auto"], uvicorn.Server
     (edge,) = middlewares()
     served = edge.cls(app)
     server = uvicorn.Server(uvicorn.Config(served, log_level="critical", lifespan="off"))
@@ -37,6 +37,7 @@ def port() -> Iterator[int]:
         server.should_exit = True
         thread.join(10)
     uvicorn.config.HTTP_PROTOCOLS["auto"] = before
+    uvicorn.Server = server_before  # type: ignore[misc]
 
 
 def answer(port: int, request: bytes) -> tuple[bytes, bytes]:
