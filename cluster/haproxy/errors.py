@@ -19,7 +19,7 @@ from typing import NamedTuple
 class Answer(NamedTuple):
     """What stands in the place of one of HAProxy's errors.
 
-    The codes are those of `deployments.error_codes`.
+    The codes are those of `deployments.router.wire.error_codes`.
     """
 
     status: int

@@ -15,7 +15,7 @@ from typing import ClassVar, cast
 
 import msgspec
 
-from deployments.frames import ModelRequest
+from deployments.links.frames import ModelRequest
 
 LENGTH = struct.Struct("!I")
 MESSAGES_A_TURN = 16

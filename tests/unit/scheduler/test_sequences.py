@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.admission import full
-from scheduler.eligibility import contend, eligible_models
-from scheduler.load import meet
-from scheduler.predictor import predict, predict_costs
+from scheduler.choice.admission import full
+from scheduler.choice.eligibility import contend, eligible_models
+from scheduler.costs.load import meet
+from scheduler.costs.predict import predict, predict_costs
+from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.priority import Priority
-from scheduler.profiles import LinearModel, ModelProfile
 from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 # 1 s, 1 ms for an input token and 10 ms for a generated one, whatever runs beside it.

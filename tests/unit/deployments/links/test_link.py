@@ -12,14 +12,14 @@ import msgspec
 import pytest
 import uvloop
 
-from cluster.telemetry import LinkAddress, ReplicaLoad
-from deployments.frames import Flag, Frame, ModelRequest, Reply
+from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.client import (
     DEAD_S,
     Link,
     LinkBrokenError,
     LinkPool,
 )
+from deployments.links.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.protocol import LENGTH, MESSAGES_A_TURN, End
 from deployments.links.server import LinkServer
 from deployments.links.unread import MAX_UNREAD_BYTES, Late, SlowReaderError

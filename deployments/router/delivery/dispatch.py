@@ -1,0 +1,241 @@
+"""Sends a request to one replica of a model and brings back bytes and what it really took.
+
+One try. Going on elsewhere when it breaks is `failover`; the caller says how long it may take.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Collection, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+import orjson
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
+from deployments.links.client import Link, LinkBrokenError, LinkPool
+from deployments.links.frames import (
+    QUEUE_FULL,
+    Flag,
+    Frame,
+    ModelRequest,
+    Reply,
+    decode_observation,
+)
+from deployments.links.unread import Late, SlowReaderError
+from deployments.router.models import ModelEntry
+from deployments.router.wire.error_codes import ErrorCode
+from deployments.router.wire.openai import ApiError
+from scheduler.costs.observations import Observation
+
+ENGINE_DEAD = ("See stack trace (above)", "EngineCore encountered an issue", "EngineDeadError")
+"""What vLLM's error objects say where not the request broke, but the engine under it."""
+logger = logging.getLogger("ray.serve")
+
+
+class ModelBrokeError(ApiError):
+    """The model did not do what it was asked; another replica or model may.
+
+    Attributes:
+        refused: It has not begun and is not to blame: it is going away, or full.
+    """
+
+    refused = False
+
+
+class ModelFullError(ModelBrokeError):
+    """The replica has as many requests as it takes."""
+
+    refused = True
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """One request on its way to one model.
+
+    Attributes:
+        avoid: Replicas that are not asked while there are others.
+        prefer: The replica that has the beginning of the prompt in its cache, if one has.
+        observation: What it took, `None` until the model said so.
+        replica_id: Where it went, `None` until it is known.
+    """
+
+    entry: ModelEntry
+    request: ModelRequest
+    links: LinkPool
+    avoid: Collection[str] = ()
+    prefer: str | None = None
+    observation: Observation | None = field(default=None, init=False)
+    replica_id: str | None = field(default=None, init=False)
+    _late: Late = field(default_factory=Late, init=False)
+
+    async def answer(self) -> bytes:
+        """A whole answer as JSON.
+
+        Raises:
+            ModelBrokeError: The model broke.
+            ApiError: It refused the request.
+        """
+        link = self._link()
+        with self._under_way(link):
+            status, data, observation = await (
+                link.answer(self.request, self._late) if link else self._answer_over_handle()
+            )
+            if status != 200:
+                raise refused(data, self.entry.model)
+            self._observe(observation)
+            return data
+
+    async def frames(self) -> AsyncGenerator[Frame]:
+        """A streamed answer.
+
+        The measurement is taken out into `observation`. Ends without a frame with FINISH only by
+        raising, so that nobody can take a broken stream for a whole one.
+
+        Raises:
+            ModelBrokeError: The model broke, before or after the first frame.
+            ApiError: It refused the request.
+        """
+        link = self._link()
+        stream = link.stream(self.request, self._late) if link else self._stream_over_handle()
+        finished = False
+        with self._under_way(link):
+            async with aclosing(stream):
+                async for frame in stream:
+                    data, _, flags = frame
+                    if flags & Flag.ERROR:
+                        raise refused(data, self.entry.model)
+                    if flags & Flag.OBSERVATION:
+                        self._observe(data)
+                        continue
+                    finished = finished or bool(flags & Flag.FINISH)
+                    if flags & Flag.DONE and not finished:
+                        break
+                    yield frame
+            if not finished:
+                raise ModelBrokeError(
+                    503,
+                    f"model {self.entry.model!r} stopped without a finish reason",
+                    code="stream_broken",
+                )
+
+    @property
+    def cancelled(self) -> bool:
+        """It was cancelled on its way over a link."""
+        return self._late.observation is not None
+
+    async def stopped(self) -> Observation | None:
+        """What it took until it was cancelled; `None` where the replica does not say.
+
+        Waits for the replica, not for long. Serve's handle brings nothing after a cancellation.
+        """
+        if self.observation is None and self._late.observation is not None:
+            data = await self._late.observation
+            if data:
+                self._observe(data)
+        return self.observation
+
+    def _link(self) -> Link | None:
+        link = self.links.choose(self.entry.model, self.avoid, self.prefer)
+        self.replica_id = link.replica_id if link else None
+        return link
+
+    @contextmanager
+    def _under_way(self, link: Link | None) -> Iterator[None]:
+        priority = self.request.priority
+        self.entry.by_priority[priority] += self.request.sequences
+        try:
+            yield
+        except ModelBrokeError as error:
+            if link and not error.refused:
+                link.breaker.broke()
+            raise
+        except SlowReaderError as error:
+            raise ApiError(408, str(error), code="slow_reader") from error
+        except (LinkBrokenError, RayError, RayServeException) as error:
+            broke = self._broke(error)
+            if link and not broke.refused:
+                link.breaker.broke()
+            raise broke from error
+        else:
+            if link:
+                link.breaker.worked()
+        finally:
+            self.entry.by_priority[priority] -= self.request.sequences
+
+    async def _answer_over_handle(self) -> Reply:
+        response = self.entry.handle(stream=False).remote(self.request, avoid=tuple(self.avoid))
+        answered = False
+        try:
+            reply: Reply = await response
+            answered = True
+        finally:
+            # Nobody waits for it any more, and the model would generate to the end.
+            if not answered:
+                response.cancel()
+        return reply
+
+    async def _stream_over_handle(self) -> AsyncGenerator[Frame]:
+        stream = self.entry.handle(stream=True).remote(self.request, avoid=tuple(self.avoid))
+        ended = False
+        try:
+            async for frame in stream:
+                yield frame
+            ended = True
+        finally:
+            if not ended:
+                stream.cancel()
+
+    def _observe(self, data: bytes) -> None:
+        self.observation = decode_observation(data)
+        self.replica_id = self.observation.replica_id
+
+    def _broke(self, error: Exception) -> ModelBrokeError:
+        cause = str(error).strip().splitlines()
+        broke = ModelBrokeError(
+            503,
+            f"model {self.entry.model!r} failed: {type(error).__name__}: "
+            f"{cause[-1] if cause else ''}",
+            code="model_failed",
+            retry_after_s=5,
+        )
+        broke.refused = isinstance(error, LinkBrokenError) and error.refused
+        return broke
+
+
+def refused(data: bytes, model: str = "") -> ApiError:
+    """An error object of vLLM as ours, in the service's own vocabulary.
+
+    What vLLM says of its own faults is for its log, which it points to.
+
+    Args:
+        data: The object.
+        model: Who answered so.
+    """
+    error = orjson.loads(data)["error"]
+    status, message = error["code"], str(error["message"])
+    # vLLM takes the code from whatever raised; one that is no HTTP error cannot be sent.
+    if status not in range(400, 600):
+        status = 500
+    if error.get("type") == QUEUE_FULL:
+        return ModelFullError(429, message, code=ErrorCode.QUEUE_FULL)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return ApiError(429, message, code=ErrorCode.QUEUE_FULL)
+    if status == HTTPStatus.NOT_IMPLEMENTED:
+        return ApiError(400, message, param=error.get("param"), code=ErrorCode.UNSUPPORTED)
+    if status < 500 and status != HTTPStatus.NOT_FOUND:
+        return ApiError(400, message, param=error.get("param"), code=ErrorCode.REJECTED_BY_ENGINE)
+    # Not found can only be the model, which the router names.
+    logger.error("model %r answers %d: %s", model, status, message)
+    if any(sign in message for sign in ENGINE_DEAD) or status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return ModelBrokeError(
+            503,
+            f"model {model!r} failed: its engine is down",
+            code=ErrorCode.MODEL_FAILED,
+            retry_after_s=5,
+        )
+    return ModelBrokeError(
+        500, f"model {model!r} failed on this request", code=ErrorCode.ENGINE_ERROR
+    )
