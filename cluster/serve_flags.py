@@ -8,6 +8,8 @@ SERVE_FLAGS = {
     # HAProxy in front of the replicas, and user code on their own event loop.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # What no client may break or steer lies before all that Serve does with a request.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.router.edge.middleware:middlewares",
     # A broken replica gives its GPU back at once.
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
     # HAProxy that died is missed within 3 s; three checks in a row have to fail.

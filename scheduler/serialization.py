@@ -98,6 +98,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         ),
         "familiarity": prediction.familiarity,
         "concurrency": prediction.concurrency,
+        "sequences": prediction.sequences,
         "wait_s": prediction.wait_s,
         "runtime_factor": prediction.runtime_factor,
         "energy_factor": prediction.energy_factor,

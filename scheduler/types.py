@@ -76,6 +76,9 @@ class RoutingRequest:
         session: The conversation that it belongs to, `None` where none is known.
         priority: Who is ahead of it.
         deadline_s: Seconds after which nobody waits for its answer any more.
+        prompts: Prompts that it has; `input_tokens` are those of all together.
+        sequences: Answers that are generated side by side, those of all prompts together;
+            `output_tokens` and `max_tokens` are those of one.
     """
 
     decision_id: str
@@ -96,6 +99,8 @@ class RoutingRequest:
     session: Session | None = None
     priority: Priority = Priority.NORMAL
     deadline_s: float = math.inf
+    prompts: int = 1
+    sequences: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +191,11 @@ class Prediction:
     """What one model would cost for one request.
 
     Attributes:
-        input_tokens: Prompt tokens.
+        input_tokens: Prompt tokens, of all prompts together.
         input_tokens_exact: They were counted, not estimated.
         cached_input_tokens: Those of them that cost nothing, because an earlier turn of the
             conversation left them in the model's cache.
-        output_tokens: Expected number of generated tokens.
+        output_tokens: Expected number of generated tokens, of all answers together.
         output_tokens_interval: Their interval; both ends equal where the number is known.
         runtime_s: End-to-end seconds, `wait_s` included.
         energy_joules: Joules drawn for the request.
@@ -198,7 +203,8 @@ class Prediction:
         accuracy_interval: Of an estimate for this very prompt, else `None`.
         familiarity: How much this prompt looks like those the estimate was learnt from, 0..1;
             `None` without such an estimate.
-        concurrency: Requests that will share a replica with it, itself included.
+        concurrency: Answers that will be generated side by side on its replica, its own included.
+        sequences: Its own.
         wait_s: Seconds until the engine begins with it.
         runtime_factor: Correction that is in `runtime_s`.
         energy_factor: Correction that is in `energy_joules`.
@@ -222,6 +228,7 @@ class Prediction:
     extrapolates: bool = False
     input_tokens_exact: bool = True
     cached_input_tokens: int = 0
+    sequences: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.cli.running import written_down
+from cluster.haproxy.errors import haproxy_variables
 from cluster.serve_api import Application, DashboardUnreachableError, ServeApi, auth_headers
 from cluster.serve_flags import SERVE_FLAGS
 
@@ -106,7 +107,7 @@ def _environment() -> dict[str, str]:
     """Of Ray and of its jobs; the user's own wins."""
     # A cluster asks for the token as soon as there is one; its clients have to be told to send it.
     mode = {"RAY_AUTH_MODE": "token"} if auth_headers() else {}
-    return {**SERVE_FLAGS, **mode, **os.environ}
+    return {**SERVE_FLAGS, **haproxy_variables(), **mode, **os.environ}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import msgspec
 
 from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.breaker import Breaker
-from deployments.links.frames import Frame, ModelRequest, Reply
+from deployments.links.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.own_request import own_request
 from deployments.links.protocol import (
     Answer,
@@ -30,9 +30,10 @@ from deployments.links.protocol import (
     Piece,
     ReplicaMessage,
     RouterMessage,
+    Stopped,
     links_allowed,
 )
-from deployments.links.unread import Unread
+from deployments.links.unread import Late, Unread
 
 logger = logging.getLogger("ray.serve")
 
@@ -42,6 +43,8 @@ DEAD_S = 5.0
 MUCH_LOAD, MANY_TIMES = 4, 2
 """Whoever has so many requests more than the least busy one, and so many times its requests, is
 not preferred any more."""
+LATE_S = 3.0
+"""A replica that has not said within so long what a cancelled call took will not say it."""
 CONNECTION_BROKE = "the connection to the replica broke"
 OWN_TIMEOUT_S = 5.0
 """A request of the router's own of which no sign came for so long went wrong."""
@@ -100,6 +103,8 @@ class Link(Connection):
         self._numbers = itertools.count()
         # Calls that have not ended, with what came of them.
         self._calls: dict[int, Unread] = {}
+        # Calls that were cancelled, until the replica has said what they took.
+        self._cancelled: dict[int, Late] = {}
 
     @property
     def usable(self) -> bool:
@@ -116,43 +121,63 @@ class Link(Connection):
         """Requests there, of all routers."""
         return self.others + len(self._calls)
 
-    async def answer(self, request: ModelRequest) -> Reply:
+    async def answer(self, request: ModelRequest, late: Late | None = None) -> Reply:
         """A whole answer.
+
+        Args:
+            request: What is asked.
+            late: Gets what the call took if it is cancelled.
 
         Raises:
             LinkBrokenError: There is none.
         """
-        with self._calling(request, streamed=False) as messages:
+        with self._calling(request, late, streamed=False) as messages:
             message = await messages.get()
             if isinstance(message, Answer):
                 return message.status, message.data, message.observation
             raise self._broken(message)
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
-        """A streamed answer.
+    async def stream(
+        self, request: ModelRequest, late: Late | None = None
+    ) -> AsyncGenerator[Frame]:
+        """A streamed answer; the arguments are those of `answer`.
 
         Raises:
             LinkBrokenError: It did not end in order.
             SlowReaderError: It was not read fast enough; the replica no longer works on it.
         """
-        with self._calling(request, streamed=True) as messages:
+        with self._calling(request, late, streamed=True) as messages:
             while not isinstance(message := await messages.get(), End):
                 if not isinstance(message, Piece):
                     raise self._broken(message)
                 yield message.data, message.token_ids, message.flags
 
     @contextmanager
-    def _calling(self, request: ModelRequest, *, streamed: bool) -> Iterator[Unread]:
+    def _calling(
+        self, request: ModelRequest, late: Late | None, *, streamed: bool
+    ) -> Iterator[Unread]:
         if not self.open:
             raise LinkBrokenError(CONNECTION_BROKE, refused=True)
         number = next(self._numbers)
-        messages = self._calls[number] = Unread()
+        messages = self._calls[number] = Unread(late)
         self.send(Call(number, streamed, request))
         try:
             yield messages
         finally:
-            if self._calls.pop(number, None) is not None:
-                self.send(Cancel(number))
+            if number in self._calls:
+                self._cancel(number)
+
+    def _cancel(self, number: int) -> None:
+        late = self._calls.pop(number).late
+        late.observation = self._loop.create_future()
+        self._cancelled[number] = late
+        self._loop.call_later(LATE_S, self._said, number, b"")
+        self.send(Cancel(number))
+
+    def _said(self, number: int, observation: bytes) -> None:
+        late = self._cancelled.pop(number, None)
+        if late is not None:
+            late.say(observation)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio: connected."""
@@ -168,13 +193,19 @@ class Link(Connection):
             # A call that was cancelled may have something on its way.
             unread = self._calls.get(message.id)
             if unread is not None and not unread.add(message):
-                del self._calls[message.id]
-                self.send(Cancel(message.id))
+                self._cancel(message.id)
+            elif unread is None and message.flags & Flag.OBSERVATION:
+                self._said(message.id, message.data)
+        elif isinstance(message, Stopped):
+            self._said(message.id, message.observation)
         elif isinstance(message, End | Answer | Failure):
             messages = self._calls.pop(message.id, None)
             if messages is not None:
                 self.heard += isinstance(message, Answer)
                 messages.add(message)
+            else:
+                # It had ended before the replica heard that nobody waits for it.
+                self._said(message.id, message.observation if isinstance(message, Answer) else b"")
 
     def close(self) -> None:
         """Hang up after what was sent."""
@@ -196,6 +227,8 @@ class Link(Connection):
         calls, self._calls = self._calls, {}
         for number, messages in calls.items():
             messages.add(Failure(number, CONNECTION_BROKE))
+        for number in list(self._cancelled):
+            self._said(number, b"")
 
     @property
     def _died(self) -> bool:

@@ -35,6 +35,7 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
         scored: The observation is to have the mean log probability of the answer; the client's
             bytes are the same.
         trace_headers: W3C trace context, `None` where the router does not trace.
+        sequences: Answers that it asks for; each counts like a request.
     """
 
     endpoint: Endpoint
@@ -46,6 +47,7 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     waited_s: float = 0.0
     scored: bool = False
     trace_headers: dict[str, str] | None = None
+    sequences: int = 1
 
 
 QUEUE_FULL = "queue_full"

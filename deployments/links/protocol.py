@@ -7,6 +7,7 @@ Nothing here knows what a call is for; `server` and `client` are its two ends.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import struct
@@ -17,6 +18,10 @@ import msgspec
 from deployments.links.frames import ModelRequest
 
 LENGTH = struct.Struct("!I")
+MESSAGES_A_TURN = 16
+"""So many messages are taken in before others have the event loop: each wakes a stream."""
+MAX_UNHANDLED_BYTES = 2**22
+"""Where so much waits to be taken in, the other end has to wait too."""
 MAX_MESSAGE_BYTES = 256 * 2**20
 """A longer message is not from a router of ours; prompts are limited to far less."""
 
@@ -89,8 +94,19 @@ class Draining(Message, tag=7):
     """The replica is going away: it finishes what it has and takes nothing new."""
 
 
+class Stopped(Message, tag=8):
+    """The answer to a `Cancel` of a call that had not ended.
+
+    Attributes:
+        observation: What it took until then, as JSON; empty where that is not known.
+    """
+
+    id: int
+    observation: bytes
+
+
 RouterMessage = Hello | Call | Cancel
-ReplicaMessage = Piece | End | Answer | Failure | Draining
+ReplicaMessage = Piece | End | Answer | Failure | Draining | Stopped
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -107,6 +123,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
+        self._handling = self._paused = False
         self._unsent: list[bytes] = []
         self._writable = asyncio.Event()
         self._writable.set()
@@ -149,9 +166,18 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Of asyncio: bytes came."""
+        self._received += data
+        if not self._handling:
+            self._handle(MESSAGES_A_TURN)
+        elif len(self._received) > MAX_UNHANDLED_BYTES and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _handle(self, most: float) -> None:
+        """Take in messages, and the rest in the next turn of the event loop."""
+        self._handling = False
         received = self._received
-        received += data
-        start = 0
+        start = count = 0
         try:
             while len(received) - start >= LENGTH.size:
                 (length,) = LENGTH.unpack_from(received, start)
@@ -160,13 +186,26 @@ class Connection(asyncio.Protocol):
                 begin = start + LENGTH.size
                 if len(received) < begin + length:
                     break
-                start = begin + length
+                if count >= most:
+                    self._handling = True
+                    break
+                start, count = begin + length, count + 1
                 self.received(self.decoder.decode(received[begin:start]))
         except ValueError:
             # msgspec's errors are ValueErrors too: who speaks another language is not answered.
+            received.clear()
             self.abort()
             return
         del received[:start]
+        if self._handling:
+            self._loop.call_soon(self._handle_next)
+        elif self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _handle_next(self) -> None:
+        if self._handling:
+            self._handle(MESSAGES_A_TURN)
 
     def pause_writing(self) -> None:
         """Of asyncio: the other end reads too slowly."""
@@ -178,6 +217,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Of asyncio: the end."""
+        if self._handling:
+            self._handle(math.inf)
         self._transport = None
         self._writable.set()
         self.lost()

@@ -6,7 +6,8 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Protocol
 
 import msgspec
@@ -26,6 +27,7 @@ from deployments.links.protocol import (
     Piece,
     ReplicaMessage,
     RouterMessage,
+    Stopped,
 )
 
 logger = logging.getLogger("ray.serve")
@@ -37,8 +39,11 @@ class Replica(Protocol):
     async def answer(self, request: ModelRequest) -> Reply:
         """A whole answer."""
 
-    def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
         """A streamed one."""
+
+    def stopped(self, request_id: str) -> bytes:
+        """What a request that was cancelled took until then, once; empty where not known."""
 
 
 class LinkServer:
@@ -106,9 +111,7 @@ class ServerConnection(Connection):
         elif isinstance(message, Call):
             self._take(message)
         elif isinstance(message, Cancel):
-            task = self._tasks.get(message.id)
-            if task is not None:
-                task.cancel()
+            self._cancel(message)
 
     def lost(self) -> None:
         """The router is gone: nobody waits for its calls."""
@@ -133,19 +136,29 @@ class ServerConnection(Connection):
         self._server.calls.add(task)
         task.add_done_callback(lambda _: self._forget(call.id, task))
 
+    def _cancel(self, cancel: Cancel) -> None:
+        task = self._tasks.get(cancel.id)
+        if task is not None:
+            task.cancel()
+
     def _forget(self, call_id: int, task: asyncio.Task[None]) -> None:
         del self._tasks[call_id]
         self._server.calls.discard(task)
 
     async def _serve(self, call: Call) -> None:
+        replica = self._server.replica
         try:
             if call.streamed:
-                async for frame in self._server.replica.stream(call.request):
-                    self.send(Piece(call.id, *frame))
-                    await self.writable()
+                async with aclosing(replica.stream(call.request)) as frames:
+                    async for frame in frames:
+                        self.send(Piece(call.id, *frame))
+                        await self.writable()
                 self.send(End(call.id))
             else:
-                self.send(Answer(call.id, *await self._server.replica.answer(call.request)))
+                self.send(Answer(call.id, *await replica.answer(call.request)))
+        except asyncio.CancelledError:
+            self.send(Stopped(call.id, replica.stopped(call.request.request_id)))
+            raise
         except Exception as error:
             logger.exception("request %s broke", call.request.request_id)
             self.send(Failure(call.id, f"{type(error).__name__}: {error}"))

@@ -1,4 +1,4 @@
-"""What came of one call of a router and waits for its reader."""
+"""What came of a call over a link: unread yet, or after it was cancelled."""
 
 from __future__ import annotations
 
@@ -14,14 +14,35 @@ class SlowReaderError(Exception):
     """A call was cancelled because too much of its answer waited to be read."""
 
 
+class Late:
+    """What a cancelled call took, which the replica says after the call.
+
+    Attributes:
+        observation: As JSON, empty where the replica does not know; `None` for a call that was not
+            cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.observation: asyncio.Future[bytes] | None = None
+
+    def say(self, observation: bytes) -> None:
+        """It is known, or will not be."""
+        if self.observation is not None and not self.observation.done():
+            self.observation.set_result(observation)
+
+
 class Unread:
     """What came of one call and is not read yet.
 
     Backpressure is no way out: all calls of a replica share its connection, and the engine computes
     on in any case.
+
+    Args:
+        late: Of the call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, late: Late | None = None) -> None:
+        self.late = late or Late()
         self._messages: asyncio.Queue[ReplicaMessage | None] = asyncio.Queue()
         self._bytes = 0
 

@@ -38,10 +38,13 @@ class Door:
 
     Args:
         most: Requests of each priority.
+        slots: Requests that run side by side; while one is free, a request of any number of answers
+            is taken.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, slots: int = 1) -> None:
         self._most = most
+        self._slots = min(slots, most)
 
     def refusal(self, request: ModelRequest, ongoing: int) -> bytes | None:
         """An error object as vLLM has it, `None` where the request is taken.
@@ -52,7 +55,8 @@ class Door:
             request: That comes.
             ongoing: Requests of its priority that are there.
         """
-        if ongoing < self._most or request.waited_s > 0:
+        fits = ongoing < self._slots or ongoing + request.sequences <= self._most
+        if fits or request.waited_s > 0:
             return None
         name = Priority(request.priority).name.lower()
         message = f"the queue is full: {ongoing} requests of priority {name}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import SimpleNamespace
@@ -309,7 +309,7 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
 
     async def frames(
         self, endpoint: Endpoint, payload: Mapping[str, Any], trail: Trail
-    ) -> AsyncIterator[Frame]:
+    ) -> AsyncGenerator[Frame]:
         """A streamed answer, one frame for each of vLLM's chunks."""
         response = await self._respond(endpoint, payload, trail)
         if isinstance(response, ErrorResponse):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from cluster.energy.meter import EnergyMeter
@@ -69,6 +69,8 @@ class RequestMeter:
         self._open: dict[str, Measurement] = {}
         # By the router that sent them and their priority.
         self._origins: Counter[tuple[str, Priority]] = Counter()
+        # Answers that are under way; each counts like a request.
+        self._sequences = 0
         # Integral of the ongoing requests over time, up to a moment.
         self._request_seconds = 0.0
         self._integrated_at = clock()
@@ -82,15 +84,19 @@ class RequestMeter:
 
     @property
     def ongoing_requests(self) -> int:
-        """Requests that are being measured."""
-        return len(self._open)
+        """Requests that are being measured; one of several answers counts as so many."""
+        return self._sequences
 
     def ongoing_of(self, priority: Priority) -> int:
         """Those of one priority."""
         return sum(count for (_, of), count in self._origins.items() if of is priority)
 
     def measure(
-        self, trail: Trail, origin: str = "", priority: Priority = Priority.NORMAL
+        self,
+        trail: Trail,
+        origin: str = "",
+        priority: Priority = Priority.NORMAL,
+        sequences: int = 1,
     ) -> Measurement:
         """A measurement that starts with its `with` block.
 
@@ -98,9 +104,11 @@ class RequestMeter:
             trail: What the engine writes for this request.
             origin: Which router sent it.
             priority: Of the request.
+            sequences: Answers that it asks for.
         """
         self.started_requests += 1
-        return Measurement(self, str(self.started_requests), trail, (origin, priority))
+        key = str(self.started_requests)
+        return Measurement(self, key, trail, (origin, priority), sequences)
 
     def set_weights(self, weights: TokenWeights) -> None:
         """Take the model's own cost of tokens, by which requests that run together share."""
@@ -133,7 +141,7 @@ class RequestMeter:
             node_id=identity.node_id,
             accelerator=identity.accelerator,
             device=identity.device,
-            ongoing=len(self._open),
+            ongoing=self._sequences,
             ongoing_by_origin=self._by_origin(*Priority),
             high_by_origin=self._by_origin(Priority.HIGH),
             low_by_origin=self._by_origin(Priority.LOW),
@@ -173,7 +181,7 @@ class RequestMeter:
     def _integrate(self) -> tuple[float, float]:
         """The time, and the integral of the ongoing requests up to it."""
         now = self._clock()
-        self._request_seconds += len(self._open) * (now - self._integrated_at)
+        self._request_seconds += self._sequences * (now - self._integrated_at)
         self._integrated_at = now
         return now, self._request_seconds
 
@@ -186,8 +194,14 @@ class Measurement:
     """A request's stay on the meter, from arrival to finish, failure or cancellation."""
 
     def __init__(
-        self, meter: RequestMeter, key: str, trail: Trail, origin: tuple[str, Priority]
+        self,
+        meter: RequestMeter,
+        key: str,
+        trail: Trail,
+        origin: tuple[str, Priority],
+        sequences: int,
     ) -> None:
+        self._sequences = sequences
         self.trail = trail
         self._meter = meter
         self._key = key
@@ -199,7 +213,8 @@ class Measurement:
         self._began = meter._integrate()
         meter._energy.begin(self._key)
         meter._open[self._key] = self
-        meter._origins[self._origin] += 1
+        meter._origins[self._origin] += self._sequences
+        meter._sequences += self._sequences
         self.trail.on_step = self._stepped
         return self
 
@@ -207,6 +222,13 @@ class Measurement:
         if self._key in self._meter._open:
             self._leave()
             self._meter._energy.drop(self._key)
+
+    async def stop(self) -> Observation | None:
+        """Close the measurement of a request that is cancelled; `None` where it is closed."""
+        if self._key not in self._meter._open:
+            return None
+        self.trail.stop()
+        return replace(await self.finish(), stopped=True)
 
     async def finish(self) -> Observation:
         """Close the measurement and say what it was."""
@@ -238,15 +260,16 @@ class Measurement:
         """No longer ongoing.
 
         Returns:
-            Mean number of ongoing requests meanwhile, this one included.
+            Mean number of ongoing answers meanwhile, its own included.
         """
         meter = self._meter
         (began, area_then), (now, area_now) = self._began, meter._integrate()
         del meter._open[self._key]
-        meter._origins[self._origin] -= 1
+        meter._origins[self._origin] -= self._sequences
+        meter._sequences -= self._sequences
         if not meter._origins[self._origin]:
             del meter._origins[self._origin]
-        return (area_now - area_then) / (now - began) if now > began else 1.0
+        return (area_now - area_then) / (now - began) if now > began else float(self._sequences)
 
 
 def shares_devices(

@@ -64,6 +64,15 @@ class Trail:
         """Of all generated tokens, `None` where none was scored."""
         return self.logprob / self.scored_tokens if self.scored_tokens else None
 
+    def stop(self) -> None:
+        """The request is cancelled: count what the engine has until now.
+
+        An answer that is not streamed has its figures only at the end, and none of them yet.
+        """
+        resumed = len(self.resumed_ids)
+        self.input_tokens = max(self.prompt_tokens - resumed, 0)
+        self.output_tokens = max(self.decoded + resumed, self.output_tokens)
+
     def take_token_ids(self) -> tuple[int, ...]:
         """The new token ids, once."""
         taken = tuple(self.new_token_ids)

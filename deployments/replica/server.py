@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -30,11 +30,14 @@ from deployments.replica.admission import Door, ReplicaLimits
 from deployments.replica.engine import FrameEngine
 from deployments.replica.liveness import Watch
 from deployments.replica.load_reports import LoadReporter
-from deployments.replica.metering import ReplicaIdentity, RequestMeter, shares_devices
+from deployments.replica.metering import Measurement, ReplicaIdentity, RequestMeter, shares_devices
 from deployments.replica.request_trace import Trail
 from deployments.replica.sampling import Sampling
 from deployments.tracing import open_tracer, replica_span
 from scheduler.priority import rank
+
+MAX_STOPPED = 1_000
+"""Measurements of cancelled requests that are kept until somebody asks for them."""
 
 
 class ModelServer(LLMServer):  # type: ignore[misc]
@@ -62,10 +65,11 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         links: bool = True,
     ) -> None:
         self._tracer = open_tracer()
+        self._stopped: dict[str, bytes] = {}
         await super().__init__(llm_config, engine_cls=engine_cls)
         slots = self.engine.max_num_seqs
         self._max_queued = limits.queue(slots)
-        self._door = Door(slots + self._max_queued)
+        self._door = Door(slots + self._max_queued, slots)
         self._tokenizer = await asyncio.to_thread(TokenizerOffer.of, self.engine.tokenizer)
         gpu_uuids = await self.engine.device_uuids()
         identity = ReplicaIdentity(
@@ -151,15 +155,22 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         trail = Trail(scored=request.scored)
         with (
             self._span(request, trail),
-            self._meter.measure(trail, request.origin, request.priority) as measurement,
+            self._measured(request, trail) as measurement,
         ):
             payload = self._payload(request)
-            status, data = await self.engine.answer(request.endpoint, payload, trail)
+            try:
+                status, data = await self.engine.answer(request.endpoint, payload, trail)
+                if (task := asyncio.current_task()) and task.cancelling():
+                    # vLLM makes an error object of its cancellation, for a client that is gone.
+                    raise asyncio.CancelledError
+            except asyncio.CancelledError:
+                await self._stop(request, measurement)
+                raise
             if status != 200:
                 return status, data, b""
             return status, data, encode_observation(await measurement.finish())
 
-    async def stream(self, request: ModelRequest, **placement: object) -> AsyncIterator[Frame]:
+    async def stream(self, request: ModelRequest, **placement: object) -> AsyncGenerator[Frame]:
         """A streamed answer as frames; the arguments are those of `answer`."""
         if refusal := self._refusal(request):
             yield refusal, (), int(Flag.ERROR)
@@ -167,14 +178,34 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored)
         with (
             self._span(request, trail),
-            self._meter.measure(trail, request.origin, request.priority) as measurement,
+            self._measured(request, trail) as measurement,
         ):
             payload = self._payload(request)
-            async for frame in self.engine.frames(request.endpoint, payload, trail):
-                if frame[2] & Flag.FINISH:
-                    observation = encode_observation(await measurement.finish())
-                    yield observation, (), int(Flag.OBSERVATION)
-                yield frame
+            try:
+                async with aclosing(self.engine.frames(request.endpoint, payload, trail)) as frames:
+                    async for frame in frames:
+                        if frame[2] & Flag.FINISH:
+                            observation = encode_observation(await measurement.finish())
+                            yield observation, (), int(Flag.OBSERVATION)
+                        yield frame
+            except (asyncio.CancelledError, GeneratorExit):
+                await self._stop(request, measurement)
+                raise
+
+    def _measured(self, request: ModelRequest, trail: Trail) -> Measurement:
+        return self._meter.measure(trail, request.origin, request.priority, request.sequences)
+
+    def stopped(self, request_id: str) -> bytes:
+        """What a request that was cancelled took until then, once; empty where it is not known."""
+        return self._stopped.pop(request_id, b"")
+
+    async def _stop(self, request: ModelRequest, measurement: Measurement) -> None:
+        observation = await measurement.stop()
+        if observation is not None:
+            self._stopped[request.request_id] = encode_observation(observation)
+            # Those that nobody asks for.
+            while len(self._stopped) > MAX_STOPPED:
+                del self._stopped[next(iter(self._stopped))]
 
     async def __del__(self) -> None:
         """Called by Serve, once, before the replica ends: it waits for its own requests only."""

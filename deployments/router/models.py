@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,6 +190,19 @@ class ModelDirectory:
 
     def _lost(self, replica_id: str, others: int) -> None:
         self.blame.died(replica_id, "the connection to the replica broke", others)
+
+    def why_none(self, waking: Container[str] = ()) -> str | None:
+        """Why no model can answer, `None` where one can.
+
+        Args:
+            waking: Models that a request brings back from 0 replicas.
+        """
+        reasons = {model: self.why_not(model) for model in self._entries}
+        if not reasons:
+            return "no model is configured yet"
+        if any(reason is None or model in waking for model, reason in reasons.items()):
+            return None
+        return "; ".join(f"{model}: {reason}" for model, reason in reasons.items())
 
     def set_trials(self, trials: dict[str, tuple[str, ...]]) -> None:
         """Say which replicas are being profiled."""

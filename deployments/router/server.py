@@ -35,8 +35,10 @@ from deployments.router.access.budgets import Budgets
 from deployments.router.access.idempotency import Idempotency
 from deployments.router.access.keys import KeyRing, read_keys
 from deployments.router.decision.decide import AUTO, Decider
+from deployments.router.edge.middleware import answer_early
 from deployments.router.endpoints.completions import ENDPOINTS, Completions, caller_of, read_body
 from deployments.router.endpoints.feedback import feedback_route
+from deployments.router.endpoints.health import Health
 from deployments.router.endpoints.live import live_view
 from deployments.router.endpoints.openapi import document
 from deployments.router.endpoints.page import page_routes
@@ -217,11 +219,17 @@ class Router:
             Route("/v1/decisions/{decision_id}", self._get_decision),
             Route("/v1/profiles", self._get_profiles),
             Route("/v1/live", live_view(self._decider, self._profiles, self._shared, self._log)),
-            Route("/health", self._health),
+            # GET and HEAD never come here; other methods get their 405.
+            Route("/health", self._openapi),
+            Route("/health/live", self._openapi),
+            Route("/health/ready", self._openapi),
             Route("/openapi.json", self._openapi),
             *page_routes(),
         ]
         others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
+
+        health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
+        answer_early(health.answer)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             # Past the framework, which costs more than the decision does.
@@ -237,7 +245,7 @@ class Router:
             header_bytes=lambda: self._decider.config.limits.header_bytes,
         )
         guard.on_refusal = self._metrics.refused
-        return guard
+        return health.before(guard)
 
     # Looking
 
@@ -288,7 +296,7 @@ class Router:
     async def _get_profiles(self, _: Request) -> Response:
         return Response(self._profiles.current.to_json(), media_type="application/json")
 
-    async def _health(self, _: Request) -> Response:
+    def _health(self) -> dict[str, Any]:
         found = (
             self._config_fault,
             self._quality.fault,
@@ -310,20 +318,18 @@ class Router:
         }
         # Whoever scaled a model to 0 knows that it is away.
         away = [m for m in models.values() if m["reason"] not in (None, SCALED_TO_ZERO)]
-        return _json(
-            {
-                "status": "degraded" if faults or away else "ok",
-                "models": models,
-                "profile_version": self._profiles.current.version,
-                "faults": faults,
-                "warnings": [*self._start_warnings, *self._rule_warnings],
-                "requests": {
-                    "dispatched": self._decider.decisions,
-                    "turned_away": self._decider.rejections,
-                },
-                "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
-            }
-        )
+        return {
+            "status": "degraded" if faults or away else "ok",
+            "models": models,
+            "profile_version": self._profiles.current.version,
+            "faults": faults,
+            "warnings": [*self._start_warnings, *self._rule_warnings],
+            "requests": {
+                "dispatched": self._decider.decisions,
+                "turned_away": self._decider.rejections,
+            },
+            "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
+        }
 
     async def _openapi(self, _: Request) -> Response:
         return _json(document())

@@ -26,19 +26,22 @@ def ongoing_of(state: ModelState, priority: Priority) -> float:
     return max(state.ongoing - state.ongoing_high - state.ongoing_low, 0.0)
 
 
-def full(state: ModelState, priority: Priority, wait_s: float | None) -> Exclusion | None:
+def full(
+    state: ModelState, priority: Priority, wait_s: float | None, sequences: int = 1
+) -> Exclusion | None:
     """Whether all replicas have as many requests of this priority as they take.
 
     Args:
         state: Of the model.
         priority: Of the request.
         wait_s: Predicted until its turn, `None` where nobody can say.
+        sequences: Answers that it asks for; each counts like a request.
     """
     if state.queue is None or state.slots is None:
         return None
     ongoing = ongoing_of(state, priority)
     most = max(state.replicas, 1) * (state.slots + state.queue)
-    if ongoing < most:
+    if ongoing + sequences - 1 < most:
         return None
     reason = f"its queue is full: {ongoing:g} requests of priority {priority.name.lower()}"
     return Exclusion(state.model, ExclusionKind.QUEUE_FULL, f"{reason}, {most} at most", wait_s)
@@ -61,14 +64,19 @@ def turned_away(
     if state.slots is None or state.ongoing < state.slots:
         # There is a place on one replica at least.
         return None
-    concurrency, queued = meet(state, priority)
+    concurrency, queued = _met(contender)
     wait_s = runtime_s * queued / (queued + concurrency)
-    if exclusion := full(state, priority, wait_s):
+    if exclusion := full(state, priority, wait_s, contender.request.sequences):
         return exclusion
     latest_s = likely_runtime_s(contender, runtime_s, deadline_s) if surely else runtime_s
     if queued and latest_s > deadline_s:
         return _late(contender, runtime_s, latest_s, "the deadline of", deadline_s)
     return None
+
+
+def _met(contender: Contender) -> tuple[float, float]:
+    request = contender.request
+    return meet(contender.model, request.priority, request.sequences)
 
 
 def late_by_waiting(breaking: Breaking) -> Exclusion | None:
@@ -78,7 +86,7 @@ def late_by_waiting(breaking: Breaking) -> Exclusion | None:
     limit_s = limits.max_latency_s
     if len(broken) != 1 or broken[0].limit != "max_latency_s" or limit_s is None:
         return None
-    concurrency, queued = meet(contender.model, contender.request.priority)
+    concurrency, queued = _met(contender)
     served = concurrency / (queued + concurrency)
     # In shares of the limit, which may be so small that seconds over it are infinite.
     over = 1 + broken[0].shortfall
@@ -91,7 +99,7 @@ def late_by_waiting(breaking: Breaking) -> Exclusion | None:
 def _late(
     contender: Contender, runtime_s: float, likely_s: float, name: str, limit_s: float
 ) -> Exclusion:
-    concurrency, queued = meet(contender.model, contender.request.priority)
+    concurrency, queued = _met(contender)
     wait_s = runtime_s * queued / (queued + concurrency)
     # Both shrink together. Who would be late even without a wait is taken when it need not wait:
     # predictions can be wrong.

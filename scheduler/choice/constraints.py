@@ -126,7 +126,7 @@ def likely_runtime_s(contender: Contender, runtime_s: float, limit_s: float) -> 
     """
     if not runtime_s <= limit_s < FAR * runtime_s:
         return runtime_s
-    _, queued = meet(contender.model, contender.request.priority)
+    _, queued = meet(contender.model, contender.request.priority, contender.request.sequences)
     return predict(contender).runtime_interval_s.high if queued else runtime_s
 
 

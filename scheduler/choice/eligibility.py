@@ -46,7 +46,7 @@ def eligible_models(
         else:
             contender = contend(request, model, model.profile)
             limit = model.max_model_len
-            fits = limit is None or contender.input_tokens + 1 <= limit
+            fits = limit is None or contender.prompt_tokens + 1 <= limit
             (fitting if fits else too_short).append(contender)
     if too_short and not fitting:
         longest = max(too_short, key=_context)
@@ -68,7 +68,9 @@ def contend(request: RoutingRequest, model: ModelState, profile: ModelProfile) -
         raise InvalidRequestError(
             "input_tokens", f"no token count for model {model.model!r}"
         ) from None
-    output_tokens = expected_output_tokens(request, model, profile, input_tokens)
+    # Each prompt has a context of its own.
+    prompt_tokens = input_tokens if request.prompts == 1 else -(-input_tokens // request.prompts)
+    output_tokens = expected_output_tokens(request, model, profile, prompt_tokens)
     session = request.session
     if session is None or session.model != model.model:
         return Contender(request, model, profile, input_tokens, output_tokens)
@@ -101,6 +103,6 @@ def _out_of_context(contender: Contender) -> Exclusion:
     return Exclusion(
         contender.model.model,
         ExclusionKind.CONTEXT_LENGTH,
-        f"a prompt of {contender.input_tokens} tokens leaves no room for an answer in its context "
+        f"a prompt of {contender.prompt_tokens} tokens leaves no room for an answer in its context "
         f"of {contender.model.max_model_len}",
     )

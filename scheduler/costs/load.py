@@ -6,7 +6,9 @@ from scheduler.priority import Priority
 from scheduler.types import ModelState
 
 
-def meet(state: ModelState, priority: Priority = Priority.NORMAL) -> tuple[float, float]:
+def meet(
+    state: ModelState, priority: Priority = Priority.NORMAL, sequences: int = 1
+) -> tuple[float, float]:
     """What the next request meets, with the requests spread evenly over the replicas.
 
     Those of a lower priority are taken to wait behind it, though one that has waited for long does
@@ -15,13 +17,14 @@ def meet(state: ModelState, priority: Priority = Priority.NORMAL) -> tuple[float
     Args:
         state: Of the model.
         priority: Of the request.
+        sequences: Answers that it asks for; each takes a slot, and what finds none waits.
 
     Returns:
-        Requests that run side by side on its replica, itself included, and requests that have to
-        end on its replica before it begins.
+        Answers that are generated side by side on its replica, its own included, and answers that
+        have to end on its replica before its last one begins.
     """
     replicas, slots = state.replicas, state.slots
-    per_replica = state.ongoing / replicas + 1.0 if replicas > 1 else state.ongoing + 1.0
+    per_replica = (state.ongoing / replicas if replicas > 1 else state.ongoing) + float(sequences)
     if slots is None or per_replica <= slots:
         return per_replica, 0.0
     queued = per_replica - slots

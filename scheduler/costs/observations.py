@@ -23,6 +23,8 @@ class Observation:
             its time.
         cut: The generation was stopped by a limit on its tokens, not by the model.
         mean_logprob: Mean log probability of the generated tokens, `None` where nobody asked.
+        stopped: The request was cancelled before its end; all figures are until then, so that its
+            tokens say nothing about the length of an answer.
     """
 
     model: str
@@ -39,6 +41,7 @@ class Observation:
     concurrency: float = 1.0
     cut: bool = False
     mean_logprob: float | None = None
+    stopped: bool = False
 
     @property
     def tpot_s(self) -> float | None:

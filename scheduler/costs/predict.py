@@ -32,6 +32,8 @@ class Contender:
     """A model that can take the request, with what predicting its costs takes.
 
     Attributes:
+        input_tokens: Of all prompts together.
+        output_tokens: Of one answer.
         cached_tokens: Input tokens that the model need not compute again; they cost nothing.
     """
 
@@ -41,6 +43,12 @@ class Contender:
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Input tokens of one prompt."""
+        prompts = self.request.prompts
+        return self.input_tokens if prompts == 1 else math.ceil(self.input_tokens / prompts)
 
     @property
     def quality(self) -> QualityEstimate | None:
@@ -73,15 +81,20 @@ def predict_costs(contender: Contender) -> PredictedCosts:
             give outside the range that it was fitted on. It is never bent into a usable number.
     """
     state, profile = contender.model, contender.profile
+    sequences = contender.request.sequences
     # As floats: multiplying by an integer takes twice as long.
     tin = float(contender.input_tokens - contender.cached_tokens)
     tout = float(contender.output_tokens)
-    concurrency, queued = meet(state, contender.request.priority)
+    if sequences != 1:
+        # Side by side like as many requests, each with its share of what is computed once.
+        tin /= sequences
+    concurrency, queued = meet(state, contender.request.priority, sequences)
     runtime_s = profile.runtime.predict(tin, tout, concurrency)
     runtime_s *= state.runtime_correction.factor * state.slowdown
     if queued:
         runtime_s *= 1 + queued / concurrency
     energy_joules = profile.energy.predict(tin, tout, concurrency) * state.energy_correction.factor
+    energy_joules *= sequences
     if 0 <= runtime_s < math.inf and 0 <= energy_joules < math.inf:
         return PredictedCosts(runtime_s, energy_joules)
     raise InvalidPredictionError(
@@ -99,12 +112,13 @@ def predict(contender: Contender) -> Prediction:
     """
     state, profile = contender.model, contender.profile
     tin, tout = contender.input_tokens, contender.output_tokens
-    computed = tin - contender.cached_tokens
+    sequences = contender.request.sequences
+    computed = (tin - contender.cached_tokens) / sequences
     costs = predict_costs(contender)
     runtime_s, energy_joules = costs.runtime_s, costs.energy_joules
-    concurrency, queued = meet(state, contender.request.priority)
-    lengths = output_tokens_interval(contender.request, state, tin, tout)
-    distance = _distance(profile, tin, tout, concurrency)
+    concurrency, queued = meet(state, contender.request.priority, sequences)
+    lengths = output_tokens_interval(contender.request, state, contender.prompt_tokens, tout)
+    distance = _distance(profile, tin / sequences, tout, concurrency)
     quality = contender.quality
 
     def interval(cost: float, model: LinearModel, correction: Correction) -> Interval:
@@ -117,8 +131,9 @@ def predict(contender: Contender) -> Prediction:
 
     return Prediction(
         input_tokens=tin,
-        output_tokens=tout,
-        output_tokens_interval=lengths,
+        output_tokens=tout * sequences,
+        # Answers to one prompt are long together, or short.
+        output_tokens_interval=Interval(lengths.low * sequences, lengths.high * sequences),
         runtime_s=runtime_s,
         energy_joules=energy_joules,
         accuracy=contender.accuracy,
@@ -133,6 +148,7 @@ def predict(contender: Contender) -> Prediction:
         extrapolates=distance > 1,
         input_tokens_exact=state.model not in contender.request.estimated_inputs,
         cached_input_tokens=contender.cached_tokens,
+        sequences=sequences,
     )
 
 
@@ -143,7 +159,7 @@ def _ratios(model: LinearModel, correction: Correction) -> Interval:
     return Interval(correction.low, correction.high)
 
 
-def _distance(profile: ModelProfile, tin: int, tout: int, concurrency: float) -> float:
+def _distance(profile: ModelProfile, tin: float, tout: int, concurrency: float) -> float:
     """How many times beyond what was profiled the request lies, 1 where it is within."""
     profiled = (profile.input_tokens_range, profile.output_tokens_range, profile.concurrency_range)
     # An estimate of the tokens of an empty prompt is 0, which is no distance to divide by.

@@ -19,7 +19,7 @@ from cluster.store.usage import PERIODS_S, Ledger, Period, Usage, add
 from deployments.router.access.keys import BUDGETS, ApiKey
 from deployments.router.wire.openai import ApiError
 from scheduler.costs.observations import Observation
-from scheduler.types import Decision
+from scheduler.types import Decision, Prediction
 
 
 class Budgets:
@@ -98,6 +98,20 @@ class Budgets:
             self._sent = {}
 
 
+class Progress(NamedTuple):
+    """What is known of an answer without its replica's word.
+
+    Attributes:
+        tokens: Generated as far as the router saw, `None` where it saw none of the answer.
+        elapsed_s: Since it was sent to a model.
+        rejected_joules: Of answers before it that the client did not get.
+    """
+
+    tokens: int | None
+    elapsed_s: float = 0.0
+    rejected_joules: float = 0.0
+
+
 class Account(NamedTuple):
     """What one request is charged to."""
 
@@ -109,34 +123,44 @@ class Account(NamedTuple):
         decision: Decision,
         observation: Observation | None,
         error: BaseException | None,
-        generated_tokens: int,
-        rejected_joules: float = 0.0,
+        progress: Progress,
     ) -> None:
         """Count what the answer took.
 
         Args:
             decision: What was predicted of it.
-            observation: What it took, `None` where it has no end.
-            error: Why it has none. Where the client hung up or the time was over, what was
-                predicted is charged, or what was generated where that is more; other breaks cost
-                nothing.
-            generated_tokens: So many, as far as is known.
-            rejected_joules: Of answers before it that the client did not get; always charged.
+            observation: What it took, until its end or until it was stopped; `None` where no
+                replica said so.
+            error: Why it has no end. Where the client hung up or the time was over and nothing was
+                observed, the tokens that were seen are charged, and as many of the predicted
+                joules as they are of the predicted tokens; where none can be seen, as many tokens
+                as were predicted for the time. Other breaks cost nothing.
+            progress: What is known without the observation.
         """
-        if rejected_joules:
-            self.budgets.charge(self.key, 0, rejected_joules)
+        if progress.rejected_joules:
+            self.budgets.charge(self.key, 0, progress.rejected_joules)
         if observation is not None:
             tokens = observation.input_tokens + observation.output_tokens
             self.budgets.charge(self.key, tokens, observation.energy_joules or 0.0)
         elif decision.candidates and _is_cut(error):
             predicted = decision.chosen.prediction
-            share = max(1.0, generated_tokens / max(predicted.output_tokens, 1))
-            tokens = predicted.input_tokens + max(predicted.output_tokens, generated_tokens)
+            generated = progress.tokens
+            if generated is None:
+                generated = _generated_within(progress.elapsed_s, predicted)
+            share = generated / max(predicted.output_tokens, 1)
+            tokens = predicted.input_tokens + generated
             self.budgets.charge(self.key, tokens, predicted.energy_joules * share)
+
+
+def _generated_within(elapsed_s: float, predicted: Prediction) -> int:
+    """The predicted tokens of so much of the predicted time, the wait aside."""
+    service_s = predicted.runtime_s - predicted.wait_s
+    share = max(elapsed_s - predicted.wait_s, 0.0) / service_s if service_s > 0 else 1.0
+    return math.ceil(min(share, 1.0) * predicted.output_tokens)
 
 
 def _is_cut(error: BaseException | None) -> bool:
     """Whether nobody waited for the end, instead of a model that broke."""
     if isinstance(error, Exception):
-        return isinstance(error, ApiError) and error.code == "timeout"
+        return isinstance(error, ApiError) and error.code in ("timeout", "slow_reader")
     return error is not None

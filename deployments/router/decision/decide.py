@@ -34,6 +34,8 @@ from scheduler.rules.rules import NO_RULING
 from scheduler.types import ClusterState, Decision, RoutingRequest
 
 AUTO = "auto"
+LEAST_TOKENS_OF_STOPPED = 8
+"""A request that was cancelled with fewer tokens has hardly begun: its costs are no token's."""
 
 
 class Decider:
@@ -188,6 +190,8 @@ class Decider:
             session=self.sessions.recall(turn, input_tokens) if turn else None,
             priority=parsed.priority,
             deadline_s=self.timeout_s,
+            prompts=parsed.prompts,
+            sequences=parsed.choices,
         )
         if self._bandit.wanted:
             tokens = min(request.input_tokens.values(), default=0)
@@ -220,12 +224,14 @@ class Decider:
     def learn(
         self, parsed: ParsedRequest, decision: Decision, observation: Observation | None
     ) -> None:
-        """Take in what a whole answer took.
+        """Take in what an answer took, whole or stopped.
 
         Several answers to one request teach nothing: they have no one length, and share the costs
-        of their prompt.
+        of their prompt. A stopped one teaches what its tokens cost, and nothing about its length.
         """
         if observation is None or parsed.choices != 1:
+            return
+        if observation.stopped and observation.output_tokens < LEAST_TOKENS_OF_STOPPED:
             return
         decision = _as_for(decision, observation.model)
         self._learn_tokens(parsed, decision, observation)

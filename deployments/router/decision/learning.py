@@ -27,12 +27,14 @@ def lesson_of(
     """
     profile = profiles.find(observation.model, observation.accelerator)
     predicted = decision.candidates and decision.chosen.prediction
+    # How long an answer is says only who ended it.
+    fixed = parsed.output_tokens is not None or observation.stopped
     return Lesson(
         outcome=_outcome(predicted, profile, observation, slots) if predicted and profile else None,
         model=observation.model,
         task=decision.task,
         input_tokens=observation.input_tokens,
-        output_tokens=None if parsed.output_tokens is not None else observation.output_tokens,
+        output_tokens=None if fixed else observation.output_tokens,
         cut=observation.cut,
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from cluster.store.evidence import Evidence, Kind
 from deployments.router.delivery.fingerprints import Fingerprint
+from deployments.router.wire.error_codes import ErrorCode
 from deployments.router.wire.openai import ApiError, whole_seconds
 
 MEMORY_S = 600.0
@@ -21,7 +22,6 @@ MAX_KINDS = 2_000
 MAX_MARKS = 4
 MAX_WHAT = 200
 """Characters of what an engine said."""
-CODE = "request_breaks_engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class BlameBook:
                 f"this request, or one with the same schema, grammar or tools, broke engines: "
                 f"{_told(marks)}; it is not tried again for {whole_seconds(left_s)} s"
             )
-            return ApiError(400, message, code=CODE)
+            return ApiError(400, message, code=ErrorCode.REQUEST_BREAKS_ENGINE)
         killed = [mark for mark in marks if mark.evidence.kind is Kind.KILLED]
         if not killed:
             return None
@@ -134,7 +134,9 @@ class BlameBook:
             f"this request, or one with the same schema, grammar or tools, was the only suspect "
             f"when a replica died: {_told(killed)}; it is tried again later"
         )
-        return ApiError(503, message, code=CODE, retry_after_s=whole_seconds(left_s))
+        return ApiError(
+            503, message, code=ErrorCode.REQUEST_SUSPECTED, retry_after_s=whole_seconds(left_s)
+        )
 
     def _convicted_at(self, request: Fingerprint) -> float | None:
         found = [

@@ -138,4 +138,4 @@ class Cascade(Delivery):
         """Let go of an answer that the client does not get."""
         self._held.clear()
         self._chunks, self._ids, self._in_prompt = [], [], 0
-        self.observation = None
+        self.generated_tokens, self.observation = 0, None

@@ -6,11 +6,12 @@ One try. Going on elsewhere when it breaks is `failover`; the caller says how lo
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import orjson
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -25,16 +26,18 @@ from deployments.links.frames import (
     Reply,
     decode_observation,
 )
-from deployments.links.unread import SlowReaderError
+from deployments.links.unread import Late, SlowReaderError
 from deployments.router.delivery.blame import TRIAL_S, Blame
 from deployments.router.delivery.suspects import Break, Finding, Run, Suspicion, handle_place
 from deployments.router.models import ModelEntry
+from deployments.router.wire.error_codes import ErrorCode
 from deployments.router.wire.openai import ApiError
 from scheduler.costs.observations import Observation
 
-ENGINE_DIED = re.compile(r"EngineDeadError|EngineCore encountered an issue")
+ENGINE_DEAD = ("See stack trace (above)", "EngineCore encountered an issue", "EngineDeadError")
 """What vLLM says to every request of an engine core that died, whose process lives on."""
 CLEAR_PERIOD_S = 0.05
+logger = logging.getLogger("ray.serve")
 
 
 class ModelBrokeError(ApiError):
@@ -83,6 +86,7 @@ class Dispatch:
     blame: Blame = field(default_factory=Blame)
     observation: Observation | None = field(default=None, init=False)
     replica_id: str | None = field(default=None, init=False)
+    _late: Late = field(default_factory=Late, init=False)
 
     async def answer(self) -> bytes:
         """A whole answer as JSON.
@@ -95,10 +99,10 @@ class Dispatch:
             link = await self._link()
             with self._under_way(link):
                 status, data, observation = await (
-                    link.answer(self.request) if link else self._answer_over_handle()
+                    link.answer(self.request, self._late) if link else self._answer_over_handle()
                 )
                 if status != 200:
-                    raise refused(data)
+                    raise refused(data, self.entry.model)
                 self._observe(observation)
                 return data
 
@@ -115,13 +119,13 @@ class Dispatch:
         finished = False
         async with self.blame.trial(self.suspicion) as passed:
             link = await self._link()
-            stream = link.stream(self.request) if link else self._stream_over_handle()
+            stream = link.stream(self.request, self._late) if link else self._stream_over_handle()
             with self._under_way(link) as run:
                 async with aclosing(stream):
                     async for frame in stream:
                         data, _, flags = frame
                         if flags & Flag.ERROR:
-                            raise refused(data)
+                            raise refused(data, self.entry.model)
                         if run and not run.generating:
                             self.blame.generates(run)
                             passed()
@@ -138,6 +142,22 @@ class Dispatch:
                         f"model {self.entry.model!r} stopped without a finish reason",
                         code="stream_broken",
                     )
+
+    @property
+    def cancelled(self) -> bool:
+        """It was cancelled on its way over a link."""
+        return self._late.observation is not None
+
+    async def stopped(self) -> Observation | None:
+        """What it took until it was cancelled; `None` where the replica does not say.
+
+        Waits for the replica, not for long. Serve's handle brings nothing after a cancellation.
+        """
+        if self.observation is None and self._late.observation is not None:
+            data = await self._late.observation
+            if data:
+                self._observe(data)
+        return self.observation
 
     async def _link(self) -> Link | None:
         link = self._clear_link()
@@ -164,7 +184,7 @@ class Dispatch:
     @contextmanager
     def _under_way(self, link: Link | None) -> Iterator[Run | None]:
         priority = self.request.priority
-        self.entry.by_priority[priority] += 1
+        self.entry.by_priority[priority] += self.request.sequences
         run = None
         if self.suspicion:
             place = link.replica_id if link else handle_place(self.entry.model)
@@ -193,15 +213,13 @@ class Dispatch:
         finally:
             if run:
                 self.blame.left(run)
-            self.entry.by_priority[priority] -= 1
+            self.entry.by_priority[priority] -= self.request.sequences
 
     def _judge(self, error: ModelBrokeError, run: Run | None, link: Link | None) -> None:
         if error.refused:
             if run:
                 self.blame.ended(run)
             return
-        if ENGINE_DIED.search(str(error)):
-            error.how = Break.DIED
         if run:
             doubted = link.breaker.doubted if link else None
             others = link.others if link else 0
@@ -260,14 +278,40 @@ class Dispatch:
         return broke
 
 
-def refused(data: bytes) -> ApiError:
-    """An error object of vLLM as ours, status included."""
+def refused(data: bytes, model: str = "") -> ApiError:
+    """An error object of vLLM as ours, in the service's own vocabulary.
+
+    What vLLM says of its own faults is for its log, which it points to.
+
+    Args:
+        data: The object.
+        model: Who answered so.
+    """
     error = orjson.loads(data)["error"]
-    status = error["code"]
+    status, message = error["code"], str(error["message"])
     # vLLM takes the code from whatever raised; one that is no HTTP error cannot be sent.
     if status not in range(400, 600):
         status = 500
-    kind: type[ApiError] = ModelBrokeError if status >= 500 else ModelRefusedError
     if error.get("type") == QUEUE_FULL:
-        kind = ModelFullError
-    return kind(status, error["message"], param=error.get("param"), code=error.get("type"))
+        return ModelFullError(429, message, code=ErrorCode.QUEUE_FULL)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return ModelRefusedError(429, message, code=ErrorCode.QUEUE_FULL)
+    param = error.get("param")
+    if status == HTTPStatus.NOT_IMPLEMENTED:
+        return ModelRefusedError(400, message, param=param, code=ErrorCode.UNSUPPORTED)
+    if status < 500 and status != HTTPStatus.NOT_FOUND:
+        return ModelRefusedError(400, message, param=param, code=ErrorCode.REJECTED_BY_ENGINE)
+    # Not found can only be the model, which the router names.
+    logger.error("model %r answers %d: %s", model, status, message)
+    if any(sign in message for sign in ENGINE_DEAD) or status == HTTPStatus.SERVICE_UNAVAILABLE:
+        died = ModelBrokeError(
+            503,
+            f"model {model!r} failed: its engine is down",
+            code=ErrorCode.MODEL_FAILED,
+            retry_after_s=5,
+        )
+        died.how = Break.DIED
+        return died
+    return ModelBrokeError(
+        500, f"model {model!r} failed on this request", code=ErrorCode.ENGINE_ERROR
+    )

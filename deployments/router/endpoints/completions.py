@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from deployments.config.app import RouterArgs
+from deployments.links.fairness import Turns
 from deployments.links.frames import Endpoint, Flag, Frame, with_member
 from deployments.router.access.idempotency import Idempotency, request_key
 from deployments.router.decision.decide import Decider
@@ -27,6 +28,7 @@ from deployments.router.decision.sessions import Turn
 from deployments.router.delivery.cascade import Cascade
 from deployments.router.delivery.failover import Delivery
 from deployments.router.delivery.suspects import Suspicion
+from deployments.router.edge.request_id import request_id_of
 from deployments.router.observe.instruments import Instruments, Measured
 from deployments.router.observe.routing_report import decision_record, routing_object
 from deployments.router.sync.decision_log import DecisionLog
@@ -42,6 +44,8 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/completions": "completions",
 }
 """Path -> whose wire format."""
+DECISIONS_A_TURN = 4
+"""Of the event loop: a decision takes about a millisecond."""
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
@@ -54,6 +58,7 @@ class _Asked:
     body: bytes
     caller: Caller
     measured: Measured
+    request_id: str
 
 
 class Completions:
@@ -80,6 +85,8 @@ class Completions:
         self._log = log
         self._idempotency = idempotency
         self._instruments = instruments
+        self._turns = Turns(DECISIONS_A_TURN)
+        self._settling: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -88,12 +95,14 @@ class Completions:
         try:
             body = await read_body(receive, self._args)
             measured.received()
+            await self._turns.turn()
             parsed = parse_request(body, endpoint)
             key = request_key(scope, body)
         except Exception as refusal:
             await self._refuse(refusal, measured, send)
             return
-        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured)
+        request_id = request_id_of(scope["headers"])
+        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured, request_id)
         if key is None:
             await self._generate(asked, send)
         else:
@@ -108,6 +117,7 @@ class Completions:
             if await self._decider.waker.wake(parsed.model, self._args.request_timeout_s):
                 measured.received()
             counts = await self._decider.count(parsed)
+            await self._turns.turn()
             turn = self._decider.sessions.turn(parsed, caller)
             decision = self._decider.decide(parsed, counts, caller, turn)
         except Exception as refusal:
@@ -148,16 +158,34 @@ class Completions:
             error = None if sending.done else gone
             raise
         finally:
-            if caller.account:
-                caller.account.charge(
-                    decision,
-                    delivery.observation,
-                    error,
-                    delivery.generated_tokens,
-                    math.fsum(seen.energy_joules or 0.0 for seen in delivery.rejected),
+            if error is None or not delivery.settles_late:
+                self._settle(asked, turn, delivery, error)
+            else:
+                # An empty context belongs to no request: Serve cancels what the request asked.
+                task = asyncio.create_task(
+                    self._settle_late(asked, turn, delivery, error), context=Context()
                 )
-            self._take_note(asked, turn, delivery, error)
+                self._settling.add(task)
+                task.add_done_callback(self._settling.discard)
         return error is None
+
+    async def _settle_late(
+        self, asked: _Asked, turn: Turn | None, delivery: Delivery, error: BaseException
+    ) -> None:
+        """Settle an answer without an end, once its replica has said what it took."""
+        try:
+            await delivery.settle()
+        finally:
+            self._settle(asked, turn, delivery, error)
+
+    def _settle(
+        self, asked: _Asked, turn: Turn | None, delivery: Delivery, error: BaseException | None
+    ) -> None:
+        if asked.caller.account:
+            asked.caller.account.charge(
+                delivery.decision, delivery.observation, error, delivery.progress
+            )
+        self._take_note(asked, turn, delivery, error)
 
     def _timed_out(self, delivery: Delivery) -> ApiError:
         message = (
@@ -185,17 +213,23 @@ class Completions:
         if isinstance(error, Exception):
             text = str(as_api_error(error))
             if not isinstance(error, ApiError):
-                logger.error("request %s failed", decision.decision_id, exc_info=error)
+                logger.error(
+                    "request %s (%s) failed",
+                    decision.decision_id,
+                    asked.request_id,
+                    exc_info=error,
+                )
         elif error is not None:
             text = "the client went away"
         try:
-            self._log.add(
-                decision_record(
-                    decision, delivery.observation, delivery.attempts, error=text, key=delivery.key
-                )
+            record = decision_record(
+                decision, delivery.observation, delivery.attempts, error=text, key=delivery.key
             )
+            self._log.add(record | {"request_id": asked.request_id or None})
             # An answer that several gave says nothing of any of them.
-            if text is None and all(attempt.error is None for attempt in delivery.attempts):
+            undisturbed = all(attempt.error is None for attempt in delivery.attempts)
+            stopped = delivery.observation is not None and delivery.observation.stopped
+            if undisturbed and (text is None or stopped):
                 for observation in (*delivery.rejected, delivery.observation):
                     self._decider.learn(asked.parsed, decision, observation)
             if turn and text is None and delivery.observation is not None:
@@ -261,7 +295,9 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
     while True:
         message: Mapping[str, Any] = await receive()
         if message["type"] == "http.disconnect":
-            raise ApiError(400, "the client hung up before the end of its request")
+            raise ApiError(
+                400, "the client hung up before the end of its request", code="body_incomplete"
+            )
         part: bytes = message.get("body", b"")
         body += part
         if len(body) > limit:

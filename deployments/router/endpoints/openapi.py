@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from deployments.router.access.idempotency import HEADER
 from deployments.router.decision.sessions import LONGEST_ID, SESSION_HEADER
 from deployments.router.endpoints.feedback import FeedbackFields
+from deployments.router.endpoints.health import PATHS as HEALTH_PATHS
 from deployments.router.wire.openai import RoutingFields
 
 
@@ -86,7 +87,7 @@ class Operation:
         query: JSON schemas by parameter.
         headers: The same of headers.
         errors: Statuses besides 431, which every path may answer, and 401, 403 and 429, which every
-            path but `/health` may.
+            path but those of `health` may.
     """
 
     method: Literal["get", "post"]
@@ -167,6 +168,8 @@ OPERATIONS = (
         errors=(400,),
     ),
     Operation("get", "/health", "state of the models, faults"),
+    Operation("get", "/health/live", "200 while the router's event loop goes round"),
+    Operation("get", "/health/ready", "200 once a model can answer", errors=(503,)),
     Operation("get", "/openapi.json", "this document"),
 )
 
@@ -194,7 +197,7 @@ def document() -> dict[str, Any]:
 
 def _described(operation: Operation) -> dict[str, Any]:
     names = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
-    guarded = operation.path != "/health"
+    guarded = operation.path not in HEALTH_PATHS
     errors = sorted({*operation.errors, *((401, 403, 429) if guarded else ()), 431})
     described: dict[str, Any] = {
         "summary": operation.summary,

@@ -41,6 +41,7 @@ def routing_object(
         report["score"] = chosen.score
         report["predicted"] = {
             "output_tokens": prediction.output_tokens,
+            "sequences": prediction.sequences,
             "runtime_s": prediction.runtime_s,
             "runtime_interval_s": interval_list(prediction.runtime_interval_s),
             "energy_joules": prediction.energy_joules,

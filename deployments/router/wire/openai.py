@@ -23,6 +23,7 @@ from deployments.router.tokens.prompts import (
     Prompt,
     utf8_bytes,
 )
+from deployments.router.wire.error_codes import default_code, error_body
 from scheduler.choice.admission import REJECTIONS
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.exclusions import ExclusionKind
@@ -35,8 +36,6 @@ Fields = TypeVar("Fields", bound=BaseModel)
 DEFAULT_MAX_TOKENS = 16
 UNKNOWN_WAIT_S = 5
 """Retry-After where nobody can say."""
-MAX_MESSAGE = 2_000
-"""Characters of an error's message, which may quote what the client sent."""
 
 # `repr` itself fails on what is nested deeply.
 _short = reprlib.Repr()
@@ -49,7 +48,7 @@ class ApiError(Exception):
     Attributes:
         status: HTTP status.
         param: Offending field, dotted, `None` where no field is to blame.
-        code: Short machine-readable reason.
+        code: One of `ErrorCode`; by the status unless given.
         retry_after_s: Value of the Retry-After header, `None` for none.
     """
 
@@ -65,16 +64,12 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.param = param
-        self.code = code
+        self.code = code or str(default_code(status))
         self.retry_after_s = retry_after_s
 
     def body(self) -> bytes:
         """The error object as JSON."""
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        # A path may hold what is no text.
-        message = str(self)[:MAX_MESSAGE].encode(errors="replace").decode()
-        error = {"message": message, "type": kind, "param": self.param, "code": self.code}
-        return orjson.dumps({"error": error})
+        return error_body(self.status, str(self), param=self.param, code=self.code)
 
 
 class RoutingFields(BaseModel):
@@ -115,7 +110,8 @@ class ParsedRequest:
         prompt: What becomes input tokens.
         max_tokens: The client's bound of generated tokens.
         output_tokens: Generated tokens where the request leaves no choice, else `None`.
-        choices: Answers that it asks for: prompts times `n`.
+        choices: Answers that it asks for: prompts times `n`, or times `best_of` where that is more.
+        prompts: Prompts that it has.
         asked: What `limits` bounds, by field: tokens, answers, prompts, stop sequences.
         task: Task class that the client named, empty where it named none.
         text: What is asked: the last message of the user, or the first prompt; empty where it
@@ -142,6 +138,7 @@ class ParsedRequest:
     constraints: Constraints
     user: str = ""
     priority: Priority = Priority.NORMAL
+    prompts: int = 1
 
 
 def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
@@ -174,7 +171,8 @@ def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
         prompt=_chat(data) if endpoint == "chat" else _completion(data),
         max_tokens=max_tokens,
         output_tokens=_fixed_tokens(data, max_tokens),
-        choices=_choices(data, endpoint),
+        choices=_prompts(data, endpoint) * max(_count(data, "n"), _count(data, "best_of")),
+        prompts=_prompts(data, endpoint),
         asked=_asked(data, endpoint),
         task=routing.task or "",
         text=_last_message(data) if endpoint == "chat" else _first_prompt(data),
@@ -307,13 +305,16 @@ def _fixed_tokens(data: dict[str, Any], max_tokens: int | None) -> int | None:
     return None
 
 
-def _choices(data: dict[str, Any], endpoint: Endpoint) -> int:
-    # vLLM checks `n`; only whether it is 1 matters here.
-    n = data.get("n")
-    n = n if type(n) is int and n > 0 else 1
+def _count(data: dict[str, Any], name: str) -> int:
+    # vLLM checks what it reads; a limit bounds it.
+    value = data.get(name)
+    return value if type(value) is int and value > 0 else 1
+
+
+def _prompts(data: dict[str, Any], endpoint: Endpoint) -> int:
     prompt = data.get("prompt")
     several = endpoint == "completions" and isinstance(prompt, list) and not _is_token_ids(prompt)
-    return n * len(prompt) if several and prompt is not None else n
+    return max(len(prompt), 1) if several and isinstance(prompt, list) else 1
 
 
 def _asked(data: dict[str, Any], endpoint: Endpoint) -> dict[str, int]:

@@ -39,6 +39,7 @@ def start_site(
     """Starts a router of both models, with a body limit of 10,000 bytes and a quick time-out."""
     monkeypatch.setattr("deployments.router.server.serve_host", lambda: "127.0.0.1")
     monkeypatch.setattr("deployments.router.server.DIRECTORY_PERIOD_S", 0.02)
+    monkeypatch.setattr("deployments.router.endpoints.health.MAX_AGE_S", 0.0)
     monkeypatch.setattr("deployments.router.server.STORE_PERIOD_S", 0.02)
     monkeypatch.setattr("deployments.router.server.LOG_PERIOD_S", 0.02)
     monkeypatch.delitem(os.environ, "DYNAMIC_LLM_SCHEDULER_API_KEYS", raising=False)

@@ -57,6 +57,7 @@ def test_the_keys_of_the_contract() -> None:
             "accuracy_interval": None,
             "familiarity": None,
             "concurrency": prediction.concurrency,
+            "sequences": 1,
             "wait_s": prediction.wait_s,
             "runtime_factor": prediction.runtime_factor,
             "energy_factor": prediction.energy_factor,

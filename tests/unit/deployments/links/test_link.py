@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
@@ -19,8 +20,9 @@ from deployments.links.client import (
     LinkPool,
 )
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply
+from deployments.links.protocol import LENGTH, MESSAGES_A_TURN, End
 from deployments.links.server import LinkServer
-from deployments.links.unread import MAX_UNREAD_BYTES, SlowReaderError
+from deployments.links.unread import MAX_UNREAD_BYTES, Late, SlowReaderError
 from scheduler.priority import Priority
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -60,6 +62,9 @@ class Replica:
         for frame in FRAMES:
             await self._wait()
             yield frame
+
+    def stopped(self, request_id: str) -> bytes:
+        return f"{request_id} took".encode()
 
     async def _wait(self) -> None:
         try:
@@ -110,6 +115,81 @@ class Site:
         link = self.pool.choose("m", avoid)
         assert link is not None
         return link
+
+
+def forever() -> Awaitable[Any]:
+    return asyncio.Event().wait()
+
+
+async def late_of(late: Late) -> bytes:
+    assert late.observation is not None
+    async with asyncio.timeout(5):
+        return await late.observation
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_that_is_cancelled_says_what_it_took(run: Run, streamed: bool) -> None:
+    async def scenario() -> None:
+        async with Site(Replica(forever)) as site:
+            link, late = site.link(), Late()
+            if streamed:
+                async with aclosing(link.stream(request(), late)) as frames:
+                    task = asyncio.create_task(anext(frames))
+                    await until(lambda: site.servers[0].calls)
+                    task.cancel()
+                    await asyncio.wait({task})
+            else:
+                task = asyncio.create_task(link.answer(request(), late))  # type: ignore[arg-type]
+                await until(lambda: site.servers[0].calls)
+                task.cancel()
+                await asyncio.wait({task})
+            assert await late_of(late) == b"r0 took"
+            assert not link._cancelled
+
+    run(scenario())
+
+
+def test_a_call_that_ends_by_itself_says_nothing_late(run: Run) -> None:
+    async def scenario() -> None:
+        async with Site(Replica()) as site:
+            late = Late()
+            await site.link().answer(request(), late)
+            assert late.observation is None
+
+    run(scenario())
+
+
+def test_a_stream_that_is_left_between_two_frames_says_what_it_took(run: Run) -> None:
+    async def scenario() -> None:
+        gate = asyncio.Semaphore(1)
+        async with Site(Replica(gate.acquire)) as site:
+            link, late = site.link(), Late()
+            async with aclosing(link.stream(request(), late)) as frames:
+                await anext(frames)
+            assert await late_of(late) == b"r0 took"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_replica_that_does_not_say_what_a_call_took_is_not_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    monkeypatch.setattr("deployments.links.client.LATE_S", 60 if dies else 0.05)
+    monkeypatch.setattr("deployments.links.server.ServerConnection._cancel", lambda *_: None)
+
+    async def scenario() -> None:
+        async with Site(Replica(forever)) as site:
+            link, late = site.link(), Late()
+            task = asyncio.create_task(link.answer(request(), late))
+            await until(lambda: site.servers[0].calls)
+            task.cancel()
+            await asyncio.wait({task})
+            if dies:
+                link.abort()
+            assert await late_of(late) == b""
+
+    run(scenario())
 
 
 async def collect(link: Link, asked: ModelRequest) -> list[Frame]:
@@ -565,5 +645,54 @@ def test_one_large_piece_is_no_fault_of_its_reader(run: Run) -> None:
         async with Site(Large()) as site:
             ((data, _, _),) = await collect(site.link(), request())
             assert len(data) == 3 * MAX_UNREAD_BYTES
+
+    run(scenario())
+
+
+def test_a_heap_of_messages_leaves_the_loop_to_others(run: Run) -> None:
+    """What came in one read is handed on bit by bit, in its order."""
+
+    async def scenario() -> None:
+        async with Site(Replica(forever)) as site:
+            link = site.link()
+            turns: list[int] = []
+            taken: list[int] = []
+            link.received = lambda message: taken.append(message.id)  # type: ignore
+            heap = b"".join(
+                LENGTH.pack(len(data)) + data
+                for data in (msgspec.msgpack.encode(End(number)) for number in range(100))
+            )
+            link.data_received(heap)
+            while len(taken) < 100:
+                turns.append(len(taken))
+                await asyncio.sleep(0)
+            assert taken == list(range(100))
+            assert turns == list(range(MESSAGES_A_TURN, 100, MESSAGES_A_TURN))
+
+    run(scenario())
+
+
+def test_what_was_sent_before_the_end_arrives(run: Run) -> None:
+    """A replica that dies behind many frames has sent them all the same."""
+
+    async def scenario() -> None:
+        class Dying(Replica):
+            async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+                for number in range(500):
+                    yield b"x", (number,), 0
+                (connection,) = site.servers[0].connections
+                connection.close()
+                await asyncio.sleep(1)
+
+        async with Site(Dying()) as site:
+            got: list[Frame] = []
+
+            async def read() -> None:
+                async for frame in site.link().stream(request()):
+                    got.append(frame)
+
+            with pytest.raises(LinkBrokenError):
+                await read()
+            assert len(got) == 500
 
     run(scenario())

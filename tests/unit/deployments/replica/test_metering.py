@@ -257,3 +257,41 @@ def test_requests_are_counted_by_priority(bench: Bench) -> None:
         assert (load.high_by_origin, load.low_by_origin) == ({"a": 2}, {"b": 1})
         finish(second)
         assert meter.ongoing_of(Priority.HIGH) == 1
+
+
+def test_a_request_that_is_stopped_has_what_there_was_until_then(bench: Bench) -> None:
+    trail = bench.trail()
+    with bench.meter.measure(trail) as measurement:
+        trail.prompt_tokens = 7
+        trail.step(7, 1)
+        for _ in range(4):
+            trail.step(0, 1)
+        bench.draw(12.0)
+        seen = asyncio.run(measurement.stop())
+        assert seen is not None
+        assert (seen.input_tokens, seen.output_tokens, seen.stopped) == (7, 5, True)
+        assert (seen.energy_joules, seen.runtime_s) == (pytest.approx(12.0), 1.0)
+        # Only once.
+        assert asyncio.run(measurement.stop()) is None
+    assert bench.meter.ongoing_requests == 0
+
+
+def test_what_another_replica_generated_before_counts_as_generated(bench: Bench) -> None:
+    trail = bench.trail(resumed_ids=(1, 2, 3))
+    with bench.meter.measure(trail) as measurement:
+        # The engine has them as a part of its prompt.
+        trail.prompt_tokens = 10
+        trail.step(10, 1)
+        seen = asyncio.run(measurement.stop())
+    assert seen is not None
+    assert (seen.input_tokens, seen.output_tokens) == (7, 4)
+
+
+def test_a_request_of_several_answers_counts_as_so_many(bench: Bench) -> None:
+    with bench.meter.measure(bench.trail(), "router", Priority.LOW, 8) as eight:
+        load = bench.meter.load()
+        assert (load.ongoing, load.low_by_origin) == (8, {"router": 8})
+        with bench.meter.measure(bench.trail()):
+            bench.draw(1.0)
+        assert finish(eight).concurrency == pytest.approx(9.0)
+    assert bench.meter.load().ongoing == 0

@@ -159,7 +159,7 @@ def test_a_429_of_the_model_itself_is_its_answer(site: Site, serve: ServeDouble)
     serve.models[FRUGAL].reply = (429, error_object(429, "of vLLM"), b"")
     assert site.complete(routing=ENERGY).status_code == 429
     assert not serve.models[ACCURATE].calls
-    assert turned_away(site) == {"queue_full": 0, "deadline": 0}
+    assert turned_away(site) == {"queue_full": 1, "deadline": 0}
 
 
 @pytest.mark.parametrize("priority", Priority)

@@ -148,7 +148,7 @@ def test_a_prompt_too_long_for_all_goes_to_the_longest_context(
     [
         ([ActorDiedError()], "ActorDiedError"),
         ([RayServeException("replica is gone")], "replica is gone"),
-        ([(error_object(500, "engine died"), (), Flag.ERROR)], "engine died"),
+        ([(error_object(500, "engine died"), (), Flag.ERROR)], "failed on this request"),
         ([], "without a finish reason"),
         ([(b"data: [DONE]\n\n", (), Flag.DONE)], "without a finish reason"),
         ([HANG], "did not finish within 0.2 s"),
@@ -170,21 +170,26 @@ def test_a_broken_stream_ends_with_an_error_event_and_nothing_else(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("status", [400, 404, 500, 501])
-def test_a_refusal_keeps_its_status(
-    site: Site, serve: ServeDouble, stream: bool, status: int
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (400, (400, "rejected_by_engine", "prompt")),
+        (404, (500, "engine_error", None)),
+        (500, (500, "engine_error", None)),
+        (501, (400, "unsupported", "prompt")),
+    ],
+)
+def test_a_refusal_before_the_first_byte_has_a_status(
+    site: Site, serve: ServeDouble, stream: bool, status: int, told: tuple[int, str, str | None]
 ) -> None:
     serve.models[FRUGAL].reply = (status, error_object(status), b"")
     serve.models[FRUGAL].frames = [(error_object(status), (), Flag.ERROR)]
+    serve.models[ACCURATE].reply = serve.models[FRUGAL].reply
+    serve.models[ACCURATE].frames = serve.models[FRUGAL].frames
     response = site.complete(model=FRUGAL, stream=stream)
-    assert response.status_code == status
-    assert response.json()["error"] == {
-        "message": "too long",
-        "type": "server_error" if status >= 500 else "invalid_request_error",
-        "param": "prompt",
-        "code": "BadRequestError",
-    }
-    assert last_decision(site)["error"] == "too long"
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == told
+    assert last_decision(site)["error"] == error["message"]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -11,7 +11,7 @@ from fake_serve import HANG, ActorHandle, observation
 from ray.exceptions import ActorDiedError
 
 from cluster.store.actor import Store
-from deployments.router.access.budgets import Budgets
+from deployments.router.access.budgets import Budgets, Progress
 from deployments.router.access.keys import ApiKey, hash_of
 from deployments.router.wire.openai import ApiError
 from scheduler.preferences import Weights
@@ -96,11 +96,11 @@ def test_an_answer_is_charged_with_what_it_took(clock: FakeClock) -> None:
     budgets, ann = Budgets(clock), key(tokens_per_minute=7, joules_per_minute=1.5)
     account = budgets.admit(ann)
     # Nothing is known of it.
-    account.charge(decision(), None, None, 0)
-    account.charge(decision(), None, asyncio.CancelledError(), 0)
+    account.charge(decision(), None, None, Progress(0))
+    account.charge(decision(), None, asyncio.CancelledError(), Progress(0))
     assert refusal(budgets, ann) is None
     # 5 input tokens, 2 output tokens, 1.5 joules.
-    account.charge(decision(), observation("m"), None, 2)
+    account.charge(decision(), observation("m"), None, Progress(2))
     error = refusal(budgets, ann)
     assert error is not None
     assert "per_minute" in str(error)
@@ -109,22 +109,27 @@ def test_an_answer_is_charged_with_what_it_took(clock: FakeClock) -> None:
 @pytest.mark.parametrize(
     ("error", "generated", "charged"),
     [
-        (asyncio.CancelledError(), 0, (30, 2.0)),
-        (asyncio.CancelledError(), 15, (30, 2.0)),
+        (asyncio.CancelledError(), 0, (10, 0.0)),
+        (asyncio.CancelledError(), 15, (25, 1.5)),
         (asyncio.CancelledError(), 60, (70, 6.0)),
+        # 3 s of 5 have passed, 1 s of them waiting.
+        (asyncio.CancelledError(), None, (20, 1.0)),
+        (ApiError(408, "unread", code="slow_reader"), 15, (25, 1.5)),
         (ApiError(504, "late", code="timeout"), 60, (70, 6.0)),
         (ApiError(503, "broke", code="model_failed"), 60, (0, 0.0)),
         (RuntimeError(), 60, (0, 0.0)),
     ],
 )
-def test_an_answer_without_an_end_is_charged_as_predicted_or_more(
-    clock: FakeClock, error: BaseException, generated: int, charged: tuple[int, float]
+def test_an_answer_that_nobody_measured_is_charged_with_the_tokens_that_were_seen(
+    clock: FakeClock, error: BaseException, generated: int | None, charged: tuple[int, float]
 ) -> None:
     # 10 input and 20 output tokens, and 2 joules are predicted.
-    prediction = SimpleNamespace(input_tokens=10, output_tokens=20, energy_joules=2.0)
+    prediction = SimpleNamespace(
+        input_tokens=10, output_tokens=20, energy_joules=2.0, runtime_s=5.0, wait_s=1.0
+    )
     decided: Any = SimpleNamespace(candidates=[1], chosen=SimpleNamespace(prediction=prediction))
     budgets, ann = Budgets(clock), key()
-    budgets.admit(ann).charge(decided, None, error, generated)
+    budgets.admit(ann).charge(decided, None, error, Progress(generated, 3.0))
     (usage,) = (by_key["ann"] for period, by_key in budgets._own.items() if period.name == "day")
     assert (usage.tokens, usage.joules) == charged
 
@@ -135,7 +140,7 @@ def test_answers_that_were_rejected_cost_their_joules_whatever_comes_of_it(
 ) -> None:
     budgets, ann = Budgets(clock), key()
     seen = None if error else observation("m")
-    budgets.admit(ann).charge(decision(), seen, error, 0, rejected_joules=4.0)
+    budgets.admit(ann).charge(decision(), seen, error, Progress(0, rejected_joules=4.0))
     (usage,) = (by_key["ann"] for period, by_key in budgets._own.items() if period.name == "day")
     assert (usage.tokens, usage.joules) == ((0, 4.0) if error else (7, 5.5))
 

@@ -97,7 +97,7 @@ def test_a_model_that_is_not_deployed(serve: ServeDouble, stream: bool) -> None:
     assert sent.entry.ongoing == 0
 
 
-@pytest.mark.parametrize(("code", "broke"), [(400, False), (404, False), (500, True), (503, True)])
+@pytest.mark.parametrize(("code", "broke"), [(400, False), (404, True), (500, True), (503, True)])
 def test_what_a_model_answers_is_its_word_or_its_failure(code: int, broke: bool) -> None:
     assert isinstance(refused(error_object(code)), ModelBrokeError) is broke
 
@@ -108,10 +108,35 @@ def test_a_code_that_is_no_http_error(code: Any) -> None:
 
 
 def test_an_error_object_of_the_model() -> None:
-    error = refused(error_object(404, "no adapter"))
+    error = refused(error_object(400, "no adapter"))
     assert (error.status, str(error), error.param, error.code) == (
-        404,
+        400,
         "no adapter",
         "prompt",
-        "BadRequestError",
+        "rejected_by_engine",
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "told"),
+    [
+        (404, "The model `x` does not exist.", (500, "engine_error", None)),
+        (422, "no", (400, "rejected_by_engine", None)),
+        (429, "of vLLM", (429, "queue_full", None)),
+        (500, "list index out of range", (500, "engine_error", None)),
+        (
+            500,
+            "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+            (503, "model_failed", 5),
+        ),
+        (501, "suffix is not currently supported", (400, "unsupported", None)),
+        (503, "shutting down", (503, "model_failed", 5)),
+    ],
+)
+def test_errors_of_vllm_are_in_our_vocabulary(
+    status: int, message: str, told: tuple[int, str, int | None]
+) -> None:
+    error = refused(error_object(status, message), "m")
+    assert (error.status, error.code, error.retry_after_s) == told
+    # What it says of its own faults is for the log.
+    assert (message in str(error)) is (error.status < 500)

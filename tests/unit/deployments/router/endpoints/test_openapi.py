@@ -52,4 +52,4 @@ def test_only_health_needs_no_key() -> None:
         for path, methods in document()["paths"].items()
         if any(operation["security"] == [] for operation in methods.values())
     ]
-    assert open_paths == ["/health"]
+    assert open_paths == ["/health", "/health/live", "/health/ready"]

@@ -239,3 +239,25 @@ def test_a_value_that_the_scheduler_refuses() -> None:
         "routing.policy",
         "routing.policy: unknown",
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "prompts", "choices"),
+    [
+        ({"prompt": "a"}, 1, 1),
+        ({"prompt": "a", "n": 8}, 1, 8),
+        ({"prompt": ["a", "b", "c"]}, 3, 3),
+        ({"prompt": ["a", "b", "c"], "n": 2}, 3, 6),
+        ({"prompt": [1, 2, 3], "n": 2}, 1, 2),
+        ({"prompt": [[1, 2], [3]], "n": 2}, 2, 4),
+        ({"prompt": "a", "n": 2, "best_of": 5}, 1, 5),
+        ({"prompt": "a", "n": 4, "best_of": 2}, 1, 4),
+        ({"prompt": "a", "n": "8"}, 1, 1),
+        ({"prompt": "a", "n": True}, 1, 1),
+        ({"prompt": "a", "n": -3}, 1, 1),
+    ],
+)
+def test_how_many_answers_are_asked_for(fields: dict[str, Any], prompts: int, choices: int) -> None:
+    body = json.dumps({"model": "auto", **fields}).encode()
+    parsed = parse_request(body, "completions")
+    assert (parsed.prompts, parsed.choices) == (prompts, choices)

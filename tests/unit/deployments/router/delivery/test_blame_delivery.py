@@ -150,7 +150,7 @@ def test_a_schema_that_kills_costs_one_replica_and_nobody_else_anything(
     there = start(FRUGAL, FRUGAL, ACCURATE)
     innocent = [body(prompt=f"Say {n}", stream=bool(n % 2)) for n in range(12)]
     poison, *others = gather(site, body(prompt="deadly", **SCHEMA), *innocent)
-    assert code(poison) == (503, "request_breaks_engine")
+    assert code(poison) == (503, "request_suspected")
     assert "the only suspect when a replica died: model 'frugal'" in poison.text
     assert all(is_whole(response) for response in others)
     assert [replica.dead for replica in there] == [True, False, False]
@@ -158,7 +158,7 @@ def test_a_schema_that_kills_costs_one_replica_and_nobody_else_anything(
     # The next one of its kind, whatever it says and whom it asks.
     for fields in ({"prompt": "deadly too"}, {"prompt": "deadly", "model": ACCURATE, "seed": 3}):
         response = site.runner.run(send(site, **SCHEMA, **fields))
-        assert code(response) == (503, "request_breaks_engine")
+        assert code(response) == (503, "request_suspected")
         assert 50 < int(response.headers["retry-after"]) <= 60
         assert "the only suspect when a replica died" in response.json()["error"]["message"]
     assert [len(replica.requests) for replica in there] == asked

@@ -1,0 +1,140 @@
+"""What a client that leaves is charged, over a real link to a replica that measures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fake_serve import FRUGAL, Site, chunk, observation
+from test_router_keys import bearing, keyed  # noqa: F401 - a fixture
+
+from cluster.store.load import ReplicaLoad
+from cluster.store.usage import Usage
+from deployments.links.frames import Frame, ModelRequest, Reply, encode_observation
+from deployments.links.server import LinkServer
+
+STOPPED = replace(
+    observation(FRUGAL), input_tokens=5, output_tokens=131, energy_joules=46.0, stopped=True
+)
+
+
+class Endless:
+    """Generates a token now and then until it is stopped.
+
+    Attributes:
+        knows: Whether it says what was generated until then.
+    """
+
+    def __init__(self) -> None:
+        self.knows = True
+        self.begun = asyncio.Event()
+
+    async def answer(self, _: ModelRequest) -> Reply:
+        self.begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def stream(self, _: ModelRequest) -> AsyncGenerator[Frame]:
+        for token in range(4):
+            yield chunk("x"), (token,), 0
+        self.begun.set()
+        await asyncio.Event().wait()
+
+    def stopped(self, _: str) -> bytes:
+        return encode_observation(STOPPED) if self.knows else b""
+
+
+@pytest.fixture
+def endless(keyed: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]:  # noqa: F811
+    replica = Endless()
+    server = LinkServer(replica)
+
+    async def link() -> None:
+        await server.open()
+        load = ReplicaLoad(FRUGAL, "r0", "n", "test", "cpu", 0, link=server.address)
+        monkeypatch.setattr(keyed.router._shared.loads, "replicas", [load])
+        monkeypatch.setattr(keyed.router._shared.loads, "take", lambda *_: None)
+        links = keyed.router._directory.links
+        links.update([load], "x")
+        async with asyncio.timeout(5):
+            while not links._links.get(FRUGAL):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+    keyed.runner.run(link())
+    yield replica
+    keyed.runner.get_loop().call_soon(server.close)
+
+
+def leave(site: Site, replica: Endless, **body: Any) -> None:
+    """Ask, hang up once the replica is at it, and give the replica time to say what it took."""
+    content = {"json": {"model": FRUGAL, "prompt": "Hello", "max_tokens": 400} | body}
+
+    async def scenario() -> None:
+        call = asyncio.create_task(
+            site._request("POST", "/v1/completions", content | bearing("boss"))
+        )
+        async with asyncio.timeout(5):
+            await replica.begun.wait()
+        # What it has sent is on its way to the client.
+        await asyncio.sleep(0.1)
+        call.cancel()
+        await asyncio.wait({call})
+        await asyncio.sleep(0.1)
+
+    site.runner.run(scenario())
+
+
+def used(site: Site) -> Usage:
+    (sums,) = (by for period, by in site.router._budgets._own.items() if period.name == "day")
+    return sums["boss"]
+
+
+def record(site: Site) -> dict[str, Any]:
+    found: dict[str, Any] = site.get("/v1/decisions?limit=1", **bearing("boss"))["data"][0]
+    return found
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_stopped_answer_costs_what_was_generated_and_drawn(
+    keyed: Site,  # noqa: F811
+    endless: Endless,
+    stream: bool,
+) -> None:
+    leave(keyed, endless, stream=stream)
+    assert used(keyed) == Usage(requests=1, tokens=136, joules=46.0)
+    kept = record(keyed)
+    assert kept["error"] == "the client went away"
+    assert kept["observation"]["output_tokens"] == 131
+    assert kept["observation"]["stopped"] is True
+
+
+def test_it_teaches_what_tokens_cost_and_not_how_long_answers_are(
+    keyed: Site,  # noqa: F811
+    endless: Endless,
+) -> None:
+    lessons: list[Any] = []
+    learn = keyed.router._shared.learn
+    keyed.router._shared.learn = lambda lesson: (lessons.append(lesson), learn(lesson))[1]  # type: ignore[method-assign]
+    leave(keyed, endless, stream=True)
+    (lesson,) = lessons
+    assert lesson.output_tokens is None
+    assert lesson.outcome.energy_joules == 46.0
+    # For the tokens that there were: 20 J, 0.01 J for each of 5 and 0.1 J for each of 131.
+    assert lesson.outcome.predicted_energy_joules == pytest.approx(33.15)
+
+
+def test_where_the_replica_does_not_say_so_the_tokens_that_were_seen_count(
+    keyed: Site,  # noqa: F811
+    endless: Endless,
+) -> None:
+    endless.knows = False
+    leave(keyed, endless, stream=True)
+    spent = used(keyed)
+    # An estimate of 2 for the prompt, and the 4 that came.
+    assert 4 < spent.tokens < 10
+    # Of some 60 J for 400 tokens.
+    assert 0 < spent.joules < 2
+    assert record(keyed)["observation"] is None
