@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from deployments.body_limits import parse_bounded
 from deployments.cascade import Cascade
 from deployments.config import RouterArgs
 from deployments.deciding import Decider
@@ -27,7 +28,7 @@ from deployments.failover import Delivery
 from deployments.frames import Endpoint, Flag, Frame, with_member
 from deployments.idempotency import Idempotency, request_key
 from deployments.instruments import Instruments, Measured
-from deployments.openai_api import ApiError, ParsedRequest, parse_request
+from deployments.openai_api import ApiError, ParsedRequest
 from deployments.routing_report import decision_record, routing_object
 from deployments.rulebook import Caller
 from deployments.sending import Sending
@@ -87,7 +88,7 @@ class Completions:
         try:
             body = await read_body(receive, self._args)
             measured.received()
-            parsed = parse_request(body, endpoint)
+            parsed = parse_bounded(body, endpoint, self._decider.config.limits)
             key = request_key(scope, body)
         except Exception as refusal:
             await self._refuse(refusal, measured, send)

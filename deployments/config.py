@@ -20,6 +20,7 @@ from cluster.accelerators import CPU_WATTS_PER_CORE
 from cluster.naming import DEFAULT_DATA_DIR
 from cluster.record_entries import Retention
 from deployments.learning_config import BanditConfig, CanaryConfig, ShadowConfig
+from deployments.limits_config import Limits
 from deployments.liveness import PATIENCE_S
 from deployments.rules_config import MAX_RULES, RuleConfig
 from deployments.strict import Strict
@@ -158,19 +159,6 @@ class RouterArgs(Strict):
         if not expanded.is_absolute():
             raise ValueError(f"must be an absolute path, got {value!r}")
         return str(expanded)
-
-
-class Limits(Strict):
-    """What one request may ask for; more is refused with 400, or 431 where it is the headers."""
-
-    prompt_tokens: PositiveInt = Field(
-        default=1_000_000, description="Input tokens of all its prompts, where every model has more"
-    )
-    max_tokens: PositiveInt = Field(default=131_072, description="Its bound of generated tokens.")
-    n: PositiveInt = Field(default=64, description="Answers to each prompt.")
-    prompts: PositiveInt = Field(default=256, description="Prompts of a plain completion.")
-    stop: PositiveInt = Field(default=32, description="Stop sequences.")
-    header_bytes: PositiveInt = Field(default=16_384, description="Names and values together.")
 
 
 class RoutedModel(Strict):

@@ -29,6 +29,7 @@ from cluster.serve_flags import slow_start
 from cluster.telemetry import REPORT_PERIOD_S
 from deployments.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback
 from deployments.binding import serve_host
+from deployments.body_limits import parse_bounded
 from deployments.budgets import Budgets
 from deployments.completions import ENDPOINTS, Completions, caller_of, read_body
 from deployments.config import RouterArgs, RouterConfig
@@ -42,7 +43,7 @@ from deployments.instruments import Instruments
 from deployments.keys import KeyRing, read_keys
 from deployments.live import live_view
 from deployments.metrics import RequestMetrics
-from deployments.openai_api import ApiError, parse_request
+from deployments.openai_api import ApiError
 from deployments.openapi import document
 from deployments.page_routes import page_routes
 from deployments.probing import Prober
@@ -239,7 +240,8 @@ class Router:
     # Looking
 
     async def _dry_run(self, request: Request) -> Response:
-        parsed = parse_request(await read_body(request.receive, self._args), None)
+        body = await read_body(request.receive, self._args)
+        parsed = parse_bounded(body, None, self._decider.config.limits)
         counts = await self._decider.count(parsed)
         caller = caller_of(request.scope)
         turn = self._decider.sessions.turn(parsed, caller)
