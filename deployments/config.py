@@ -20,7 +20,7 @@ from cluster.accelerators import CPU_WATTS_PER_CORE
 from cluster.naming import DEFAULT_DATA_DIR
 from cluster.record_entries import Retention
 from deployments.learning_config import BanditConfig, CanaryConfig, ShadowConfig
-from deployments.limits_config import Limits
+from deployments.limits_config import Limits, VettingConfig
 from deployments.liveness import PATIENCE_S
 from deployments.rules_config import MAX_RULES, RuleConfig
 from deployments.strict import Strict
@@ -101,6 +101,7 @@ class ModelArgs(Strict):
         description="An engine that gives no sign of life for so long, and for three times its "
         "longest step, is replaced.",
     )
+    vetting: VettingConfig = Field(default_factory=VettingConfig)
 
     @model_validator(mode="after")
     def _no_gpu_type_on_cpu(self) -> ModelArgs:

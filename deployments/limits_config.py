@@ -1,9 +1,10 @@
-"""`limits` of the YAML: what one request may ask for."""
+"""What one request may ask for: `limits` of the router, `vetting` of a model."""
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from deployments.replica.vetting import VettingLimits
 from deployments.strict import Strict
 
 
@@ -68,3 +69,14 @@ class Limits(Strict):
         description="Members for the inside of an engine that clients may send, such as "
         "`vllm_xargs`.",
     )
+
+
+class VettingConfig(Strict):
+    """What the compilation of a schema, regular expression or grammar may take in a replica."""
+
+    seconds: PositiveFloat = Field(default=5.0, description="More is rejected with 400.")
+    memory_bytes: PositiveInt = Field(default=2**30, description="More is rejected with 400.")
+
+    def limits(self) -> VettingLimits:
+        """The same for a replica."""
+        return VettingLimits(self.seconds, self.memory_bytes)

@@ -63,6 +63,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     ) -> None:
         self._tracer = open_tracer()
         await super().__init__(llm_config, engine_cls=engine_cls)
+        self.engine.constraints.open(limits.vetting)
         slots = self.engine.max_num_seqs
         self._max_queued = limits.queue(slots)
         self._door = Door(slots + self._max_queued)
@@ -180,6 +181,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """Called by Serve, once, before the replica ends: it waits for its own requests only."""
         if self._links is not None:
             await self._links.drain()
+        await self.engine.constraints.close()
         await super().__del__()
 
     def _span(self, request: ModelRequest, trail: Trail) -> AbstractContextManager[None]:

@@ -33,7 +33,7 @@ WAITING = 64
 START_S = 120.0
 KEPT_VERDICTS = 1_024
 KEPT_BYTES = 8 * 2**20
-BUSY_SHARE = 0.5
+BUSY_SHARE = 0.25
 """A trial that got less of a processor than this is not to blame for its time."""
 
 logger = logging.getLogger("ray.serve")
@@ -41,6 +41,10 @@ logger = logging.getLogger("ray.serve")
 
 class VettingBusyError(Exception):
     """There are too many costly constraints at the moment."""
+
+
+class VettingStarvedError(Exception):
+    """The machine is too busy to find out what a constraint costs."""
 
 
 class VettingUnavailableError(Exception):
@@ -101,15 +105,18 @@ class Vetting:
 
     def start(self) -> None:
         """Begin to load the template; trials wait for it."""
-        if self._template is None or (self._template.done() and not self._usable()):
+        if self._template is None or (self._template.done() and not self.ready):
             self._template = asyncio.create_task(
                 _Template.start(self._command, pickle.dumps(self._config))
             )
 
-    def _usable(self) -> bool:
+    @property
+    def ready(self) -> bool:
+        """Whether the template has loaded and runs."""
         task = self._template
         return (
             task is not None
+            and task.done()
             and not task.cancelled()
             and task.exception() is None
             and task.result().alive
@@ -132,6 +139,7 @@ class Vetting:
 
         Raises:
             VettingBusyError: Too many costly ones are being tried; nothing is known of this one.
+            VettingStarvedError: Nothing became known of it within its time.
             VettingUnavailableError: The template does not start.
         """
         job = pickle.dumps((dict(constraint), self._limits.seconds, self._limits.memory_bytes))
@@ -184,8 +192,8 @@ class Vetting:
         except TimeoutError:
             used_s = trial.processor_s()
             if used_s < BUSY_SHARE * self._limits.seconds:
-                message = f"the constraint got {used_s:.1f} s of a processor only"
-                raise VettingBusyError(message) from None
+                message = f"its trial got {used_s:.1f} s of a processor only"
+                raise VettingStarvedError(message) from None
             return Verdict(None, f"takes more than {self._limits.seconds:g} s to be compiled")
         finally:
             self._slow -= 1

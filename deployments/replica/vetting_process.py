@@ -22,7 +22,6 @@ PID = struct.Struct("!I")
 READY = b"R"
 GRACE_S = 1.0
 """The replica kills a trial that takes too long; where the replica is gone, the kernel does."""
-NICE = 5
 
 
 def receive(connection: socket.socket) -> bytes:
@@ -92,7 +91,6 @@ def _run(trial: socket.socket, check: Any) -> None:
 
 
 def _limit(seconds: float, memory_bytes: int) -> None:
-    os.nice(NICE)
     with open("/proc/self/statm", "rb") as file:
         pages = int(file.read().split()[0])
     address_space = pages * resource.getpagesize() + memory_bytes
