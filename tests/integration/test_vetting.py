@@ -1,4 +1,4 @@
-"""Constraints are tried by vLLM's own compilers, with a real tokenizer, in processes of their own."""
+"""Constraints are tried by vLLM's own compilers, in processes that can be killed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REJECTED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def slow(number: int) -> dict[str, Any]:
-    """Takes xgrammar some 15 s, each number anew."""
+    """Takes xgrammar some 15 s; each number is another one."""
     pattern = f"^.{{1,{2000 + number}}}$"
     names = "abcd"
     return {
