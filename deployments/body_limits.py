@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from deployments.config import Limits
 from deployments.constraint_limits import check_constraints
 from deployments.frames import Endpoint
+from deployments.limits_config import Limits
 from deployments.openai_api import ApiError, ParsedRequest, json_object, parse_request
 from deployments.work import too_much
 
@@ -101,7 +101,7 @@ def _without_strings(body: bytes) -> bytes:
     raw = np.frombuffer(body, dtype=np.uint8)
     # An overflow keeps the parity.
     inside = np.cumsum(raw == ord(_QUOTE), dtype=np.uint8) & 1
-    return raw[inside == 0].tobytes()
+    return bytes(raw[inside == 0])
 
 
 def check_body(data: Mapping[str, Any], limits: Limits, containers: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from deployments.config import Limits
+from deployments.limits_config import Limits
 from deployments.openai_api import ApiError
 from deployments.references import check_references
 from deployments.work import Path, dotted, too_much

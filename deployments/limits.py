@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from deployments.config import Limits
+from deployments.limits_config import Limits
 from deployments.openai_api import ApiError, ParsedRequest
 from deployments.tokens.counting import TokenCount
 

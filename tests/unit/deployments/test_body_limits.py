@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.body_limits import ENGINE_FIELDS, parse_bounded
-from deployments.config import Limits
+from deployments.limits_config import Limits
 from deployments.openai_api import ApiError, ParsedRequest
 from scheduler.errors import InvalidRequestError
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from deployments.config import Limits
 from deployments.frames import Endpoint
 from deployments.limits import check_headers, check_input_tokens, check_request
+from deployments.limits_config import Limits
 from deployments.openai_api import ApiError, ParsedRequest, parse_request
 from deployments.tokens.counting import TokenCount
 
