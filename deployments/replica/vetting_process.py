@@ -8,6 +8,7 @@ touches what a client sent, so that it need not be restarted after a trial was k
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import resource
@@ -55,6 +56,10 @@ def main(control: socket.socket) -> None:
     from deployments.replica.compile_check import CompileCheck  # noqa: PLC0415 - seconds
 
     check = CompileCheck(config)
+    # A collection would have every trial copy what it shares with the template.
+    gc.collect()
+    gc.disable()
+    gc.freeze()
     # The kernel collects the trials that have ended.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control.sendall(READY)
@@ -83,6 +88,9 @@ def _run(trial: socket.socket, check: Any) -> None:
             answer = (False, str(error))
         except MemoryError:
             answer = (False, f"needs more than {memory_bytes // 2**20} MiB to be compiled")
+        except BaseException as error:
+            # A panic of a compiler in Rust is no Exception.
+            answer = (False, f"breaks its compiler: {type(error).__name__}: {error}"[:600])
         send(trial, pickle.dumps(answer))
         code = 0
     finally:
