@@ -99,6 +99,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
         reporter = LoadReporter(self._load, self._meter.set_weights)
+        # The first constraint must not wait for it.
+        await self.engine.constraints.loaded()
         self._reporting = asyncio.create_task(reporter.run())
 
     async def check_health(self) -> None:

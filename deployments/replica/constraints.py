@@ -62,11 +62,16 @@ class Constraints:
         self._vetting: Vetting | None = None
 
     def open(self, limits: VettingLimits) -> None:
-        """Try constraints from now on, and load what that takes in the background."""
+        """Try constraints from now on; what that takes is loaded when `loaded` returns."""
         self._vetting = Vetting(self._config, limits)
         self._vetting.start()
         # vLLM's wire types would compile these in the event loop as soon as they are read.
         protocol.validate_structural_tag_payload = _leave_to_vetting
+
+    async def loaded(self) -> None:
+        """Wait for the process that tries constraints; one that does not start is in the log."""
+        if self._vetting is not None:
+            await self._vetting.load()
 
     @property
     def applies(self) -> bool:

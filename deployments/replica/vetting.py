@@ -111,6 +111,14 @@ class Vetting:
                 _Template.start(self._command, pickle.dumps(self._config))
             )
 
+    async def load(self) -> None:
+        """Start the template, and return when it has loaded or cannot."""
+        self.start()
+        assert self._template is not None
+        await asyncio.wait({self._template})
+        if not self.ready:
+            logger.error("constraints cannot be tried: %s", self._template.exception())
+
     @property
     def ready(self) -> bool:
         """Whether the template has loaded and runs."""
@@ -317,6 +325,7 @@ class _Trial:
         self._received = bytearray()
         self._started = time.monotonic()
         self._sending: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[Verdict] | None = None
         self._over = False
 
     @property
@@ -325,12 +334,13 @@ class _Trial:
         return time.monotonic() - self._started
 
     def begin(self, job: bytes) -> None:
-        """Send the constraint; the process reads it when it gets a processor."""
+        """Send the constraint, and read the verdict when it comes."""
         loop = asyncio.get_running_loop()
         message = LENGTH.pack(len(job)) + job
         self._sending = loop.create_task(loop.sock_sendall(self._connection, message))
         # Where the process is gone, the answer says so.
         self._sending.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
+        self._reading = loop.create_task(self._read())
 
     async def answer(self, timeout_s: float) -> Verdict:
         """Wait for the verdict; may be called again after a timeout.
@@ -338,20 +348,26 @@ class _Trial:
         Raises:
             TimeoutError: It is not there yet.
         """
+        assert self._reading is not None
+        # Not cancelled by the timeout: what was just read would be lost.
+        done, _ = await asyncio.wait({self._reading}, timeout=max(timeout_s, 0.0))
+        if not done:
+            raise TimeoutError
+        verdict = self._reading.result()
+        self._end()
+        return verdict
+
+    async def _read(self) -> Verdict:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(max(timeout_s, 0.0)):
-                while not self._complete():
-                    part = await loop.sock_recv(self._connection, 65_536)
-                    if not part:
-                        return self._broken()
-                    self._received += part
-        except OSError as error:
-            if isinstance(error, TimeoutError):
-                raise
+            while not self._complete():
+                part = await loop.sock_recv(self._connection, 65_536)
+                if not part:
+                    return self._broken()
+                self._received += part
+        except OSError:
             return self._broken()
         accepted, content = pickle.loads(self._received[LENGTH.size :])
-        self._end()
         return Verdict(content) if accepted else Verdict(None, content)
 
     def _complete(self) -> bool:
@@ -361,7 +377,6 @@ class _Trial:
         return len(self._received) >= LENGTH.size + int(length)
 
     def _broken(self) -> Verdict:
-        self._end()
         most = self._limits.memory_bytes // 2**20
         return Verdict(None, f"breaks its compiler, or needs more than {most} MiB")
 
@@ -384,9 +399,11 @@ class _Trial:
     def _end(self) -> None:
         if not self._over:
             self._over = True
-            if self._sending is not None:
-                self._sending.cancel()
-            self._connection.close()
+            for task in (self._sending, self._reading):
+                if task is not None:
+                    task.cancel()
+            # Behind their callbacks: these name the descriptor, which another socket may get.
+            asyncio.get_running_loop().call_soon(self._connection.close)
 
 
 def _environment() -> dict[str, str]:

@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+import traceback
 from typing import Any
 
 LENGTH = struct.Struct("!I")
@@ -93,6 +94,9 @@ def _run(trial: socket.socket, check: Any) -> None:
             answer = (False, f"breaks its compiler: {type(error).__name__}: {error}"[:600])
         send(trial, pickle.dumps(answer))
         code = 0
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         # No cleanup: what the template has open is not this process's to close.
         os._exit(code)
