@@ -16,7 +16,7 @@ import orjson
 from vllm.entrypoints.generate.base import protocol
 from vllm.sampling_params import SamplingParams
 
-from deployments.frames import QUEUE_FULL
+from deployments.links.frames import QUEUE_FULL
 from deployments.replica.vetting import (
     Vetting,
     VettingBusyError,
