@@ -51,7 +51,9 @@ def build_model(args: ModelArgs) -> serve.Application:
             "watts_per_core": args.cpu_watts_per_core,
             # Serve's autoscaler counts what goes through its handles, and nothing else.
             "links": isinstance(args.scaling, FixedScaling),
-            "limits": ReplicaLimits(args.hung_after_s, args.max_queued_requests),
+            "limits": ReplicaLimits(
+                args.hung_after_s, args.max_queued_requests, args.vetting.limits()
+            ),
         },
     )
     gate = serve.deployment(Gate, name="Gate", ray_actor_options={"num_cpus": 0})

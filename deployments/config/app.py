@@ -23,6 +23,7 @@ from cluster.store.entries import Retention
 from deployments.config.base import Strict
 from deployments.config.gpu_shares import bundle_gpus, gpu_share, worker_count
 from deployments.config.learning import BanditConfig, CanaryConfig, ShadowConfig
+from deployments.config.limits import Limits, VettingConfig
 from deployments.config.rules import MAX_RULES, RuleConfig
 from deployments.replica.liveness import PATIENCE_S
 from scheduler.cascade import CascadeStep
@@ -104,6 +105,7 @@ class ModelArgs(Strict):
         description="An engine that gives no sign of life for so long, and for three times its "
         "longest step, is replaced.",
     )
+    vetting: VettingConfig = Field(default_factory=VettingConfig)
 
     @model_validator(mode="after")
     def _no_gpu_type_on_cpu(self) -> ModelArgs:
@@ -187,19 +189,6 @@ class RouterArgs(Strict):
         if not expanded.is_absolute():
             raise ValueError(f"must be an absolute path, got {value!r}")
         return str(expanded)
-
-
-class Limits(Strict):
-    """What one request may ask for; more is refused with 400, or 431 where it is the headers."""
-
-    prompt_tokens: PositiveInt = Field(
-        default=1_000_000, description="Input tokens of all its prompts, where every model has more"
-    )
-    max_tokens: PositiveInt = Field(default=131_072, description="Its bound of generated tokens.")
-    n: PositiveInt = Field(default=64, description="Answers to each prompt.")
-    prompts: PositiveInt = Field(default=256, description="Prompts of a plain completion.")
-    stop: PositiveInt = Field(default=32, description="Stop sequences.")
-    header_bytes: PositiveInt = Field(default=16_384, description="Names and values together.")
 
 
 class RoutedModel(Strict):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
 from deployments.links.frames import QUEUE_FULL, ModelRequest
 from deployments.replica.liveness import PATIENCE_S
+from deployments.replica.vetting import VettingLimits
 from scheduler.priority import Priority
 
 QUEUES_PER_SLOT = 4
@@ -22,10 +23,12 @@ class ReplicaLimits:
         hung_after_s: An engine that is silent for so long may be hung.
         max_queued_requests: Of each priority, beside as many as the engine runs; `None`: four times
             as many as it runs.
+        vetting: What the compilation of a constraint may take.
     """
 
     hung_after_s: float = PATIENCE_S
     max_queued_requests: int | None = None
+    vetting: VettingLimits = field(default_factory=VettingLimits)
 
     def queue(self, slots: int) -> int:
         """Requests of each priority beside the slots."""

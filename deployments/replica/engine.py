@@ -37,6 +37,12 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from deployments.demo_models.catalog import resolve_source
 from deployments.links.frames import Endpoint, Flag, Frame
 from deployments.links.tokenizer_bundle import TokenizerBundle
+from deployments.replica.constraints import (
+    ConstraintError,
+    Constraints,
+    field_of,
+    is_constrained,
+)
 from deployments.replica.liveness import Liveness
 from deployments.replica.request_trace import StepFeed, Trail
 from deployments.replica.tokenizer_export import export_tokenizer
@@ -124,6 +130,31 @@ def _followed(
     return wrapper
 
 
+def _tried(
+    generate: Callable[..., AsyncIterator[Any]], constraints: Constraints
+) -> Callable[..., AsyncIterator[Any]]:
+    """Wrap an engine client's `generate` so that it gets no constraint that was not tried."""
+
+    async def settled(
+        trail: Trail, prompt: Any, params: Any, request_id: str, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        try:
+            await constraints.settle(params, trail.constrained_by)
+        except ConstraintError as error:
+            trail.rejection = error.status, error.error
+            raise
+        async for output in generate(prompt, params, request_id, **kwargs):
+            yield output
+
+    def wrapper(prompt: Any, params: Any, request_id: str, **kwargs: Any) -> AsyncIterator[Any]:
+        trail = _trail.get()
+        if trail is None or not constraints.applies or not is_constrained(params):
+            return generate(prompt, params, request_id, **kwargs)
+        return settled(trail, prompt, params, request_id, **kwargs)
+
+    return wrapper
+
+
 def _behind(
     trail: Trail, prompt: Mapping[str, Any], params: Any, tokenizer: Any
 ) -> tuple[dict[str, Any], Any]:
@@ -205,6 +236,7 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
 
     Attributes:
         liveness: Knows of every step from the start.
+        constraints: Of its requests; to be opened.
     """
 
     async def start(self) -> None:
@@ -256,7 +288,9 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         feed = StepFeed(self.liveness.sign)
         processor = client.output_processor
         processor.process_outputs = feed.wrap(processor.process_outputs, processor.request_states)
-        client.generate = _followed(client.generate, feed, processor.tokenizer)
+        self.constraints = Constraints(client.vllm_config)
+        generate = _tried(client.generate, self.constraints)
+        client.generate = _followed(generate, feed, processor.tokenizer)
         return client
 
     @property
@@ -303,6 +337,8 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
     ) -> tuple[int, bytes]:
         """A whole answer: HTTP status and JSON."""
         response = await self._respond(endpoint, payload, trail)
+        if trail.rejection is not None:
+            return trail.rejection
         if isinstance(response, ErrorResponse):
             return response.error.code, orjson.dumps(response.model_dump())
         return 200, response.model_dump_json().encode()
@@ -320,6 +356,9 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         opening = endpoint == "chat"
         async for text in response:
             chunk = text.encode()
+            if trail.rejection is not None:
+                yield trail.rejection[1], (), Flag.ERROR
+                return
             if chunk.startswith(b'data: {"error"'):
                 yield chunk[len(b"data: ") :].strip(), (), Flag.ERROR
                 return
@@ -335,6 +374,7 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
 
     async def _respond(self, endpoint: Endpoint, payload: Mapping[str, Any], trail: Trail) -> Any:
         _trail.set(trail)
+        trail.constrained_by = field_of(payload)
         serving: Any
         create: Callable[..., Any]
         try:

@@ -6,7 +6,9 @@ Private names of vLLM again, held by tests/integration/test_engine_contract.py. 
 
 from __future__ import annotations
 
+import copy
 import time
+from typing import Any
 
 import torch
 
@@ -38,7 +40,10 @@ def wait_without_spinning() -> None:
     because it gets lost now and then [measured: every fourth request of a tiny model hung for 5 s].
 
     On a GPU nothing is changed: the host's cores are idle there, and spinning saves microseconds.
+
+    Everywhere, the engine core compiles each constraint with the backend of its own request.
     """
+    choose_backend_by_request()
     from vllm.distributed.device_communicators.shm_broadcast import SpinCondition  # noqa: PLC0415
     from vllm.platforms import current_platform  # noqa: PLC0415
 
@@ -56,3 +61,41 @@ def wait_without_spinning() -> None:
 
     SpinCondition.__init__.__defaults__ = (0,)  # no spinning before the sleep
     SpinCondition.wait = wait
+
+
+def choose_backend_by_request() -> None:
+    """Have the engine core compile a constraint with the backend that it was validated for.
+
+    vLLM validates each request for one of several backends, and compiles all with that of the first
+    one [vLLM 0.29]: a client whose first schema only guidance can follow would have the grammars of
+    everybody else fail.
+    """
+    from vllm.v1.structured_output import StructuredOutputManager  # noqa: PLC0415
+
+    if hasattr(StructuredOutputManager, "backends"):
+        return
+    init, create = StructuredOutputManager.grammar_init, StructuredOutputManager._create_grammar
+
+    def name_of(request: Any) -> str:
+        return str(request.sampling_params.structured_outputs._backend)
+
+    def grammar_init(self: Any, request: Any) -> None:
+        if request.structured_output_request is None:
+            init(self, request)
+            return
+        if "backends" not in self.__dict__:
+            self.backends = {}
+        # `None` has vLLM make it.
+        self.backend = self.backends.get(name_of(request))
+        init(self, request)
+        self.backends[name_of(request)] = self.backend
+
+    def create_grammar(self: Any, request: Any) -> Any:
+        chosen = copy.copy(self)
+        # Only the first request of a backend gets here before it is noted.
+        chosen.backend = self.backends.get(name_of(request), self.backend)
+        return create(chosen, request)
+
+    StructuredOutputManager.backends = {}
+    StructuredOutputManager.grammar_init = grammar_init
+    StructuredOutputManager._create_grammar = create_grammar

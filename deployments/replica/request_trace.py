@@ -31,6 +31,8 @@ class Trail:
         scored: Log probabilities are to be kept, whether the client asked for them or not.
         scored_tokens: Generated tokens whose log probabilities are in `logprob`.
         logprob: Their sum.
+        constrained_by: Member of the body that says what the answer may be, `None` for none.
+        rejection: HTTP status and error object of a request that ends before the engine has it.
     """
 
     resumed_ids: tuple[int, ...] = ()
@@ -53,6 +55,8 @@ class Trail:
     cut_choices: int = 0
     scored_tokens: int = 0
     logprob: float = 0.0
+    constrained_by: str | None = None
+    rejection: tuple[int, bytes] | None = None
 
     @property
     def cut(self) -> bool:

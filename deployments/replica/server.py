@@ -67,6 +67,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._tracer = open_tracer()
         self._stopped: dict[str, bytes] = {}
         await super().__init__(llm_config, engine_cls=engine_cls)
+        self.engine.constraints.open(limits.vetting)
         slots = self.engine.max_num_seqs
         self._max_queued = limits.queue(slots)
         self._door = Door(slots + self._max_queued, slots)
@@ -102,6 +103,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
         reporter = LoadReporter(self._load, self._meter.set_weights)
+        # The first constraint must not wait for it.
+        await self.engine.constraints.loaded()
         self._reporting = asyncio.create_task(reporter.run())
 
     async def check_health(self) -> None:
@@ -211,6 +214,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """Called by Serve, once, before the replica ends: it waits for its own requests only."""
         if self._links is not None:
             await self._links.drain()
+        await self.engine.constraints.close()
         await super().__del__()
 
     def _span(self, request: ModelRequest, trail: Trail) -> AbstractContextManager[None]:

@@ -52,8 +52,9 @@ from deployments.router.sync.quality import QualitySource
 from deployments.router.sync.shared import SharedState
 from deployments.router.tokens.counting import TokenCounter
 from deployments.router.tokens.source import TokenizerSource
+from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import EXCEPTION_HANDLERS
-from deployments.router.wire.openai import ApiError, parse_request
+from deployments.router.wire.openai import ApiError
 from scheduler.serialization import decision_to_dict
 
 logger = logging.getLogger("ray.serve")
@@ -250,7 +251,8 @@ class Router:
     # Looking
 
     async def _dry_run(self, request: Request) -> Response:
-        parsed = parse_request(await read_body(request.receive, self._args), None)
+        body = await read_body(request.receive, self._args)
+        parsed = parse_bounded(body, None, self._decider.config.limits)
         counts = await self._decider.count(parsed)
         caller = caller_of(request.scope)
         turn = self._decider.sessions.turn(parsed, caller)

@@ -36,6 +36,13 @@ from scheduler.costs.observations import Observation
 
 ENGINE_DEAD = ("See stack trace (above)", "EngineCore encountered an issue", "EngineDeadError")
 """What vLLM says to every request of an engine core that died, whose process lives on."""
+OWN_CODES = frozenset({ErrorCode.CONSTRAINT_REJECTED, ErrorCode.CONSTRAINT_NOT_TRIED})
+"""Types of error objects that a replica gives in the place of its engine."""
+REJECTIONS = {
+    HTTPStatus.TOO_MANY_REQUESTS.value: (429, ErrorCode.QUEUE_FULL),
+    HTTPStatus.NOT_IMPLEMENTED.value: (400, ErrorCode.UNSUPPORTED),
+}
+"""Statuses of vLLM that say more than that a request is wrong -> ours."""
 CLEAR_PERIOD_S = 0.05
 logger = logging.getLogger("ray.serve")
 
@@ -288,30 +295,29 @@ def refused(data: bytes, model: str = "") -> ApiError:
         model: Who answered so.
     """
     error = orjson.loads(data)["error"]
-    status, message = error["code"], str(error["message"])
-    # vLLM takes the code from whatever raised; one that is no HTTP error cannot be sent.
-    if status not in range(400, 600):
-        status = 500
-    if error.get("type") == QUEUE_FULL:
+    status, message, kind = error["code"], str(error["message"]), error.get("type")
+    if kind == QUEUE_FULL:
         return ModelFullError(429, message, code=ErrorCode.QUEUE_FULL)
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return ModelRefusedError(429, message, code=ErrorCode.QUEUE_FULL)
-    param = error.get("param")
-    if status == HTTPStatus.NOT_IMPLEMENTED:
-        return ModelRefusedError(400, message, param=param, code=ErrorCode.UNSUPPORTED)
-    if status < 500 and status != HTTPStatus.NOT_FOUND:
-        return ModelRefusedError(400, message, param=param, code=ErrorCode.REJECTED_BY_ENGINE)
+    if kind == ErrorCode.VETTING_UNAVAILABLE:
+        return ModelFullError(503, message, code=ErrorCode.VETTING_UNAVAILABLE, retry_after_s=5)
+    if kind in OWN_CODES:
+        return ModelRefusedError(status, message, param=error.get("param"), code=kind)
+    if status in REJECTIONS:
+        ours, code = REJECTIONS[status]
+        return ModelRefusedError(ours, message, param=error.get("param"), code=code)
     # Not found can only be the model, which the router names.
-    logger.error("model %r answers %d: %s", model, status, message)
+    if status in range(400, 500) and status != HTTPStatus.NOT_FOUND:
+        code = ErrorCode.REJECTED_BY_ENGINE
+        return ModelRefusedError(400, message, param=error.get("param"), code=code)
+    logger.error("model %r answers %s: %s", model, status, message)
+    return _engine_fault(status, message, model)
+
+
+def _engine_fault(status: int, message: str, model: str) -> ModelBrokeError:
     if any(sign in message for sign in ENGINE_DEAD) or status == HTTPStatus.SERVICE_UNAVAILABLE:
-        died = ModelBrokeError(
-            503,
-            f"model {model!r} failed: its engine is down",
-            code=ErrorCode.MODEL_FAILED,
-            retry_after_s=5,
-        )
+        text = f"model {model!r} failed: its engine is down"
+        died = ModelBrokeError(503, text, code=ErrorCode.MODEL_FAILED, retry_after_s=5)
         died.how = Break.DIED
         return died
-    return ModelBrokeError(
-        500, f"model {model!r} failed on this request", code=ErrorCode.ENGINE_ERROR
-    )
+    text = f"model {model!r} failed on this request"
+    return ModelBrokeError(500, text, code=ErrorCode.ENGINE_ERROR)

@@ -32,8 +32,9 @@ from deployments.router.edge.request_id import request_id_of
 from deployments.router.observe.instruments import Instruments, Measured
 from deployments.router.observe.routing_report import decision_record, routing_object
 from deployments.router.sync.decision_log import DecisionLog
+from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import as_api_error, send_error
-from deployments.router.wire.openai import ApiError, ParsedRequest, parse_request
+from deployments.router.wire.openai import ApiError, ParsedRequest
 from deployments.router.wire.response import Sending
 from scheduler.errors import InvalidRequestError, NoCandidateError
 
@@ -96,7 +97,7 @@ class Completions:
             body = await read_body(receive, self._args)
             measured.received()
             await self._turns.turn()
-            parsed = parse_request(body, endpoint)
+            parsed = parse_bounded(body, endpoint, self._decider.config.limits)
             key = request_key(scope, body)
         except Exception as refusal:
             await self._refuse(refusal, measured, send)

@@ -35,6 +35,8 @@ class ErrorCode(StrEnum):
     INVALID_JSON = "invalid_json"
     INVALID_VALUE = "invalid_value"
     LIMIT_EXCEEDED = "limit_exceeded"
+    FIELD_NOT_ALLOWED = "field_not_allowed"
+    CONSTRAINT_REJECTED = "constraint_rejected"
     REJECTED_BY_ENGINE = "rejected_by_engine"
     UNSUPPORTED = "unsupported"
     REQUEST_BREAKS_ENGINE = "request_breaks_engine"
@@ -54,6 +56,7 @@ class ErrorCode(StrEnum):
     ANSWER_NOT_RECORDED = "answer_not_recorded"
     BUDGET_EXCEEDED = "budget_exceeded"
     QUEUE_FULL = "queue_full"
+    CONSTRAINT_NOT_TRIED = "constraint_not_tried"
     DEADLINE = "deadline"
     WAKING_FULL = "waking_full"
     HEADERS_TOO_LARGE = "headers_too_large"
@@ -68,6 +71,7 @@ class ErrorCode(StrEnum):
     STREAM_BROKEN = "stream_broken"
     STORE_UNAVAILABLE = "store_unavailable"
     UNAVAILABLE = "unavailable"
+    VETTING_UNAVAILABLE = "vetting_unavailable"
     TIMEOUT = "timeout"
 
 
@@ -77,6 +81,8 @@ MEANINGS = {
     ErrorCode.INVALID_JSON: Meaning(400, "not JSON, no object, or nested over a thousand deep"),
     ErrorCode.INVALID_VALUE: Meaning(400, "a field, header or parameter has a wrong type or value"),
     ErrorCode.LIMIT_EXCEEDED: Meaning(400, "over one of the configured limits"),
+    ErrorCode.FIELD_NOT_ALLOWED: Meaning(400, "a member for the inside of an engine"),
+    ErrorCode.CONSTRAINT_REJECTED: Meaning(400, "a schema, pattern or grammar that is too costly"),
     ErrorCode.REJECTED_BY_ENGINE: Meaning(400, "vLLM rejects the request, in its own words"),
     ErrorCode.UNSUPPORTED: Meaning(400, "vLLM does not have what is asked for"),
     ErrorCode.REQUEST_BREAKS_ENGINE: Meaning(400, "its like broke two engines that served others"),
@@ -96,6 +102,7 @@ MEANINGS = {
     ErrorCode.ANSWER_NOT_RECORDED: Meaning(422, "the answer to compare with was not recorded"),
     ErrorCode.BUDGET_EXCEEDED: Meaning(429, "the API key's budget is used up"),
     ErrorCode.QUEUE_FULL: Meaning(429, "every model that could answer has a full queue"),
+    ErrorCode.CONSTRAINT_NOT_TRIED: Meaning(429, "too busy to find out what a constraint costs"),
     ErrorCode.DEADLINE: Meaning(429, "the answer would be late, only for those ahead of it"),
     ErrorCode.WAKING_FULL: Meaning(429, "as many as may wait for a model that starts"),
     ErrorCode.HEADERS_TOO_LARGE: Meaning(431, "the headers are too large"),
@@ -109,6 +116,7 @@ MEANINGS = {
     ErrorCode.WAKE_FAILED: Meaning(503, "the model at 0 replicas does not start"),
     ErrorCode.STREAM_BROKEN: Meaning(503, "the stream broke, and could not go on elsewhere"),
     ErrorCode.STORE_UNAVAILABLE: Meaning(503, "the store does not answer"),
+    ErrorCode.VETTING_UNAVAILABLE: Meaning(503, "constraints cannot be tried"),
     ErrorCode.UNAVAILABLE: Meaning(503, "no router takes the request"),
     ErrorCode.TIMEOUT: Meaning(504, "the answer was not ready in time"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from deployments.config.app import Limits
+from deployments.config.limits import Limits
 from deployments.router.tokens.counting import TokenCount
 from deployments.router.wire.openai import ApiError, ParsedRequest
 

@@ -36,6 +36,8 @@ Fields = TypeVar("Fields", bound=BaseModel)
 DEFAULT_MAX_TOKENS = 16
 UNKNOWN_WAIT_S = 5
 """Retry-After where nobody can say."""
+LENIENT_BYTES = 65_536
+"""A longer body that is no JSON is not looked at again: that takes Python's parser too long."""
 
 # `repr` itself fails on what is nested deeply.
 _short = reprlib.Repr()
@@ -141,18 +143,18 @@ class ParsedRequest:
     prompts: int = 1
 
 
-def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
+def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> ParsedRequest:
     """Read a completion request.
 
     Args:
-        body: As the client sent it.
+        body: As the client sent it, or the JSON object that it is.
         endpoint: `None` takes either form, by whether there are `messages`.
 
     Raises:
         ApiError: 400 with the field and what was given.
         InvalidRequestError: The same, for what the scheduler's own types check.
     """
-    data = json_object(body)
+    data = json_object(body) if isinstance(body, bytes) else body
     if endpoint is None:
         endpoint = "chat" if "messages" in data else "completions"
     routing = _routing(data.get("routing"))
@@ -258,6 +260,8 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def _lenient_json(body: bytes) -> Any:
+    if len(body) > LENIENT_BYTES:
+        return None
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -378,7 +382,8 @@ def _completion(data: dict[str, Any]) -> Prompt:
 
 
 def _is_token_ids(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+    # A prompt may have half a million: no loop in Python.
+    return isinstance(value, list) and set(map(type, value)) == {int}
 
 
 def _optional(data: dict[str, Any], name: str, kind: type, parent: str = "") -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deployments.config.app import Limits
+from deployments.config.limits import Limits
 from deployments.links.frames import Endpoint
 from deployments.router.tokens.counting import TokenCount
 from deployments.router.wire.limits import check_headers, check_input_tokens, check_request

@@ -1,0 +1,21 @@
+"""What the checks of a request have in common: names of members and the text of a rejection."""
+
+from __future__ import annotations
+
+from deployments.router.wire.openai import ApiError
+
+Path = tuple[str | int, ...]
+"""Names of the members that a value lies in."""
+LONGEST_NAME = 200
+
+
+def dotted(path: Path) -> str:
+    """The path as clients write it, cut where it is long."""
+    name = ".".join(str(part) for part in path)
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+
+
+def too_much(field: str, value: object, most: float, unit: str = "") -> ApiError:
+    """A 400 that names the field, the limit and the value."""
+    message = f"{field}: at most {most}{unit}, got {value}"
+    return ApiError(400, message, param=field, code="limit_exceeded")

@@ -1,0 +1,72 @@
+"""References of a JSON schema that lead nowhere: they come back to themselves and say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from deployments.router.wire.members import Path, dotted
+from deployments.router.wire.openai import ApiError
+
+LONGEST_CHAIN = 256
+
+
+def check_references(where: Path, schema: Mapping[str, Any], root: Any) -> None:
+    """Follow a `$ref`, and what it leads to without a step into a value.
+
+    `$ref` and `allOf` say that the very same value is described elsewhere, and so do `anyOf` and
+    `oneOf` of one member. A schema that is reached again by these alone describes no value.
+
+    Args:
+        where: Of the schema.
+        schema: Has a `$ref`.
+        root: What `#` means.
+
+    Raises:
+        ApiError: 400, the reference is circular or its chain too long.
+    """
+    first, seen = id(schema), {id(schema)}
+    waiting = list(_same_value(schema, root))
+    while waiting:
+        target = waiting.pop()
+        if id(target) == first:
+            raise _useless(where, f"the reference {schema['$ref']!r} leads back to itself")
+        if id(target) in seen:
+            continue
+        seen.add(id(target))
+        if len(seen) > LONGEST_CHAIN:
+            raise _useless(where, f"the reference leads over more than {LONGEST_CHAIN} others")
+        waiting += _same_value(target, root)
+
+
+def _same_value(schema: Mapping[str, Any], root: Any) -> Iterator[Mapping[str, Any]]:
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and isinstance(target := _resolve(reference, root), dict):
+        yield target
+    for keyword in ("allOf", "anyOf", "oneOf"):
+        members = schema.get(keyword)
+        if isinstance(members, list) and (keyword == "allOf" or len(members) == 1):
+            yield from (member for member in members if isinstance(member, dict))
+
+
+def _resolve(reference: str, root: Any) -> Any:
+    """What a JSON pointer behind `#` names, `None` for nothing."""
+    if reference == "#":
+        return root
+    if not reference.startswith("#/"):
+        return None
+    value = root
+    for part in reference[2:].split("/"):
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict):
+            value = value.get(name)
+        elif isinstance(value, list) and name.isdecimal() and len(name) < len("1000000"):
+            value = value[int(name)] if int(name) < len(value) else None
+        else:
+            return None
+    return value
+
+
+def _useless(where: Path, reason: str) -> ApiError:
+    field = dotted(where)
+    return ApiError(400, f"{field}.$ref: {reason}"[:500], param=field, code="invalid_value")

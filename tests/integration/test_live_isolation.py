@@ -1,0 +1,131 @@
+"""Requests that an engine cannot digest cost their senders an error, and the others nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+from live_cluster import Cluster
+
+pytestmark = pytest.mark.integration
+
+MODELS = ("tiny-mistral", "tiny-phi3")
+ERROR_WITHIN_S = 8.0
+CYCLE = {"$ref": "#/$defs/n", "$defs": {"n": {"$ref": "#/$defs/n"}}}
+# Within the limits of the router, and slow to compile: some 1.5 s for each of them.
+WIDE = {
+    f"p{number}": {"type": "string", "pattern": f"^.{{1,{990 + number}}}$"} for number in range(9)
+}
+
+
+def schema(schema: Any) -> dict[str, Any]:
+    return {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    }
+
+
+POISON: dict[str, dict[str, Any]] = {
+    "a list of a billion": schema({"type": "array", "minItems": 10**9}),
+    "long patterns": schema(
+        {"properties": {n: {"type": "string", "pattern": "^.{1,2000}$"} for n in "abcd"}}
+    ),
+    "many patterns": schema({"type": "object", "properties": WIDE, "required": list(WIDE)}),
+    "a reference to itself": schema(CYCLE),
+    "a grammar without text": {"structured_outputs": {"grammar": "root ::= root"}},
+    "a grammar that is none": {"structured_outputs": {"grammar": "root ::= (((("}},
+    "a pattern that is none": {"structured_outputs": {"regex": "(((a"}},
+    "deep": schema({"allOf": [{"items": {"items": {"items": {}}}}] * 2000}),
+    "all log probabilities": {"logprobs": True, "top_logprobs": -1},
+    "a connector": {"kv_transfer_params": {"do_remote_prefill": True}},
+    "a structural tag": {
+        "response_format": {
+            "type": "structural_tag",
+            "structures": [{"begin": "<a>", "schema": {"minItems": 10**9}, "end": "</a>"}],
+            "triggers": ["<a"],
+        }
+    },
+}
+
+
+class Others(threading.Thread):
+    """A client that asks for something ordinary all the time."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(daemon=True)
+        self.url = cluster.url
+        self.over = threading.Event()
+        self.took_s: list[float] = []
+        self.failed: list[str] = []
+
+    def run(self) -> None:
+        with httpx.Client(timeout=60) as client:
+            while not self.over.is_set():
+                started = time.monotonic()
+                body = {"model": "auto", "prompt": "Hello", "max_tokens": 4}
+                answer = client.post(f"{self.url}/v1/completions", json=body)
+                self.took_s.append(time.monotonic() - started)
+                if answer.status_code != 200:
+                    self.failed.append(answer.text)
+                self.over.wait(0.1)
+
+
+def test_poison_costs_its_sender_an_error_and_the_others_nothing(cluster: Cluster) -> None:
+    before = {model: [p.pid for p in cluster.replicas(model)] for model in MODELS}
+    engines = {
+        model: sorted(c.pid for p in cluster.replicas(model) for c in p.children())
+        for model in MODELS
+    }
+    others = Others(cluster)
+    others.start()
+    try:
+        for name, poison in POISON.items():
+            for path, prompt in (
+                ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+                ("/v1/completions", {"prompt": "Hi"}),
+            ):
+                started = time.monotonic()
+                answer = cluster.post(path, model="auto", max_tokens=8, **prompt, **poison)
+                took_s = time.monotonic() - started
+                print(f"{name} {path}: {answer.status_code} {took_s:.2f} s {answer.text[:150]}")
+                if path == "/v1/completions" and name == "all log probabilities":
+                    continue
+                assert answer.status_code in (400, 429), answer.text
+                assert answer.json()["error"]["message"]
+                assert took_s < ERROR_WITHIN_S
+    finally:
+        others.over.set()
+        others.join()
+    print(f"{len(others.took_s)} others, the slowest {max(others.took_s):.2f} s")
+    assert others.failed == []
+    assert len(others.took_s) > 10
+    assert {model: [p.pid for p in cluster.replicas(model)] for model in MODELS} == before
+    for model in MODELS:
+        now = {c.pid for p in cluster.replicas(model) for c in p.children()}
+        assert set(engines[model]) <= now
+
+
+def test_ordinary_constraints_are_followed(cluster: Cluster) -> None:
+    ordinary = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+    for constraint in (
+        schema(ordinary),
+        schema({"type": "integer", "multipleOf": 7, "minimum": 0, "maximum": 70}),
+        {"structured_outputs": {"choice": ["yes", "no"]}},
+        {"structured_outputs": {"regex": "[ab]{3}"}},
+        {"response_format": {"type": "json_object"}},
+    ):
+        answer = cluster.post(
+            "/v1/chat/completions",
+            model=MODELS[0],
+            messages=[{"role": "user", "content": "Hi"}],
+            max_tokens=16,
+            **constraint,
+        )
+        print(answer.status_code, answer.text[:200])
+        assert answer.status_code == 200, answer.text
+    choice = cluster.post(
+        "/v1/completions", model=MODELS[0], prompt="x", structured_outputs={"choice": ["yes", "no"]}
+    )
+    assert choice.json()["choices"][0]["text"] in ("yes", "no")
