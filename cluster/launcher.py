@@ -30,6 +30,7 @@ from rich.text import Text
 from cluster.running import written_down
 from cluster.serve_api import Application, DashboardUnreachableError, ServeApi, auth_headers
 from cluster.serve_flags import SERVE_FLAGS
+from scheduler.costs.origins import CALIBRATED, MEASURED
 
 RAY_START_TIMEOUT_S = 120.0
 READY_TIMEOUT_S = 30.0
@@ -274,7 +275,11 @@ def _models_without_own_profile(address: str) -> list[str]:
             console.print(f"not available: {'; '.join(reasons)}", style="yellow", markup=False)
             break
         time.sleep(POLL_S)
-    return [n for n, m in models.items() if m["available"] and m["profile"] != "measured"]
+    return [
+        n
+        for n, m in models.items()
+        if m["available"] and m["profile"] not in (MEASURED, CALIBRATED)
+    ]
 
 
 def _models(address: str) -> tuple[dict[str, Any], str]:

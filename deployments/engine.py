@@ -37,6 +37,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from deployments.embedded import resolve_source
 from deployments.frames import Endpoint, Flag, Frame
 from deployments.liveness import Liveness
+from deployments.model_card import describe_card
 from deployments.tokens.bundle import TokenizerBundle
 from deployments.tokens.engine_tokenizer import export_tokenizer
 from deployments.tracing import trace_engine
@@ -284,6 +285,18 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
     def vocab_size(self) -> int:
         """Number of token ids that a prompt may use."""
         return int(self._engine_client.model_config.get_vocab_size())
+
+    def model_card(self) -> dict[str, Any]:
+        """What the loaded configuration says of the work of a token, see `describe_card`."""
+        settings = self._engine_client.vllm_config
+        config = settings.model_config.hf_config.to_dict()
+        # The engine may compute in other numbers than the file says.
+        config["dtype"] = str(settings.model_config.dtype)
+        return describe_card(
+            config,
+            str(settings.cache_config.cache_dtype),
+            int(settings.parallel_config.tensor_parallel_size),
+        )
 
     def tokenizer(self) -> TokenizerBundle:
         """What the engine counts prompt tokens with; takes about a second.

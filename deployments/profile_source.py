@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 from cluster.record import RecordStatus
 from cluster.store import STORE_TIMEOUT_S, Snapshot, connect_store
+from scheduler.costs.origins import MEASURED
+from scheduler.costs.origins import SHIPPED as SHIPPED_ORIGIN
 from scheduler.errors import ProfileError
-from scheduler.profiles import ProfileSet
+from scheduler.profiles import ModelProfile, ProfileSet
 
 logger = logging.getLogger("ray.serve")
 
@@ -35,6 +38,7 @@ class ProfileSource:
         self._data_dir = data_dir
         self._prior = ProfileSet(())
         self._published: ProfileSet | None = None
+        self._cards: tuple[ModelProfile, ...] = ()
         self._store_fault: str | None = None
         self._fault: str | None = None
         self._warned: set[str] = set()
@@ -61,10 +65,15 @@ class ProfileSource:
         return [fault for fault in (self._fault, self._store_fault, record) if fault]
 
     def origin(self, model: str) -> str | None:
-        """Where a model's profile comes from: `measured` here, the `prior`, or nowhere."""
-        if self._published is not None and self._published.find(model):
-            return "measured"
-        return "prior" if self._prior.find(model) else None
+        """Where a model's profile comes from, see `ModelProfile.origin`; `None` without one."""
+        profile = self.current.find(model)
+        return profile.origin if profile else None
+
+    def set_cards(self, profiles: tuple[ModelProfile, ...]) -> None:
+        """Say what the model cards give; it stands for models that have nothing else."""
+        if profiles != self._cards:
+            self._cards = profiles
+            self._combine()
 
     async def refresh(self) -> None:
         """Look at the store; fetch the profiles if they changed, give them back if it lost them.
@@ -101,4 +110,16 @@ class ProfileSource:
             logger.warning("%s has no profile: it can only be asked for by name", model)
 
     def _combine(self) -> None:
-        self.current = self._prior.merged(self._published) if self._published else self._prior
+        current = _named(self._prior, SHIPPED_ORIGIN)
+        if self._published:
+            current = current.merged(_named(self._published, MEASURED))
+        cards = tuple(card for card in self._cards if current.find(card.model) is None)
+        self.current = replace(current, profiles=current.profiles + cards)
+
+
+def _named(profiles: ProfileSet, origin: str) -> ProfileSet:
+    """The set with an origin in every profile of a file that says none."""
+    return replace(
+        profiles,
+        profiles=tuple(p if p.origin else replace(p, origin=origin) for p in profiles.profiles),
+    )

@@ -19,6 +19,7 @@ from profiling.costs.posterior import (
 )
 from profiling.costs.shrinkage import CostPrior
 from profiling.regression import Regression, Sample, choose, regress_all
+from scheduler.costs.origins import origin_of_fit
 from scheduler.profiles import ModelProfile, Moments, ProfileSet, Reference
 
 TARGETS: Mapping[str, str] = {"runtime": "runtime_s", "energy": "energy_joules"}
@@ -158,6 +159,7 @@ def _profile(
         accuracy=accuracy,
         accuracy_source=accuracy_source,
         source=options.source,
+        origin=origin_of_fit(runtime.chosen.model.n),
     )
 
 

@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cluster.files import write_atomic
 from cluster.store import connect_store
 from profiling.accuracy import SCORES_FILE, read_accuracies
+from profiling.costs.posterior import priors_of
 from profiling.errors import InputError, TrialError
 from profiling.fit import FitOptions, FitResult, fit_profiles
 from profiling.publish import connect_ray, publish, router_handle
@@ -250,7 +251,13 @@ def _fit(data_dir: Path, raw: Path, known: ProfileSet, source: str) -> FitResult
         accuracies.update(read_accuracies(scores))
     lengths = {p.model: p.mean_output_tokens for p in known.profiles}
     return fit_profiles(
-        frame, FitOptions(accuracies=accuracies, source=source, mean_output_tokens=lengths)
+        frame,
+        FitOptions(
+            accuracies=accuracies,
+            source=source,
+            mean_output_tokens=lengths,
+            priors={(p.model, p.accelerator): priors_of(p) for p in known.profiles},
+        ),
     )
 
 

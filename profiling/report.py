@@ -277,7 +277,9 @@ def _coefficients(models: Iterable[LinearModel], target: str) -> Table:
     table = _table("", ("form/estimator", "coefficient", "standard error", "unit", "term"))
     for model in models:
         errors = model.standard_errors or (None,) * len(model.coefficients)
-        for term, value, error in zip(ALL_FORMS[model.form], model.coefficients, errors, strict=True):
+        for term, value, error in zip(
+            ALL_FORMS[model.form], model.coefficients, errors, strict=True
+        ):
             table.add_row(
                 _name(model),
                 f"{value:.4g}",

@@ -14,12 +14,22 @@ from functools import cached_property
 from typing import Any
 
 from scheduler.costs.forms import ALL_FORMS, FORMS, LATER_TERMS, TERMS, terms_of
+from scheduler.costs.origins import ORIGINS
 from scheduler.errors import ProfileError
 from scheduler.preferences import Metric
 
 SCHEMA_VERSION = 3
 
-__all__ = ["FORMS", "SCHEMA_VERSION", "TERMS", "LinearModel", "ModelProfile", "Moments", "ProfileSet", "Reference"]
+__all__ = [
+    "FORMS",
+    "SCHEMA_VERSION",
+    "TERMS",
+    "LinearModel",
+    "ModelProfile",
+    "Moments",
+    "ProfileSet",
+    "Reference",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +159,7 @@ class ModelProfile:
         accuracy: Share of right answers, `None` where it was never measured.
         accuracy_source: What measured the accuracy.
         source: What measured the costs, and where.
+        origin: One of `scheduler.costs.origins.ORIGINS`; empty where the file does not say.
     """
 
     model: str
@@ -163,6 +174,7 @@ class ModelProfile:
     accuracy: float | None = None
     accuracy_source: str = ""
     source: str = ""
+    origin: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.mean_output_tokens < math.inf:
@@ -171,6 +183,10 @@ class ModelProfile:
             )
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
             raise ProfileError(f"accuracy: must be in 0..1, got {self.accuracy!r}")
+        if self.origin and self.origin not in ORIGINS:
+            raise ProfileError(
+                f"origin: must be one of {', '.join(ORIGINS)} or empty, got {self.origin!r}"
+            )
 
     @cached_property
     def fit_id(self) -> str:

@@ -203,6 +203,8 @@ class Prediction:
         runtime_factor: Correction that is in `runtime_s`.
         energy_factor: Correction that is in `energy_joules`.
         extrapolates: Tokens or concurrency lie outside what was profiled; the intervals are wider.
+        profile_origin: Where the costs come from, see `scheduler.costs.origins`; empty: unknown.
+        profile_trials: Trials that they were fitted on.
     """
 
     input_tokens: int
@@ -222,6 +224,8 @@ class Prediction:
     extrapolates: bool = False
     input_tokens_exact: bool = True
     cached_input_tokens: int = 0
+    profile_origin: str = ""
+    profile_trials: int = 0
 
 
 @dataclass(frozen=True, slots=True)

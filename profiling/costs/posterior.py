@@ -7,7 +7,7 @@ name. Which of it and the plain regressions serves is decided here too.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import t as student
@@ -28,7 +28,7 @@ from scheduler.costs.accelerators import AcceleratorTable
 from scheduler.costs.forms import ENGINE, ENGINE_FORMS, SHARES
 from scheduler.costs.model_card import ModelCard
 from scheduler.costs.prior import predict_from_card, spreads_of, without_zeros
-from scheduler.profiles import LinearModel
+from scheduler.profiles import LinearModel, ModelProfile
 
 MAP = "map"
 FORM_OF = {"runtime": ENGINE, "energy": SHARES}
@@ -44,17 +44,42 @@ USUAL_PARAMETERS = {"cpu": 0.5e9}
 DEFAULT_PARAMETERS = 8e9
 
 
-def prior_of(model: LinearModel, source: str) -> CostPrior | None:
-    """A served regression as the prior of the next fit; `None` where its form is not an engine's.
+def priors_of(profile: ModelProfile) -> dict[str, CostPrior]:
+    """A profile as the prior of the next fit, by target.
 
-    Args:
-        model: Of either cost.
-        source: In words.
+    A regression of another form than an engine's is taken for what it says within its range.
     """
-    if model.form not in ENGINE_FORMS or not any(model.coefficients):
-        return None
-    form = model.form
-    return CostPrior(form, without_zeros(form, model.coefficients), spreads_of(form), source)
+    return {target: _prior_of(getattr(profile, target), target, profile) for target in FORM_OF}
+
+
+def _prior_of(model: LinearModel, target: str, profile: ModelProfile) -> CostPrior:
+    source = f"the {profile.origin or 'previous'} profile"
+    usual = usual_prior(target, profile.accelerator)
+    if model.form != FORM_OF[target]:
+        rows = np.array(
+            [
+                (tin, tout, c, model.predict(tin, tout, c))
+                for tin in _over(profile.input_tokens_range)
+                for tout in _over(profile.output_tokens_range)
+                for c in _over(profile.concurrency_range)
+            ]
+        )
+        rows = rows[rows[:, 3] > 0]
+        if not len(rows):
+            return usual
+        sample = Sample(*rows.T, groups=np.arange(len(rows)))
+        coefficients = shrink(sample.design(usual.form), sample.cost, usual).coefficients
+        return replace(usual, coefficients=tuple(map(float, coefficients)), source=source)
+    if not any(model.coefficients):
+        return usual
+    held = without_zeros(model.form, model.coefficients)
+    return CostPrior(model.form, held, spreads_of(model.form), source)
+
+
+def _over(ends: tuple[float, float]) -> list[float]:
+    """The ends of a range and what lies between them, evenly in the logarithm."""
+    low, high = max(ends[0], 1.0), max(ends[1], 1.0)
+    return sorted({low, (low**2 * high) ** (1 / 3), (low * high**2) ** (1 / 3), high})
 
 
 def usual_prior(target: str, accelerator: str) -> CostPrior:
@@ -111,16 +136,14 @@ def regress_with_prior(sample: Sample, prior: CostPrior, seed: int = 0) -> Regre
     )
 
 
-def _held_out(
-    x: Array, sample: Sample, prior: CostPrior, fit: Shrunk, seed: int
-) -> Array | None:
+def _held_out(x: Array, sample: Sample, prior: CostPrior, fit: Shrunk, seed: int) -> Array | None:
     fold_of_row = folds(sample.groups, seed)
     if fold_of_row is None:
         return None
     predicted = np.empty(len(x))
     for fold in np.unique(fold_of_row):
         out = fold_of_row == fold
-        without = shrink(x[~out], sample.cost[~out], prior, start=fit.coefficients)
+        without = shrink(x[~out], sample.cost[~out], prior, near=fit)
         predicted[out] = x[out] @ without.coefficients
     return predicted
 
@@ -197,14 +220,3 @@ def scale_model(model: LinearModel, sample: Sample) -> LinearModel:
 def wished_for_prior(form: str | None, estimator: str | None) -> bool:
     """Whether the form or the estimator that was asked for is that of a fit with a prior."""
     return form in ENGINE_FORMS or (estimator == MAP and form is None)
-
-
-def priors_from(models: Sequence[tuple[str, LinearModel]], source: str) -> dict[str, CostPrior]:
-    """Priors of both costs from served regressions; those of other forms are left out.
-
-    Args:
-        models: Target (`runtime`, `energy`) and regression.
-        source: In words.
-    """
-    found = {target: prior_of(model, source) for target, model in models}
-    return {target: prior for target, prior in found.items() if prior is not None}

@@ -29,8 +29,8 @@ FREE = 10.0
 USUAL_NOISE = 0.05
 NOISE_TRIALS = 3.0
 LEAST_NOISE = 1e-3
-STEPS = 60
-CONVERGED = 1e-7
+STEPS, NOISE_STEPS, HALVINGS = 40, 6, 6
+CONVERGED = 1e-6
 LARGEST_STEP = 2.0
 
 
@@ -73,50 +73,41 @@ class Shrunk:
         return variance
 
 
-def shrink(x: Array, y: Array, prior: CostPrior, start: Array | None = None) -> Shrunk:
+def shrink(x: Array, y: Array, prior: CostPrior, near: Shrunk | None = None) -> Shrunk:
     """The coefficients of the columns of `x` with the largest posterior.
 
     Args:
         x: One row a trial, one column for each coefficient of the prior; none below 0.
         y: Costs above 0.
         prior: With a free factor.
-        start: Coefficients to begin with, such as those of a fit of nearly the same rows.
+        near: A fit of nearly the same rows, to begin with and to take the noise from.
     """
-    spreads = np.asarray(prior.spreads)
-    # Inverse of diag(spreads²) + FREE² (Sherman and Morrison).
-    inner = 1 / spreads**2
-    precision = np.diag(inner) - np.outer(inner, inner) / (1 / FREE**2 + inner.sum())
-    columns = x * np.asarray(prior.coefficients)
-    target = np.log(y)
-    if start is None:
-        logs = np.full(len(spreads), float(np.median(target - np.log(columns.sum(axis=1)))))
+    columns, target = x * np.asarray(prior.coefficients), np.log(y)
+    precision = _precision(prior)
+    noise = USUAL_NOISE if near is None else near.noise
+    if near is None:
+        logs = np.full(x.shape[1], float(np.median(target - np.log(columns.sum(axis=1)))))
     else:
-        logs = np.log(start / np.asarray(prior.coefficients))
-    noise = USUAL_NOISE
+        logs = np.log(near.coefficients / np.asarray(prior.coefficients))
     information = precision
-    for _ in range(STEPS):
-        shares, residuals = _at(logs, columns, target)
-        noise = _noise(residuals, shares, information, noise)
+    shares, residuals = _at(logs, columns, target)
+    for count in range(STEPS):
+        # The noise settles first, then the coefficients with it.
+        if near is None and count < NOISE_STEPS:
+            noise = _noise(residuals, shares, information, noise)
         weights = _huber(residuals, noise) / noise**2
         information = (shares * weights[:, None]).T @ shares + precision
-        centred = logs - logs.mean()  # the common factor costs nothing
-        step = np.linalg.solve(
-            information, shares.T @ (weights * residuals) - precision @ logs
-        )
-        largest = float(np.abs(step).max())
-        step *= min(1.0, LARGEST_STEP / max(largest, CONVERGED))
-        before = _objective(residuals, centred, noise, precision)
-        for _ in range(8):
-            _, tried = _at(logs + step, columns, target)
-            moved = logs + step
-            if _objective(tried, moved - moved.mean(), noise, precision) <= before + 1e-12:
+        step = np.linalg.solve(information, shares.T @ (weights * residuals) - precision @ logs)
+        step *= min(1.0, LARGEST_STEP / max(float(np.abs(step).max()), CONVERGED))
+        before = _objective(residuals, logs, noise, precision)
+        for _ in range(HALVINGS):
+            shares, residuals = _at(logs + step, columns, target)
+            if _objective(residuals, logs + step, noise, precision) <= before:
                 break
             step /= 2
         logs = logs + step
         if float(np.abs(step).max()) < CONVERGED:
             break
-    shares, residuals = _at(logs, columns, target)
-    noise = _noise(residuals, shares, information, noise)
     weights = _huber(residuals, noise) / noise**2
     information = (shares * weights[:, None]).T @ shares + precision
     return Shrunk(
@@ -124,6 +115,12 @@ def shrink(x: Array, y: Array, prior: CostPrior, start: Array | None = None) -> 
         covariance=np.linalg.inv(information),
         noise=noise,
     )
+
+
+def _precision(prior: CostPrior) -> Array:
+    """Inverse of diag(spreads²) + FREE², the covariance of the logarithms (Sherman, Morrison)."""
+    inner = 1 / np.asarray(prior.spreads) ** 2
+    return np.diag(inner) - np.outer(inner, inner) / (1 / FREE**2 + inner.sum())
 
 
 def _at(logs: Array, columns: Array, target: Array) -> tuple[Array, Array]:
@@ -134,17 +131,16 @@ def _at(logs: Array, columns: Array, target: Array) -> tuple[Array, Array]:
 
 
 def _huber(residuals: Array, noise: float) -> Array:
-    weights: Array = HUBER_THRESHOLD * noise / np.maximum(
-        np.abs(residuals), HUBER_THRESHOLD * noise
+    weights: Array = (
+        HUBER_THRESHOLD * noise / np.maximum(np.abs(residuals), HUBER_THRESHOLD * noise)
     )
     return weights
 
 
 def _objective(residuals: Array, logs: Array, noise: float, precision: Array) -> float:
     scaled = np.abs(residuals) / noise
-    far = scaled > HUBER_THRESHOLD
-    loss = np.where(far, HUBER_THRESHOLD * (scaled - HUBER_THRESHOLD / 2), scaled**2 / 2)
-    return float(loss.sum() + logs @ precision @ logs / 2)
+    near = np.minimum(scaled, HUBER_THRESHOLD)
+    return float(near @ (scaled - near / 2) + logs @ precision @ logs / 2)
 
 
 def _noise(residuals: Array, shares: Array, information: Array, noise: float) -> float:
@@ -153,8 +149,9 @@ def _noise(residuals: Array, shares: Array, information: Array, noise: float) ->
     used = float(np.trace(np.linalg.solve(information, fitted)))
     n = len(residuals)
     # As many residuals as there are directions fitted can be 0 and say nothing of the noise.
-    telling = np.sort(np.abs(residuals))[min(round(used), n - 1) :]
+    skipped = min(round(used), n - 1)
+    middle = skipped + (n - skipped) // 2
     free = max(n - used, 0.0)
-    seen = NORMAL_SCALE * float(np.median(telling))
+    seen = NORMAL_SCALE * float(np.partition(np.abs(residuals), middle)[middle])
     square = (NOISE_TRIALS * USUAL_NOISE**2 + free * seen**2) / (NOISE_TRIALS + free)
     return max(math.sqrt(square), LEAST_NOISE)

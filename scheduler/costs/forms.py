@@ -101,4 +101,6 @@ def terms_of(
     form: str, coefficients: Sequence[float], tin: float, tout: float, c: float
 ) -> list[float]:
     """What each term adds to the cost of a request, in the order of the form."""
-    return [k * TERMS[name](tin, tout, c) for name, k in zip(ALL_FORMS[form], coefficients, strict=True)]
+    return [
+        k * TERMS[name](tin, tout, c) for name, k in zip(ALL_FORMS[form], coefficients, strict=True)
+    ]

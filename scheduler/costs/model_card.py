@@ -15,14 +15,58 @@ from scheduler.errors import ModelCardError
 
 # Architectures whose work per token does not grow with the context as attention's does, or that
 # generate nothing: the roofline of `scheduler.costs.prior` does not describe them.
-_STATE_SPACE = ("mamba", "rwkv", "jamba", "zamba", "nemotron_h", "bamba", "recurrent_gemma",
-                "granitemoehybrid", "falcon_h1", "plamo2", "lfm2", "qwen3_next", "kimi_linear",
-                "minimax", "xlstm", "retnet", "hyena")
-_ENCODERS = ("bert", "roberta", "electra", "deberta", "t5", "bart", "pegasus", "whisper", "clip",
-             "siglip", "vit", "wav2vec", "marian", "mbart", "m2m", "encoder", "xlnet", "led",
-             "longformer", "bigbird", "blip")
-_STATE_SPACE_KEYS = ("ssm_cfg", "state_size", "mamba_d_state", "mamba_num_heads", "ssm_state_size",
-                     "hybrid_override_pattern", "linear_num_value_heads", "lru_width")
+_STATE_SPACE = (
+    "mamba",
+    "rwkv",
+    "jamba",
+    "zamba",
+    "nemotron_h",
+    "bamba",
+    "recurrent_gemma",
+    "granitemoehybrid",
+    "falcon_h1",
+    "plamo2",
+    "lfm2",
+    "qwen3_next",
+    "kimi_linear",
+    "minimax",
+    "xlstm",
+    "retnet",
+    "hyena",
+)
+_ENCODERS = (
+    "bert",
+    "roberta",
+    "electra",
+    "deberta",
+    "t5",
+    "bart",
+    "pegasus",
+    "whisper",
+    "clip",
+    "siglip",
+    "vit",
+    "wav2vec",
+    "marian",
+    "mbart",
+    "m2m",
+    "encoder",
+    "xlnet",
+    "led",
+    "longformer",
+    "bigbird",
+    "blip",
+)
+_STATE_SPACE_KEYS = (
+    "ssm_cfg",
+    "state_size",
+    "mamba_d_state",
+    "mamba_num_heads",
+    "ssm_state_size",
+    "hybrid_override_pattern",
+    "linear_num_value_heads",
+    "lru_width",
+)
 # At this context a window of fewer tokens saves that share of the cache's reads.
 WINDOW_CONTEXT = 4096
 MOST = 10**9
@@ -168,8 +212,10 @@ def _card(config: Mapping[str, Any], cache_bits: int | None) -> ModelCard:
 
 def _check_architecture(config: Mapping[str, Any]) -> None:
     names = config.get("architectures") or []
-    name = " ".join(str(n) for n in [*(names if isinstance(names, list) else [names]),
-                                     config.get("model_type", "")]).lower()
+    name = " ".join(
+        str(n)
+        for n in [*(names if isinstance(names, list) else [names]), config.get("model_type", "")]
+    ).lower()
     shown = name.strip() or "unnamed"
     decoder = "forcausallm" in name or "forconditionalgeneration" in name
     if config.get("is_encoder_decoder") is True or (
@@ -231,8 +277,8 @@ def _attention(fields: _Fields, hidden: int, heads: int) -> tuple[float, float, 
         nope = fields.count("qk_nope_head_dim", default=128)
         value = fields.count("v_head_dim", default=128)
         query = fields.count("q_lora_rank", default=0, least=0)
-        queries = query * (hidden + heads * (nope + rope)) if query else hidden * heads * (
-            nope + rope
+        queries = (
+            query * (hidden + heads * (nope + rope)) if query else hidden * heads * (nope + rope)
         )
         weights = queries + hidden * (latent + rope) + latent * heads * (nope + value)
         weights += heads * value * hidden
@@ -256,15 +302,22 @@ class _Mixture:
 
 def _mixture(fields: _Fields, layers: int, hidden: int) -> _Mixture:
     experts = fields.count(
-        "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts",
-        default=0, least=0,
+        "num_experts",
+        "num_local_experts",
+        "n_routed_experts",
+        "moe_num_experts",
+        default=0,
+        least=0,
     )
     gated = str(fields.get("hidden_act") or fields.get("activation_function") or "silu") not in (
-        "gelu_new", "relu", "gelu_fast",
+        "gelu_new",
+        "relu",
+        "gelu_fast",
     ) and fields.get("model_type") not in ("falcon", "gpt_neox", "gpt2", "opt", "phi", "starcoder2")
     matrices = 3 if gated else 2
-    inner = fields.count("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim",
-                         default=4 * hidden)
+    inner = fields.count(
+        "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", default=4 * hidden
+    )
     if experts <= 1:
         return _Mixture(float(layers * matrices * hidden * inner), 0.0, 1.0)
     used = fields.count("num_experts_per_tok", "moe_topk", "moe_k", "num_selected_experts")
@@ -273,8 +326,13 @@ def _mixture(fields: _Fields, layers: int, hidden: int) -> _Mixture:
     of_expert = fields.count("moe_intermediate_size", "expert_ffn_hidden_size", default=inner)
     dense_inner = fields.count("intermediate_size_mlp", default=inner)
     dense = fields.count("first_k_dense_replace", default=0, least=0)
-    every = fields.count("interleave_moe_layer_step", "decoder_sparse_step", "moe_layer_freq",
-                         default=1) if not isinstance(fields.get("moe_layer_freq"), list) else 1
+    every = (
+        fields.count(
+            "interleave_moe_layer_step", "decoder_sparse_step", "moe_layer_freq", default=1
+        )
+        if not isinstance(fields.get("moe_layer_freq"), list)
+        else 1
+    )
     sparse = max((layers - dense) // max(every, 1), 0)
     shared = fields.count("n_shared_experts", "num_shared_experts", default=0, least=0) * of_expert
     if not shared:
@@ -296,9 +354,12 @@ def _full_layers(fields: _Fields, layers: int) -> float:
     kinds = fields.get("layer_types")
     if isinstance(kinds, list) and kinds:
         windowed = sum("full" not in str(kind) for kind in kinds) / len(kinds) * layers
-    elif pattern := fields.count("sliding_window_pattern", "_sliding_window_pattern",
-                                 default=6 if "gemma3" in str(fields.get("model_type")) else 0,
-                                 least=0):
+    elif pattern := fields.count(
+        "sliding_window_pattern",
+        "_sliding_window_pattern",
+        default=6 if "gemma3" in str(fields.get("model_type")) else 0,
+        least=0,
+    ):
         windowed = layers * (1 - 1 / pattern)
     else:
         windowed = float(layers)
@@ -308,7 +369,9 @@ def _full_layers(fields: _Fields, layers: int) -> float:
 def _ties_by_default(config: Mapping[str, Any]) -> bool:
     # What transformers takes where the file does not say.
     return "gemma" in str(config.get("model_type", "")) or config.get("model_type") in (
-        "gpt2", "falcon", "opt",
+        "gpt2",
+        "falcon",
+        "opt",
     )
 
 
@@ -348,5 +411,17 @@ def _widths(config: Mapping[str, Any], fields: _Fields) -> tuple[float, int]:
     return bits + overhead, activations if type(activations) is int else own
 
 
-_METHODS = (("mxfp4", 4), ("nvfp4", 4), ("fp4", 4), ("awq", 4), ("gptq", 4), ("w4a", 4),
-            ("int4", 4), ("fp8", 8), ("w8a8", 8), ("int8", 8), ("bitsandbytes", 8), ("mxfp8", 8))
+_METHODS = (
+    ("mxfp4", 4),
+    ("nvfp4", 4),
+    ("fp4", 4),
+    ("awq", 4),
+    ("gptq", 4),
+    ("w4a", 4),
+    ("int4", 4),
+    ("fp8", 8),
+    ("w8a8", 8),
+    ("int8", 8),
+    ("bitsandbytes", 8),
+    ("mxfp8", 8),
+)

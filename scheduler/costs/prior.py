@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from scheduler.costs.forms import ALL_FORMS, BEND, ENGINE, SHARES, TERMS
 from scheduler.costs.model_card import ModelCard
+from scheduler.costs.origins import MODEL_CARD
 from scheduler.errors import ModelCardError
 from scheduler.profiles import LinearModel, ModelProfile
 
@@ -140,9 +141,7 @@ def without_zeros(form: str, coefficients: Sequence[float]) -> tuple[float, ...]
     total = sum(k * x for k, x in zip(coefficients, usual, strict=True))
     if not 0 < total < math.inf:
         raise ModelCardError(f"coefficients: must predict a cost above 0, got {coefficients!r}")
-    return tuple(
-        max(k, LEAST_SHARE * total / x) for k, x in zip(coefficients, usual, strict=True)
-    )
+    return tuple(max(k, LEAST_SHARE * total / x) for k, x in zip(coefficients, usual, strict=True))
 
 
 def card_profile(
@@ -175,6 +174,7 @@ def card_profile(
         concurrency_range=(1, 4096),
         mean_output_tokens=USUAL_OUTPUT_TOKENS,
         source=f"{source}; {accelerator.note}" if accelerator.note else source,
+        origin=MODEL_CARD,
     )
 
 
@@ -283,9 +283,7 @@ def predict_from_card(
     return PriorCosts(runtime, energy, reached.runtime_spread, reached.energy_spread)
 
 
-def _memory(
-    card: ModelCard, peak: float, reached: Efficiencies, tensor_parallel: int
-) -> _Parts:
+def _memory(card: ModelCard, peak: float, reached: Efficiencies, tensor_parallel: int) -> _Parts:
     bandwidth = peak * reached.bandwidth
     seconds = card.weight_bytes / (bandwidth * tensor_parallel)
     cache = card.cache_bytes / (bandwidth * min(tensor_parallel, card.cache_copies))
@@ -305,8 +303,7 @@ def _match(values: Sequence[float]) -> tuple[float, float, float]:
     Three terms are few enough to try every set of them that may be above 0.
     """
     rows = [
-        [1 / v, c / (c + BEND) / v, math.sqrt(c) / v]
-        for c, v in zip(_BATCHES, values, strict=True)
+        [1 / v, c / (c + BEND) / v, math.sqrt(c) / v] for c, v in zip(_BATCHES, values, strict=True)
     ]
     best, least = (max(values), 0.0, 0.0), math.inf
     for used in ((0,), (1,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):

@@ -159,7 +159,7 @@ FIRST = ("profiles", 0)
         (SET.to_json()[:-200], "not JSON, or cut off"),
         ("[]", "must be a JSON object, got list"),
         ("{}", "schema_version: this program reads 1 to 3, got None"),
-        (changed(("schema_version",), 3), "schema_version: this program reads 1 to 3, got 3"),
+        (changed(("schema_version",), 4), "schema_version: this program reads 1 to 3, got 4"),
         (changed(("schema_version",), 0), "schema_version: this program reads 1 to 3, got 0"),
         (changed(("schema_version",), True), "schema_version: .* got True"),
         (changed(("profiles",), ...), "profiles: missing"),
