@@ -17,11 +17,10 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from cluster.naming import model_deployment_name
 from cluster.telemetry import LoadView
-from deployments.card_profiles import profile_of
 from deployments.links.client import LinkPool
 from deployments.shared_state import SharedState
 from scheduler.priority import Priority
-from scheduler.profiles import ModelProfile, ProfileSet
+from scheduler.profiles import ProfileSet
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState
 
 logger = logging.getLogger("ray.serve")
@@ -43,7 +42,6 @@ class ModelEntry:
         hung: Replicas whose engine gives no sign of life.
         reporting: Replicas that have said something of themselves lately, these among them.
         by_priority: Requests that this router has there, by their priority.
-        card_profile: What its model card says of its costs, `None` where it says nothing.
     """
 
     model: str
@@ -55,7 +53,6 @@ class ModelEntry:
     hung: tuple[str, ...] = ()
     reporting: tuple[str, ...] = ()
     by_priority: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
-    card_profile: ModelProfile | None = None
     _handles: dict[bool, DeploymentHandle[Any]] = field(default_factory=dict)
 
     def handle(self, *, stream: bool) -> DeploymentHandle[Any]:
@@ -164,10 +161,10 @@ class ModelDirectory:
         """Every model."""
         return list(self._entries.values())
 
-    def card_profiles(self) -> tuple[ModelProfile, ...]:
-        """What the model cards say, of every model whose replicas have described themselves."""
-        profiles = (entry.card_profile for entry in self._entries.values())
-        return tuple(profile for profile in profiles if profile is not None)
+    def descriptions(self) -> dict[str, dict[str, Any]]:
+        """What the replicas say of themselves, by model, as far as one has answered."""
+        entries = self._entries.items()
+        return {model: e.description for model, e in entries if e.description is not None}
 
     def why_not(self, model: str) -> str | None:
         """Why no request can go to a model now, `None` if one can."""
@@ -249,10 +246,7 @@ class ModelDirectory:
         try:
             handle = entry.handle(stream=False).options(method_name="describe")
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                description = await handle.remote()
-            if description != entry.description:
-                entry.card_profile = profile_of(entry.model, description)
-            entry.description = description
+                entry.description = await handle.remote()
             entry.unavailable = None
         except Exception as error:
             # The replica may die between Serve's word and ours; the next round asks again.

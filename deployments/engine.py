@@ -296,6 +296,7 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             config,
             str(settings.cache_config.cache_dtype),
             int(settings.parallel_config.tensor_parallel_size),
+            str(settings.model_config.model),
         )
 
     def tokenizer(self) -> TokenizerBundle:

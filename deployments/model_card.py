@@ -16,20 +16,24 @@ from scheduler.errors import ModelCardError
 logger = logging.getLogger("ray.serve")
 
 
-def describe_card(config: Mapping[str, Any], cache_dtype: str, devices: int) -> dict[str, Any]:
+def describe_card(
+    config: Mapping[str, Any], cache_dtype: str, devices: int, source: str
+) -> dict[str, Any]:
     """The fields for `ModelServer.describe`.
 
     Args:
         config: `config.json` as the engine has read it.
         cache_dtype: Of the engine's cache; `auto` for the model's own.
         devices: Tensor parallel degree.
+        source: Repository or folder that the weights come from.
 
     Returns:
         `model_card` is `None` where there is none, and then `model_card_fault` says why.
     """
+    where = {"tensor_parallel": devices, "model_source": source}
     try:
         card = ModelCard.from_config(config, 8 if "8" in cache_dtype else None)
     except ModelCardError as error:
         logger.warning("no prior from the model card: %s", error)
-        return {"model_card": None, "model_card_fault": str(error), "tensor_parallel": devices}
-    return {"model_card": asdict(card), "model_card_fault": "", "tensor_parallel": devices}
+        return {"model_card": None, "model_card_fault": str(error), **where}
+    return {"model_card": asdict(card), "model_card_fault": "", **where}

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from cluster.record import RecordStatus
 from cluster.store import STORE_TIMEOUT_S, Snapshot, connect_store
+from deployments.card_profiles import profile_of
+from scheduler.costs.library import LIBRARY, shipped_library
 from scheduler.costs.origins import MEASURED
 from scheduler.costs.origins import SHIPPED as SHIPPED_ORIGIN
 from scheduler.errors import ProfileError
-from scheduler.profiles import ModelProfile, ProfileSet
+from scheduler.profiles import ProfileSet
 
 logger = logging.getLogger("ray.serve")
 
@@ -38,7 +42,8 @@ class ProfileSource:
         self._data_dir = data_dir
         self._prior = ProfileSet(())
         self._published: ProfileSet | None = None
-        self._cards: tuple[ModelProfile, ...] = ()
+        self._library: ProfileSet | None = None
+        self._descriptions: dict[str, Mapping[str, Any]] = {}
         self._store_fault: str | None = None
         self._fault: str | None = None
         self._warned: set[str] = set()
@@ -49,14 +54,17 @@ class ProfileSource:
         Raises:
             ValueError: The file is missing or unreadable; the prior of before stays.
         """
-        if name is None:
+        library = None
+        if name is None or name == LIBRARY:
             self._prior = ProfileSet(())
+            library = shipped_library() if name else None
         else:
             source = files(SHIPPED[name][0]) / SHIPPED[name][1] if name in SHIPPED else Path(name)
             try:
                 self._prior = ProfileSet.from_json(source.read_text())
             except (OSError, UnicodeDecodeError, ProfileError) as error:
                 raise ValueError(f"prior_profiles: {name}: {error}") from error
+        self._library = library
         self._combine()
 
     def faults(self) -> list[str]:
@@ -67,12 +75,16 @@ class ProfileSource:
     def origin(self, model: str) -> str | None:
         """Where a model's profile comes from, see `ModelProfile.origin`; `None` without one."""
         profile = self.current.find(model)
-        return profile.origin if profile else None
+        return (profile.origin or MEASURED) if profile else None
 
-    def set_cards(self, profiles: tuple[ModelProfile, ...]) -> None:
-        """Say what the model cards give; it stands for models that have nothing else."""
-        if profiles != self._cards:
-            self._cards = profiles
+    def take(self, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take in what replicas say of themselves: it gives profiles to models that have none.
+
+        Args:
+            descriptions: As `ModelServer.describe` returns them, by model.
+        """
+        if descriptions != self._descriptions:
+            self._descriptions = dict(descriptions)
             self._combine()
 
     async def refresh(self) -> None:
@@ -112,14 +124,17 @@ class ProfileSource:
     def _combine(self) -> None:
         current = _named(self._prior, SHIPPED_ORIGIN)
         if self._published:
-            current = current.merged(_named(self._published, MEASURED))
-        cards = tuple(card for card in self._cards if current.find(card.model) is None)
-        self.current = replace(current, profiles=current.profiles + cards)
+            current = current.merged(self._published)
+        others = (
+            profile_of(model, description, self._library)
+            for model, description in self._descriptions.items()
+            if current.find(model) is None
+        )
+        found = tuple(profile for profile in others if profile is not None)
+        self.current = replace(current, profiles=current.profiles + found)
 
 
 def _named(profiles: ProfileSet, origin: str) -> ProfileSet:
-    """The set with an origin in every profile of a file that says none."""
-    return replace(
-        profiles,
-        profiles=tuple(p if p.origin else replace(p, origin=origin) for p in profiles.profiles),
-    )
+    """The set with this origin in every profile, whatever the file says of where it was made."""
+    named = tuple(replace(profile, origin=origin) for profile in profiles.profiles)
+    return replace(profiles, profiles=named)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from scheduler.costs.origins import MEASURED
 from scheduler.errors import InvalidPredictionError
 from scheduler.load import meet
 from scheduler.output_length import output_tokens_interval
@@ -140,7 +141,7 @@ def predict(contender: Contender) -> Prediction:
         extrapolates=distance > 1,
         input_tokens_exact=state.model not in contender.request.estimated_inputs,
         cached_input_tokens=contender.cached_tokens,
-        profile_origin=profile.origin,
+        profile_origin=profile.origin or MEASURED,
         profile_trials=profile.runtime.n,
     )
 

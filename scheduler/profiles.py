@@ -174,7 +174,7 @@ class ModelProfile:
     accuracy: float | None = None
     accuracy_source: str = ""
     source: str = ""
-    origin: str = ""
+    origin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.mean_output_tokens < math.inf:

@@ -52,7 +52,7 @@ def test_what_is_measured_replaces_the_prior(
     assert frugal == PROFILES.find(FRUGAL)
     assert source.current.find("other") == prior.find("other")
     origins = [source.origin(model) for model in (FRUGAL, "other", "unknown")]
-    assert origins == ["measured", "prior", None]
+    assert origins == ["measured", "shipped", None]
 
 
 @pytest.mark.parametrize("name", ["seed", "embedded"])
