@@ -36,9 +36,11 @@ FORM_OF = {"runtime": ENGINE, "energy": SHARES}
 # where the trials are and anywhere elsewhere.
 ENOUGH_CONFIGURATIONS = 20
 # Of the residuals of trials that a fit has not seen, as evidence of some trials.
-USUAL_ERROR, ERROR_TRIALS = 0.12, 4.0
+USUAL_ERROR, ERROR_TRIALS = 0.1, 3.0
 # A residual of more than as many scales counts as that.
 FAR_SCALES = 4.0
+# Of the logarithm of the ratios: a few trials among which some are wrong say no more.
+WIDEST = math.log(10)
 NORMAL_SCALE = 1.4826
 USUAL_PARAMETERS = {"cpu": 0.5e9}
 DEFAULT_PARAMETERS = 8e9
@@ -163,7 +165,7 @@ def _ratios(residuals: Array, sample: Sample, fit: Shrunk) -> tuple[float, float
     clipped = np.clip(residuals, -FAR_SCALES * scale, FAR_SCALES * scale)
     square = ERROR_TRIALS * USUAL_ERROR**2 + float(clipped @ clipped)
     deviation = max(math.sqrt(square / (ERROR_TRIALS + n)), fit.noise)
-    reach = float(student.ppf(0.95, ERROR_TRIALS + n)) * deviation
+    reach = min(float(student.ppf(0.95, ERROR_TRIALS + n)) * deviation, WIDEST)
     return math.exp(-reach), math.exp(reach)
 
 

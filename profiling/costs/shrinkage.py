@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 HUBER_THRESHOLD = 1.345  # 95 % as efficient as least squares where errors are normal
 NORMAL_SCALE = 1.4826
 # Of the common factor: whatever the unit of the costs and the speed of the machine are.
-FREE = 10.0
+FREE = 1000.0
 # Repeated trials of one configuration differ by some percent; as much evidence as a few trials are.
 USUAL_NOISE = 0.05
 NOISE_TRIALS = 3.0
@@ -148,10 +148,8 @@ def _noise(residuals: Array, shares: Array, information: Array, noise: float) ->
     fitted = (shares.T @ shares) / noise**2
     used = float(np.trace(np.linalg.solve(information, fitted)))
     n = len(residuals)
-    # As many residuals as there are directions fitted can be 0 and say nothing of the noise.
-    skipped = min(round(used), n - 1)
-    middle = skipped + (n - skipped) // 2
     free = max(n - used, 0.0)
-    seen = NORMAL_SCALE * float(np.partition(np.abs(residuals), middle)[middle])
+    # The fit has made the residuals smaller by the directions that it took from them.
+    seen = NORMAL_SCALE * float(np.median(np.abs(residuals))) * math.sqrt(n / max(free, 1.0))
     square = (NOISE_TRIALS * USUAL_NOISE**2 + free * seen**2) / (NOISE_TRIALS + free)
     return max(math.sqrt(square), LEAST_NOISE)

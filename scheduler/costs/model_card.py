@@ -41,6 +41,8 @@ _ENCODERS = (
     "deberta",
     "t5",
     "bart",
+    "mt5",
+    "umt5",
     "pegasus",
     "whisper",
     "clip",
@@ -57,6 +59,8 @@ _ENCODERS = (
     "bigbird",
     "blip",
 )
+# What generates no text.
+_HEADS = ("formaskedlm", "forsequenceclassification", "fortokenclassification", "rewardmodel")
 _STATE_SPACE_KEYS = (
     "ssm_cfg",
     "state_size",
@@ -218,12 +222,15 @@ def _check_architecture(config: Mapping[str, Any]) -> None:
     ).lower()
     shown = name.strip() or "unnamed"
     decoder = "forcausallm" in name or "forconditionalgeneration" in name
-    if config.get("is_encoder_decoder") is True or (
-        not decoder and any(word in name for word in _ENCODERS)
+    if (
+        config.get("is_encoder_decoder") is True
+        or str(config.get("model_type")).lower() in _ENCODERS
+        or any(word in name for word in _HEADS)
+        or (not decoder and any(word in name for word in _ENCODERS))
     ):
         raise ModelCardError(
-            f"architectures: {shown!r} has an encoder, and the roofline describes decoder-only "
-            "transformers"
+            f"architectures: {shown!r} has an encoder or generates no text, and the roofline "
+            "describes decoder-only transformers"
         )
     kinds = config.get("layer_types") or config.get("layers_block_type") or []
     mixers = {str(k) for k in kinds} if isinstance(kinds, list) else set()

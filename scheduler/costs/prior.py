@@ -33,6 +33,10 @@ _BATCH_TERMS = frozenset(
 # A term that the prior leaves out has this share of the cost of such a request, so that trials can
 # bring it in: input tokens, output tokens, requests side by side.
 LEAST_SHARE = 0.02
+# The same of terms that grow with the square of the tokens: a share of a short request's cost would
+# be most of a long one's.
+LEAST_SQUARE_SHARE = 2e-4
+_SQUARES = frozenset(("tin*tout", "ctx", "ctx*c", "tin²", "tin²*c"))
 _USUAL = (256.0, 256.0, 16.0)
 # Normal deviates between which 90 % of all lie.
 NORMAL_90 = 1.645
@@ -141,7 +145,10 @@ def without_zeros(form: str, coefficients: Sequence[float]) -> tuple[float, ...]
     total = sum(k * x for k, x in zip(coefficients, usual, strict=True))
     if not 0 < total < math.inf:
         raise ModelCardError(f"coefficients: must predict a cost above 0, got {coefficients!r}")
-    return tuple(max(k, LEAST_SHARE * total / x) for k, x in zip(coefficients, usual, strict=True))
+    least = [LEAST_SQUARE_SHARE if t in _SQUARES else LEAST_SHARE for t in ALL_FORMS[form]]
+    return tuple(
+        max(k, share * total / x) for k, share, x in zip(coefficients, least, usual, strict=True)
+    )
 
 
 def card_profile(
