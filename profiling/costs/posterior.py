@@ -181,9 +181,10 @@ def serves(shrunk: Regression, plain: Regression, why: str) -> tuple[Regression,
         why: As it says.
     """
     margin = max(BETTER_BY * plain.error, NEGLIGIBLE)
-    errors = f"held-out error {shrunk.error:.1%}, {_name(plain)} has {plain.error:.1%}"
+    before = f"{why}; " if why else ""
+    errors = f"{before}held-out error {shrunk.error:.1%}, {_name(plain)} has {plain.error:.1%}"
     if plain.model.heldout_mape is not None and plain.error <= NEGLIGIBLE < shrunk.error:
-        return plain, f"{_name(plain)} is exact" + (f"; {why}" if why else "")
+        return plain, f"{before}{_name(plain)} is exact"
     if shrunk.error <= plain.error + margin:
         return shrunk, errors
     configurations = shrunk.configurations
@@ -191,8 +192,9 @@ def serves(shrunk: Regression, plain: Regression, why: str) -> tuple[Regression,
         return shrunk, (
             f"{errors}, but {configurations} configurations are too few to do without a prior"
         )
-    return plain, (f"{why}; " if why else "") + (
-        f"held-out error {plain.error:.1%}, {_name(shrunk)} has {shrunk.error:.1%}"
+    return (
+        plain,
+        f"{before}held-out error {plain.error:.1%}, {_name(shrunk)} has {shrunk.error:.1%}",
     )
 
 

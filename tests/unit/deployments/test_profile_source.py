@@ -11,7 +11,7 @@ from fake_serve import ACCURATE, FRUGAL, HANG, PROFILES, ActorHandle, profile
 from cluster.record import RecordStatus
 from cluster.store import Snapshot, Store, StoreState
 from deployments.profile_source import ProfileSource
-from scheduler.profiles import ProfileSet
+from scheduler.profiles import SCHEMA_VERSION, ProfileSet
 
 
 @pytest.fixture
@@ -69,7 +69,9 @@ def test_a_wrong_prior_changes_nothing(source: ProfileSource, tmp_path: Path) ->
     whole = PROFILES.to_json()
     contents = {
         "partial.json": whole[: len(whole) // 2].encode(),
-        "future.json": whole.replace('"schema_version": 2', '"schema_version": 99').encode(),
+        "future.json": whole.replace(
+            f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'
+        ).encode(),
         "binary.json": b"\xff\xfe",
     }
     for name, content in contents.items():
