@@ -112,7 +112,7 @@ def shrink(x: Array, y: Array, prior: CostPrior, near: Shrunk | None = None) -> 
     information = (shares * weights[:, None]).T @ shares + precision
     return Shrunk(
         coefficients=np.asarray(prior.coefficients) * np.exp(logs),
-        covariance=np.linalg.inv(information),
+        covariance=np.asarray(np.linalg.inv(information), dtype=np.float64),
         noise=noise,
     )
 
@@ -120,7 +120,9 @@ def shrink(x: Array, y: Array, prior: CostPrior, near: Shrunk | None = None) -> 
 def _precision(prior: CostPrior) -> Array:
     """Inverse of diag(spreads²) + FREE², the covariance of the logarithms (Sherman, Morrison)."""
     inner = 1 / np.asarray(prior.spreads) ** 2
-    return np.diag(inner) - np.outer(inner, inner) / (1 / FREE**2 + inner.sum())
+    common = 1 / FREE**2 + float(inner.sum())
+    precision: Array = np.diag(inner) - np.outer(inner, inner) / common
+    return precision
 
 
 def _at(logs: Array, columns: Array, target: Array) -> tuple[Array, Array]:
