@@ -116,11 +116,15 @@ def series_of(frame: pd.DataFrame) -> list[Series]:
     found: list[Series] = []
     for _, group in frame.groupby([name for name in SERIES if name in frame]):
         ordered = group.sort_values("concurrency")
-        first = ordered.iloc[0].to_dict()
-        arrays = [ordered[n].to_numpy(float) for n in ("input_tokens", "output_tokens")]
+        first = {str(key): value for key, value in ordered.iloc[0].items()}
+        prompts, answers = (
+            ordered[name].to_numpy(float) for name in ("input_tokens", "output_tokens")
+        )
         load = ordered["concurrency"].to_numpy(float)
         samples = {
-            target: Sample(*arrays, load, ordered[column].to_numpy(float), np.arange(len(ordered)))
+            target: Sample(
+                prompts, answers, load, ordered[column].to_numpy(float), np.arange(len(ordered))
+            )
             for target, column in (("runtime", "runtime_s"), ("energy", "energy_joules"))
         }
         found.append(

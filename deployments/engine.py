@@ -286,8 +286,12 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         """Number of token ids that a prompt may use."""
         return int(self._engine_client.model_config.get_vocab_size())
 
-    def model_card(self) -> dict[str, Any]:
-        """What the loaded configuration says of the work of a token, see `describe_card`."""
+    def model_card(self, source: str) -> dict[str, Any]:
+        """What the loaded configuration says of the work of a token, see `describe_card`.
+
+        Args:
+            source: Where the weights come from, as the configuration of the application says it.
+        """
         settings = self._engine_client.vllm_config
         config = settings.model_config.hf_config.to_dict()
         # The engine may compute in other numbers than the file says.
@@ -296,7 +300,7 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             config,
             str(settings.cache_config.cache_dtype),
             int(settings.parallel_config.tensor_parallel_size),
-            str(settings.model_config.model),
+            source,
         )
 
     def tokenizer(self) -> TokenizerBundle:

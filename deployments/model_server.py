@@ -67,7 +67,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._max_queued = limits.queue(slots)
         self._door = Door(slots + self._max_queued)
         self._tokenizer = await asyncio.to_thread(TokenizerOffer.of, self.engine.tokenizer)
-        self._card = self.engine.model_card()
+        self._card = self.engine.model_card(str(llm_config.model_loading_config.model_source))
         gpu_uuids = await self.engine.device_uuids()
         identity = ReplicaIdentity(
             model=llm_config.model_id,

@@ -64,12 +64,14 @@ def _prior_of(model: LinearModel, target: str, profile: ModelProfile) -> CostPri
                 for tin in _over(profile.input_tokens_range)
                 for tout in _over(profile.output_tokens_range)
                 for c in _over(profile.concurrency_range)
-            ]
+            ],
+            dtype=np.float64,
         )
         rows = rows[rows[:, 3] > 0]
         if not len(rows):
             return usual
-        sample = Sample(*rows.T, groups=np.arange(len(rows)))
+        tin, tout, c, cost = rows.T
+        sample = Sample(tin, tout, c, cost, np.arange(len(rows)))
         coefficients = shrink(sample.design(usual.form), sample.cost, usual).coefficients
         return replace(usual, coefficients=tuple(map(float, coefficients)), source=source)
     if not any(model.coefficients):

@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
         InputError: The file cannot be read or gives no prior; the message names the field.
     """
     config = _read(args.config)
-    model = args.model or config.get("_name_or_path") or args.config.resolve().parent.name
+    named = str(config.get("_name_or_path") or args.config.resolve().parent.name)
+    model = args.model or named
     try:
         card = ModelCard.from_config(config, args.cache_bits)
         accelerator = AcceleratorTable.shipped().find(args.accelerator)
