@@ -15,61 +15,25 @@ from scheduler.errors import ModelCardError
 
 # Architectures whose work per token does not grow with the context as attention's does, or that
 # generate nothing: the roofline of `scheduler.costs.prior` does not describe them.
-_STATE_SPACE = (
-    "mamba",
-    "rwkv",
-    "jamba",
-    "zamba",
-    "nemotron_h",
-    "bamba",
-    "recurrent_gemma",
-    "granitemoehybrid",
-    "falcon_h1",
-    "plamo2",
-    "lfm2",
-    "qwen3_next",
-    "kimi_linear",
-    "minimax",
-    "xlstm",
-    "retnet",
-    "hyena",
+_STATE_SPACE = tuple(
+    (
+        "mamba rwkv jamba zamba nemotron_h bamba recurrent_gemma granitemoehybrid falcon_h1 "
+        "plamo2 lfm2 qwen3_next kimi_linear minimax xlstm retnet hyena"
+    ).split()
 )
-_ENCODERS = (
-    "bert",
-    "roberta",
-    "electra",
-    "deberta",
-    "t5",
-    "bart",
-    "mt5",
-    "umt5",
-    "pegasus",
-    "whisper",
-    "clip",
-    "siglip",
-    "vit",
-    "wav2vec",
-    "marian",
-    "mbart",
-    "m2m",
-    "encoder",
-    "xlnet",
-    "led",
-    "longformer",
-    "bigbird",
-    "blip",
+_ENCODERS = tuple(
+    (
+        "bert roberta electra deberta t5 bart mt5 umt5 pegasus whisper clip siglip vit wav2vec "
+        "marian mbart m2m encoder xlnet led longformer bigbird blip"
+    ).split()
 )
 # What generates no text.
 _HEADS = ("formaskedlm", "forsequenceclassification", "fortokenclassification", "rewardmodel")
-_STATE_SPACE_KEYS = (
-    "ssm_cfg",
-    "state_size",
-    "mamba_d_state",
-    "mamba_num_heads",
-    "ssm_state_size",
-    "hybrid_override_pattern",
-    "linear_num_value_heads",
-    "lru_width",
+_STATE_SPACE_KEYS = tuple(
+    (
+        "ssm_cfg state_size mamba_d_state mamba_num_heads ssm_state_size hybrid_override_pattern "
+        "linear_num_value_heads lru_width"
+    ).split()
 )
 # At this context a window of fewer tokens saves that share of the cache's reads.
 WINDOW_CONTEXT = 4096
