@@ -15,26 +15,22 @@ from scheduler.errors import ModelCardError
 
 # Architectures whose work per token does not grow with the context as attention's does, or that
 # generate nothing: the roofline of `scheduler.costs.prior` does not describe them.
-_STATE_SPACE = tuple(
-    (
-        "mamba rwkv jamba zamba nemotron_h bamba recurrent_gemma granitemoehybrid falcon_h1 "
-        "plamo2 lfm2 qwen3_next kimi_linear minimax xlstm retnet hyena"
-    ).split()
-)
-_ENCODERS = tuple(
-    (
-        "bert roberta electra deberta t5 bart mt5 umt5 pegasus whisper clip siglip vit wav2vec "
-        "marian mbart m2m encoder xlnet led longformer bigbird blip"
-    ).split()
-)
+_STATE_SPACE = (
+    "mamba", "rwkv", "jamba", "zamba", "nemotron_h", "bamba", "recurrent_gemma",
+    "granitemoehybrid", "falcon_h1", "plamo2", "lfm2", "qwen3_next", "kimi_linear",
+    "minimax_text", "minimax_m1", "xlstm", "retnet", "hyena",
+)  # fmt: skip
+_ENCODERS = (
+    "bert", "roberta", "electra", "deberta", "t5", "bart", "mt5", "umt5", "pegasus", "whisper",
+    "clip", "siglip", "vit", "wav2vec", "marian", "mbart", "m2m", "encoder", "xlnet", "led",
+    "longformer", "bigbird", "blip",
+)  # fmt: skip
 # What generates no text.
 _HEADS = ("formaskedlm", "forsequenceclassification", "fortokenclassification", "rewardmodel")
-_STATE_SPACE_KEYS = tuple(
-    (
-        "ssm_cfg state_size mamba_d_state mamba_num_heads ssm_state_size hybrid_override_pattern "
-        "linear_num_value_heads lru_width"
-    ).split()
-)
+_STATE_SPACE_KEYS = (
+    "ssm_cfg", "state_size", "mamba_d_state", "mamba_num_heads", "ssm_state_size",
+    "hybrid_override_pattern", "linear_num_value_heads", "lru_width",
+)  # fmt: skip
 # At this context a window of fewer tokens saves that share of the cache's reads.
 WINDOW_CONTEXT = 4096
 MOST = 10**9
