@@ -20,8 +20,8 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from profiling.costs.posterior import FORM_OF
+from profiling.costs.regression import Sample
 from profiling.costs.shrinkage import CostPrior
-from profiling.regression import Sample
 from scheduler.costs.accelerators import AcceleratorTable
 from scheduler.costs.model_card import ModelCard
 from scheduler.costs.prior import (

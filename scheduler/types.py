@@ -19,14 +19,14 @@ from scheduler.preferences import (
     Weights,
 )
 from scheduler.priority import Priority
-from scheduler.rules import NO_RULING, Ruling
+from scheduler.rules.rules import NO_RULING, Ruling
 
 if TYPE_CHECKING:
     from scheduler.asides import BanditReport, ShadowChoice
-    from scheduler.bandit import Bandit
+    from scheduler.bandit.model import Bandit
     from scheduler.cascade import CascadeStep
-    from scheduler.output_length import OutputLength
-    from scheduler.profiles import ModelProfile, Reference
+    from scheduler.costs.output_length import OutputLength
+    from scheduler.costs.profiles import ModelProfile, Reference
     from scheduler.session import Session
 
 

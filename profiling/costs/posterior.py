@@ -12,8 +12,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import t as student
 
-from profiling.costs.shrinkage import Array, CostPrior, Shrunk, shrink
-from profiling.regression import (
+from profiling.costs.regression import (
     BETTER_BY,
     ENOUGH_FOR_QUANTILES,
     NEGLIGIBLE,
@@ -24,11 +23,12 @@ from profiling.regression import (
     folds,
     ratio_interval,
 )
+from profiling.costs.shrinkage import Array, CostPrior, Shrunk, shrink
 from scheduler.costs.accelerators import AcceleratorTable
 from scheduler.costs.forms import ENGINE, ENGINE_FORMS, SHARES
 from scheduler.costs.model_card import ModelCard
 from scheduler.costs.prior import predict_from_card, spreads_of, without_zeros
-from scheduler.profiles import LinearModel, ModelProfile
+from scheduler.costs.profiles import LinearModel, ModelProfile
 
 MAP = "map"
 FORM_OF = {"runtime": ENGINE, "energy": SHARES}
@@ -179,7 +179,7 @@ def serves(shrunk: Regression, plain: Regression, why: str) -> tuple[Regression,
 
     Args:
         shrunk: The fit with a prior.
-        plain: As `profiling.regression.choose` has chosen it.
+        plain: As `profiling.costs.regression.choose` has chosen it.
         why: As it says.
     """
     margin = max(BETTER_BY * plain.error, NEGLIGIBLE)

@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from cluster.files import write_atomic
+from profiling.costs.report import print_profiles
 from profiling.errors import InputError
-from profiling.report import print_profiles
 from scheduler.costs.accelerators import AcceleratorTable
 from scheduler.costs.model_card import ModelCard
 from scheduler.costs.prior import card_profile
+from scheduler.costs.profiles import ModelProfile, ProfileSet
 from scheduler.errors import ModelCardError
-from scheduler.profiles import ModelProfile, ProfileSet
 
 # What a usual request is here: input tokens, output tokens, and requests side by side.
 EXAMPLES = ((250, 250, 1), (250, 250, 8), (250, 250, 64), (2000, 500, 8))

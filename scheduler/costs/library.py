@@ -12,8 +12,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from scheduler.costs.accelerators import AcceleratorTable
+from scheduler.costs.profiles import ModelProfile, ProfileSet
 from scheduler.errors import ProfileError
-from scheduler.profiles import ModelProfile, ProfileSet
 
 LIBRARY_FILE: Traversable = files("scheduler") / "data" / "library.json"
 LIBRARY = "library"

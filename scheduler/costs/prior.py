@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from scheduler.costs.forms import ALL_FORMS, BEND, ENGINE, SHARES, TERMS
 from scheduler.costs.model_card import ModelCard
 from scheduler.costs.origins import MODEL_CARD
+from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.errors import ModelCardError
-from scheduler.profiles import LinearModel, ModelProfile
 
 ROOFLINE = "roofline"
 # Standard deviations of the logarithms of the coefficients, apart from a factor that all have. How

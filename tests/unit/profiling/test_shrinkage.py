@@ -12,10 +12,10 @@ from profiling.costs.posterior import (
     serves,
     usual_prior,
 )
+from profiling.costs.regression import Regression, Sample
 from profiling.costs.shrinkage import CostPrior, shrink
-from profiling.regression import Regression, Sample
 from scheduler.costs.forms import ENGINE, SHARES
-from scheduler.profiles import LinearModel, ModelProfile
+from scheduler.costs.profiles import LinearModel, ModelProfile
 
 TRUTH = LinearModel(ENGINE, (0.02, 0.0, 0.016, 0.002, 0.0002, 0.001, 3e-7, 7e-4, 1e-9))
 JOULES = LinearModel(SHARES, (0.05, 0.004, 0.02, 0.001, 0.001, 0.1, 2e-6, 1e-9))

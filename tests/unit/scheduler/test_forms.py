@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.costs.forms import ALL_FORMS, BEND, ENGINE, ENGINE_FORMS, SHARES, TERMS, terms_of
-from scheduler.profiles import LinearModel
+from scheduler.costs.profiles import LinearModel
 
 coefficient = st.floats(0, 10)
 tokens = st.integers(1, 1 << 17)

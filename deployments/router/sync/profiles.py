@@ -1,0 +1,140 @@
+"""Where the router's profiles come from: a prior that ships, overlaid with what the store holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from cluster.store.actor import STORE_TIMEOUT_S, Snapshot, connect_store
+from cluster.store.decisions import RecordStatus
+from deployments.router.sync.card_profiles import profile_of
+from scheduler.costs.library import LIBRARY, shipped_library
+from scheduler.costs.origins import MEASURED
+from scheduler.costs.origins import SHIPPED as SHIPPED_ORIGIN
+from scheduler.costs.profiles import ProfileSet
+from scheduler.errors import ProfileError
+
+logger = logging.getLogger("ray.serve")
+
+SHIPPED = {
+    "seed": ("scheduler", "data/default_profiles.json"),
+    "embedded": ("deployments", "data/embedded_profiles.json"),
+}
+
+
+class ProfileSource:
+    """The profiles in use; a store that is away or holds nonsense changes nothing.
+
+    Args:
+        data_dir: Folder of the store, made by whichever router comes first.
+    """
+
+    def __init__(self, data_dir: str) -> None:
+        self.store = connect_store(data_dir)
+        self.current = ProfileSet(())
+        self.trials: dict[str, tuple[str, ...]] = {}
+        self.record = RecordStatus()
+        self._data_dir = data_dir
+        self._prior = ProfileSet(())
+        self._published: ProfileSet | None = None
+        self._library: ProfileSet | None = None
+        self._descriptions: dict[str, Mapping[str, Any]] = {}
+        self._store_fault: str | None = None
+        self._fault: str | None = None
+        self._warned: set[str] = set()
+
+    def set_prior(self, name: str | None) -> None:
+        """Choose the profiles that stand until better ones are published.
+
+        Raises:
+            ValueError: The file is missing or unreadable; the prior of before stays.
+        """
+        library = None
+        if name is None or name == LIBRARY:
+            self._prior = ProfileSet(())
+            library = shipped_library() if name else None
+        else:
+            source = files(SHIPPED[name][0]) / SHIPPED[name][1] if name in SHIPPED else Path(name)
+            try:
+                self._prior = ProfileSet.from_json(source.read_text())
+            except (OSError, UnicodeDecodeError, ProfileError) as error:
+                raise ValueError(f"prior_profiles: {name}: {error}") from error
+        self._library = library
+        self._combine()
+
+    def faults(self) -> list[str]:
+        """What is wrong with profiles and store at this moment, for /health."""
+        record = self.record.fault and f"record of decisions: {self.record.fault}"
+        return [fault for fault in (self._fault, self._store_fault, record) if fault]
+
+    def origin(self, model: str) -> str | None:
+        """Where a model's profile comes from, see `ModelProfile.origin`; `None` without one."""
+        profile = self.current.find(model)
+        return (profile.origin or MEASURED) if profile else None
+
+    def take(self, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take in what replicas say of themselves: it gives profiles to models that have none.
+
+        Args:
+            descriptions: As `ModelServer.describe` returns them, by model.
+        """
+        if descriptions != self._descriptions:
+            self._descriptions = dict(descriptions)
+            self._combine()
+
+    async def refresh(self) -> None:
+        """Look at the store; fetch the profiles if they changed, give them back if it lost them.
+
+        Raises:
+            Exception: Whatever is wrong with the store; it stands in `faults` until it is not.
+        """
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self._fetch()
+        except Exception as error:
+            cause = str(error).strip().splitlines()
+            self._fault = f"store: {type(error).__name__}: {cause[-1] if cause else 'no answer'}"
+            # Off the loop: it waits for Ray.
+            self.store = await asyncio.to_thread(connect_store, self._data_dir)
+            raise
+        self._fault = None
+
+    async def _fetch(self) -> None:
+        version, trials, self._store_fault, self.record = await self.store.version.remote()
+        self.trials = dict(trials)
+        if version is None and self._published is not None:
+            await self.store.publish.remote(self._published.to_json())
+        elif version != (self._published.version if self._published else None):
+            snapshot: Snapshot = await self.store.snapshot.remote()
+            if snapshot.profiles is not None:
+                self._published = ProfileSet.from_json(snapshot.profiles)
+                self._combine()
+
+    def warn_unprofiled(self, model: str) -> None:
+        """Say once in the log that a model has no profile."""
+        if model not in self._warned:
+            self._warned.add(model)
+            logger.warning("%s has no profile: it can only be asked for by name", model)
+
+    def _combine(self) -> None:
+        current = _named(self._prior, SHIPPED_ORIGIN)
+        if self._published:
+            current = current.merged(self._published)
+        others = (
+            profile_of(model, description, self._library)
+            for model, description in self._descriptions.items()
+            if current.find(model) is None
+        )
+        found = tuple(profile for profile in others if profile is not None)
+        self.current = replace(current, profiles=current.profiles + found)
+
+
+def _named(profiles: ProfileSet, origin: str) -> ProfileSet:
+    """The set with this origin in every profile, whatever the file says of where it was made."""
+    named = tuple(replace(profile, origin=origin) for profile in profiles.profiles)
+    return replace(profiles, profiles=named)
