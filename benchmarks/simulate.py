@@ -32,6 +32,7 @@ from simulated_routers import Knowledge, Setting, Simulation
 from simulated_traffic import Trace, random_trace, read_trace
 
 from cluster.store.load import REPORT_PERIOD_S
+from scheduler.costs.forms import ENGINE_FORMS
 from scheduler.costs.profiles import FORMS, LinearModel, ModelProfile, ProfileSet
 from scheduler.errors import ProfileError
 from scheduler.preferences import Weights
@@ -64,7 +65,7 @@ def under_load(profile: ModelProfile, slope: float) -> ModelProfile:
     def extended(
         cost: LinearModel, suffix: str, moved: Mapping[str, str], share: float
     ) -> LinearModel:
-        if "+" in cost.form:
+        if "+" in cost.form or cost.form in ENGINE_FORMS:
             return cost
         terms = dict(zip(FORMS[cost.form], cost.coefficients, strict=True))
         for term, beside in moved.items():

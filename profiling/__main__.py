@@ -1,4 +1,4 @@
-"""`python -m profiling run | fit | publish | accuracy | quality | cascade | evaluate | ...`."""
+"""`python -m profiling run | fit | prior | publish | accuracy | quality | evaluate | ...`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ class _Command(NamedTuple):
 COMMANDS = {
     "run": _Command("profiling.trials.job", "profile all models over the cluster, fit and publish"),
     "fit": _Command("profiling.costs.command", "raw profiles to a profile set"),
+    "prior": _Command(
+        "profiling.costs.prior_command",
+        "a model card and a data sheet to a profile, without trials",
+    ),
     "publish": _Command("profiling.trials.publish", "hand a profile set to the running cluster"),
     "accuracy": _Command(
         "profiling.accuracy.measure", "measure the share of right answers of each model"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -17,6 +18,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from scheduler.console import render_decision
+from scheduler.costs.library import LIBRARY, library_for, shipped_library
 from scheduler.costs.profiles import ProfileSet
 from scheduler.decide import Scheduler
 from scheduler.errors import ProfileError, QualityModelError, SchedulerError
@@ -44,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("one of --prompt and --input_tokens is required")
     try:
         profiles = _read_profiles(options.profiles)
-        decision = Scheduler().decide(_request(options, profiles), _state(profiles))
+        decision = Scheduler().decide(
+            _request(options, profiles), _state(profiles, options.concurrency)
+        )
     except SchedulerError as error:
         parser.error(str(error))
     if options.json:
@@ -77,7 +81,18 @@ def _build_parser() -> argparse.ArgumentParser:
     add("max_tokens", type=_count, metavar="N", help="upper bound of the tokens to generate")
     add("policy", default="weighted", help=f"one of {', '.join(POLICIES)}; default weighted")
     add("models", metavar="A,B", help="the only models to consider")
-    add("profiles", type=Path, metavar="FILE", help="profile set; default: the one shipped")
+    add(
+        "profiles",
+        metavar="FILE",
+        help="profile set, or library:h100 for public measurements; default: the one shipped",
+    )
+    add(
+        "concurrency",
+        type=_load,
+        default=1.0,
+        metavar="N",
+        help="requests side by side on each model, this one included; default 1",
+    )
     add("quality", type=Path, metavar="FILE", help="quality model: accuracies for this prompt")
     add("json", action="store_true", help="print the decision as JSON")
     return parser
@@ -89,8 +104,21 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 999999999, got {text!r}")
 
 
-def _read_profiles(path: Path | None) -> ProfileSet:
-    source = path or files("scheduler") / "data" / "default_profiles.json"
+def _load(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if 1 <= value <= 1e6:
+        return value
+    raise argparse.ArgumentTypeError(f"must be a number from 1 to 1000000, got {text!r}")
+
+
+def _read_profiles(name: str | None) -> ProfileSet:
+    if name is not None and name.split(":")[0] == LIBRARY and not Path(name).exists():
+        accelerator = name.removeprefix(LIBRARY).removeprefix(":")
+        return library_for(shipped_library(), accelerator)
+    source = Path(name) if name else files("scheduler") / "data" / "default_profiles.json"
     try:
         return ProfileSet.from_json(source.read_text(encoding="utf-8"))
     except OSError as error:
@@ -136,12 +164,14 @@ def _weights(options: argparse.Namespace) -> Weights:
     return Weights(*(0.0 if weight is None else weight for weight in given))
 
 
-def _state(profiles: ProfileSet) -> ClusterState:
+def _state(profiles: ProfileSet, concurrency: float) -> ClusterState:
     # A model that was profiled on several accelerators takes part once, with its first profile.
     first = {profile.model: profile for profile in reversed(profiles.profiles)}
     names = dict.fromkeys(profile.model for profile in profiles.profiles)
     return ClusterState(
-        models=tuple(ModelState(name, profile=first[name]) for name in names),
+        models=tuple(
+            ModelState(name, profile=first[name], ongoing=concurrency - 1) for name in names
+        ),
         profile_version=profiles.version,
         reference=profiles.reference,
     )

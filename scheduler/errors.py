@@ -46,6 +46,10 @@ class ProfileError(SchedulerError):
     """A profile set cannot be read: broken JSON, a missing field, a newer schema, a wrong hash."""
 
 
+class ModelCardError(SchedulerError):
+    """A model card or the accelerator table does not give a prior; the message names the field."""
+
+
 class QualityModelError(SchedulerError):
     """A quality model cannot be read: something else, cut off, changed, or of a later schema."""
 

@@ -103,6 +103,8 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "runtime_factor": prediction.runtime_factor,
         "energy_factor": prediction.energy_factor,
         "extrapolates": prediction.extrapolates,
+        "profile_origin": prediction.profile_origin,
+        "profile_trials": prediction.profile_trials,
         "stages": {name: _stages(candidate.stages[metric]) for metric, name in STAGE_NAMES.items()},
     }
 

@@ -209,6 +209,8 @@ class Prediction:
         runtime_factor: Correction that is in `runtime_s`.
         energy_factor: Correction that is in `energy_joules`.
         extrapolates: Tokens or concurrency lie outside what was profiled; the intervals are wider.
+        profile_origin: Where the costs come from, see `scheduler.costs.origins`; empty: unknown.
+        profile_trials: Trials that they were fitted on.
     """
 
     input_tokens: int
@@ -229,6 +231,8 @@ class Prediction:
     input_tokens_exact: bool = True
     cached_input_tokens: int = 0
     sequences: int = 1
+    profile_origin: str = ""
+    profile_trials: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from cluster.cli.running import written_down
 from cluster.haproxy.errors import haproxy_variables
 from cluster.serve_api import Application, DashboardUnreachableError, ServeApi, auth_headers
 from cluster.serve_flags import SERVE_FLAGS
+from scheduler.costs.origins import CALIBRATED, MEASURED
 
 RAY_START_TIMEOUT_S = 120.0
 READY_TIMEOUT_S = 30.0
@@ -275,7 +276,11 @@ def _models_without_own_profile(address: str) -> list[str]:
             console.print(f"not available: {'; '.join(reasons)}", style="yellow", markup=False)
             break
         time.sleep(POLL_S)
-    return [n for n, m in models.items() if m["available"] and m["profile"] != "measured"]
+    return [
+        n
+        for n, m in models.items()
+        if m["available"] and m["profile"] not in (MEASURED, CALIBRATED)
+    ]
 
 
 def _models(address: str) -> tuple[dict[str, Any], str]:

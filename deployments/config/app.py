@@ -293,7 +293,8 @@ class RouterConfig(Strict):
     models: tuple[RoutedModel, ...] = ()
     prior_profiles: str | None = Field(
         default=None,
-        description="Profiles until the models are profiled here: `embedded`, `seed` or a file.",
+        description="Profiles until the models are profiled here: `embedded`, `seed`, `library` "
+        "or a file.",
     )
     default_weights: DefaultWeights = Field(default_factory=DefaultWeights)
     default_policy: str = "weighted"

@@ -98,7 +98,13 @@ export function drawCandidates(root, candidates, weights) {
         candidate.extrapolates && html("span", {
           class: "badge plain",
           title: "Tokens or load lie outside what was profiled, so the intervals are wider",
-        }, "beyond its profile")),
+        }, "beyond its profile"),
+        candidate.profile_origin && candidate.profile_origin !== "measured" && html("span", {
+          class: "badge plain",
+          title: candidate.profile_trials
+            ? `Its costs rest on ${candidate.profile_trials} trials`
+            : "Its costs rest on no trial",
+        }, candidate.profile_origin)),
       html("dl", { class: "metrics" },
         COSTS.map((cost, i) => metricCell(cost, candidate, ends[i])),
         scoreCell(candidate, weights, scoreEnd, score(order[0], weights))))));

@@ -44,6 +44,7 @@ from deployments.replica.constraints import (
     is_constrained,
 )
 from deployments.replica.liveness import Liveness
+from deployments.replica.model_card import describe_card
 from deployments.replica.request_trace import StepFeed, Trail
 from deployments.replica.tokenizer_export import export_tokenizer
 from deployments.tracing import trace_engine
@@ -318,6 +319,23 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
     def vocab_size(self) -> int:
         """Number of token ids that a prompt may use."""
         return int(self._engine_client.model_config.get_vocab_size())
+
+    def model_card(self, source: str) -> dict[str, Any]:
+        """What the loaded configuration says of the work of a token, see `describe_card`.
+
+        Args:
+            source: Where the weights come from, as the configuration of the application says it.
+        """
+        settings = self._engine_client.vllm_config
+        config = settings.model_config.hf_config.to_dict()
+        # The engine may compute in other numbers than the file says.
+        config["dtype"] = str(settings.model_config.dtype)
+        return describe_card(
+            config,
+            str(settings.cache_config.cache_dtype),
+            int(settings.parallel_config.tensor_parallel_size),
+            source,
+        )
 
     def tokenizer(self) -> TokenizerBundle:
         """What the engine counts prompt tokens with; takes about a second.

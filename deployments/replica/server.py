@@ -72,6 +72,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._max_queued = limits.queue(slots)
         self._door = Door(slots + self._max_queued, slots)
         self._tokenizer = await asyncio.to_thread(TokenizerOffer.of, self.engine.tokenizer)
+        self._card = self.engine.model_card(str(llm_config.model_loading_config.model_source))
         gpu_uuids = await self.engine.device_uuids()
         identity = ReplicaIdentity(
             model=llm_config.model_id,
@@ -131,6 +132,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             "prefix_block_tokens": self.engine.prefix_block_tokens,
             "max_queued_requests": self._max_queued,
             "vocab_size": self.engine.vocab_size,
+            **self._card,
             **self._tokenizer.describe(),
         }
 

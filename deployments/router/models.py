@@ -169,6 +169,11 @@ class ModelDirectory:
         """Every model."""
         return list(self._entries.values())
 
+    def descriptions(self) -> dict[str, dict[str, Any]]:
+        """What the replicas say of themselves, by model, as far as one has answered."""
+        entries = self._entries.items()
+        return {model: e.description for model, e in entries if e.description is not None}
+
     def why_not(self, model: str) -> str | None:
         """Why no request can go to a model now, `None` if one can."""
         entry = self._entries[model]

@@ -181,6 +181,7 @@ class Router:
             await self._quality.refresh(self._profiles.store)
         finally:
             self._directory.set_trials(self._profiles.trials)
+            self._profiles.take(self._directory.descriptions())
             for entry in self._directory.entries():
                 if self._profiles.current.find(entry.model) is None:
                     self._profiles.warn_unprofiled(entry.model)

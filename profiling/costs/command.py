@@ -14,11 +14,13 @@ from rich.console import Console
 from cluster.files import write_atomic
 from profiling.accuracy.measure import read_accuracies
 from profiling.costs.fit import FitOptions, fit_profiles
+from profiling.costs.posterior import MAP
 from profiling.costs.regression import ESTIMATORS
 from profiling.costs.report import SUMMARY_FILE, as_json, print_result, summary_csv
 from profiling.errors import InputError
 from profiling.figures.plots import plot_predictions
 from profiling.trials.log import read_trials
+from scheduler.costs.forms import ENGINE
 from scheduler.costs.profiles import FORMS, ProfileSet
 
 
@@ -83,10 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL=N",
         help="generated tokens of a usual answer of a model (default: 128); repeatable",
     )
-    add("--form", choices=tuple(FORMS), help="choose only among the regressions of this form")
+    add("--form", choices=(*FORMS, ENGINE), help="choose only among the regressions of this form")
     add(
         "--estimator",
-        choices=tuple(ESTIMATORS),
+        choices=(*ESTIMATORS, MAP),
         help="choose only among those of this estimator, as far as they may serve",
     )
     add("--seed", type=int, default=0, help="of the cross-validation (default: %(default)s)")

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from profiling.costs.posterior import (
+    regress_with_prior,
+    serves,
+    usual_prior,
+    wished_for_prior,
+)
 from profiling.costs.regression import Regression, Sample, choose, regress_all
+from profiling.costs.shrinkage import CostPrior
+from scheduler.costs.origins import origin_of_fit
 from scheduler.costs.profiles import ModelProfile, Moments, ProfileSet, Reference
 
 TARGETS: Mapping[str, str] = {"runtime": "runtime_s", "energy": "energy_joules"}
@@ -25,7 +33,8 @@ class TargetReport:
 
     Attributes:
         target: Key of `TARGETS`.
-        tried: Every form by every estimator; `linear` by `ols` is always the first.
+        tried: Every form by every estimator; `linear` by `ols` is always the first, the fit with
+            a prior the last.
         chosen: The one of them that serves.
         why: In words, where it is not simply the first one.
         notes: What the data could not tell, and forms that were not tried.
@@ -59,6 +68,8 @@ class FitOptions:
         form: The only form to choose from, `None` for the best.
         estimator: The only estimator to choose from as far as its fit may serve.
         seed: Of the folds of the cross-validation.
+        priors: What was thought of runtime and energy before, by model and accelerator and by key
+            of `TARGETS`; a usual model's where there is nothing.
     """
 
     accuracies: Mapping[str, tuple[float, str]] = field(default_factory=dict)
@@ -67,6 +78,7 @@ class FitOptions:
     form: str | None = None
     estimator: str | None = None
     seed: int = 0
+    priors: Mapping[tuple[str, str], Mapping[str, CostPrior]] = field(default_factory=dict)
 
 
 def fit_profiles(frame: pd.DataFrame, options: FitOptions) -> FitResult:
@@ -104,13 +116,24 @@ def sample_of(trials: pd.DataFrame, target: str) -> Sample:
 
 
 def _report(group: pd.DataFrame, target: str, options: FitOptions) -> TargetReport:
-    tried, notes = regress_all(sample_of(group, target), options.seed)
-    chosen, why = choose(tried, options.form, options.estimator)
+    model, accelerator = (str(group[name].iloc[0]) for name in ("model", "accelerator"))
+    sample = sample_of(group, target)
+    tried, notes = regress_all(sample, options.seed)
+    own = options.priors.get((model, accelerator), {}).get(target)
+    prior = own or usual_prior(target, accelerator)
+    shrunk = regress_with_prior(sample, prior, options.seed)
+    notes.append(f"prior: {prior.source}")
+    if wished_for_prior(options.form, options.estimator):
+        chosen, why = shrunk, ""
+    else:
+        chosen, why = choose(tried, options.form, options.estimator)
+        if options.form is None and options.estimator is None:
+            chosen, why = serves(shrunk, chosen, why)
     return TargetReport(
-        model=str(group["model"].iloc[0]),
-        accelerator=str(group["accelerator"].iloc[0]),
+        model=model,
+        accelerator=accelerator,
         target=target,
-        tried=tuple(tried),
+        tried=(*tried, shrunk),
         chosen=chosen,
         why=why,
         notes=tuple(notes),
@@ -129,18 +152,27 @@ def _profile(
         energy_source="+".join(sorted(set(group["energy_source"]))),
         input_tokens_range=_range(group["input_tokens"]),
         output_tokens_range=_range(group["output_tokens"]),
-        concurrency_range=_range(group["concurrency"]),
+        concurrency_range=_span(group["concurrency"]),
         mean_output_tokens=options.mean_output_tokens.get(
             runtime.model, DEFAULT_MEAN_OUTPUT_TOKENS
         ),
         accuracy=accuracy,
         accuracy_source=accuracy_source,
         source=options.source,
+        origin=origin_of_fit(runtime.chosen.model.n),
     )
 
 
 def _range(values: pd.Series[int]) -> tuple[int, int]:
     return int(values.min()), int(values.max())
+
+
+def _span(values: pd.Series[float]) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    return (
+        int(low) if low.is_integer() else low,
+        int(high) if high.is_integer() else high,
+    )
 
 
 def _reference(trials: pd.DataFrame, profiles: list[ModelProfile]) -> Reference:

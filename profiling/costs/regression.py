@@ -16,6 +16,7 @@ from scipy.optimize import nnls
 from scipy.stats import t as student
 from statsmodels.regression.linear_model import OLS
 
+from scheduler.costs.forms import ALL_FORMS
 from scheduler.costs.profiles import FORMS, TERMS, LinearModel
 
 Array = npt.NDArray[np.float64]
@@ -61,11 +62,16 @@ class Sample:
     def design(self, form: str) -> Array:
         """The matrix of the regression, one column per term of the form."""
         columns: list[Array] = []
-        for name in FORMS[form]:
+        for name in ALL_FORMS[form]:
             term: Callable[[Any, Any, Any], Any] = TERMS[name]
             value = term(self.input_tokens, self.output_tokens, self.concurrency)
             columns.append(np.broadcast_to(value, self.cost.shape))
         return np.column_stack(columns)
+
+    @property
+    def configurations(self) -> int:
+        """How many there are, repeats counted once."""
+        return len(np.unique(self.groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ class Regression:
         objection: Why it must not serve, `None` if it may.
         heldout_by_concurrency: Held-out error of the rows of each concurrency, as fractions; empty
             where nothing could be held out.
+        configurations: Of the rows of the fit, repeats counted once.
     """
 
     model: LinearModel
@@ -86,6 +93,7 @@ class Regression:
     negative_share: float
     objection: str | None
     heldout_by_concurrency: Mapping[str, float] = field(default_factory=dict)
+    configurations: int = 0
 
     @property
     def error(self) -> float:
@@ -162,16 +170,24 @@ def _estimate(estimator: str, x: Array, y: Array) -> tuple[Array, Array | None]:
     return coefficients, errors
 
 
+def folds(groups: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64] | None:
+    """The fold in which each row is held out, whole groups at a time; `None` with one group."""
+    _, group_of_row = np.unique(groups, return_inverse=True)
+    number = int(group_of_row.max()) + 1
+    if number < 2:
+        return None
+    fold_of_group = np.random.default_rng(seed).permutation(number) % min(FOLDS, number)
+    fold_of_row: npt.NDArray[np.int64] = fold_of_group[group_of_row]
+    return fold_of_row
+
+
 def _held_out(estimator: str, x: Array, sample: Sample, seed: int) -> Array | None:
     """Predictions of every row by a fit that saw no row of its group."""
-    _, group_of_row = np.unique(sample.groups, return_inverse=True)
-    groups = int(group_of_row.max()) + 1
-    if groups < 2:
+    fold_of_row = folds(sample.groups, seed)
+    if fold_of_row is None:
         return None
-    fold_of_group = np.random.default_rng(seed).permutation(groups) % min(FOLDS, groups)
-    fold_of_row = fold_of_group[group_of_row]
     predicted = np.empty(len(x))
-    for fold in range(min(FOLDS, groups)):
+    for fold in np.unique(fold_of_row):
         out = fold_of_row == fold
         coefficients, _ = _estimate(estimator, x[~out], sample.cost[~out])
         predicted[out] = x[out] @ coefficients
@@ -213,7 +229,7 @@ def ratio_interval(ratios: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _by_concurrency(concurrency: Array, ape: Array) -> dict[str, float]:
+def by_concurrency(concurrency: Array, ape: Array) -> dict[str, float]:
     """Mean error by concurrency; the keys are single values or, where there are many, spans."""
     values, bins = np.unique(concurrency, return_inverse=True)
     if len(values) > MOST_CONCURRENCIES:
@@ -222,7 +238,7 @@ def _by_concurrency(concurrency: Array, ape: Array) -> dict[str, float]:
     for one in np.unique(bins):
         inside = concurrency[bins == one]
         ends = dict.fromkeys((inside.min(), inside.max()))
-        errors["-".join(f"{end:.0f}" for end in ends)] = float(ape[bins == one].mean())
+        errors["-".join(f"{end:.6g}" for end in ends)] = float(ape[bins == one].mean())
     return errors
 
 
@@ -258,8 +274,9 @@ def regress(sample: Sample, form: str, estimator: str, seed: int = 0) -> Regress
         negative_share=float((predicted < 0).mean()),
         objection=objection(model),
         heldout_by_concurrency=(
-            {} if held_out is None else _by_concurrency(sample.concurrency, judged_ape)
+            {} if held_out is None else by_concurrency(sample.concurrency, judged_ape)
         ),
+        configurations=sample.configurations,
     )
 
 
@@ -274,7 +291,7 @@ def regress_all(sample: Sample, seed: int = 0) -> tuple[list[Regression], list[s
     forms = sorted(FORMS, key=lambda form: len(FORMS[form]))
     if np.ptp(sample.concurrency) == 0:
         forms = [form for form in forms if "+" not in form]
-        only = f"{sample.concurrency[0]:.0f}"
+        only = f"{sample.concurrency[0]:.6g}"
         notes.append(f"all trials have concurrency {only}: no form with +load or +shared was tried")
     left_out: dict[str, list[str]] = {}
     for form in forms:
@@ -288,7 +305,7 @@ def regress_all(sample: Sample, seed: int = 0) -> tuple[list[Regression], list[s
 
 def _undetermined(form: str, sample: Sample) -> str | None:
     """Why a form cannot be fitted, `None` if it can."""
-    if (configurations := len(np.unique(sample.groups))) <= len(FORMS[form]):
+    if (configurations := sample.configurations) <= len(FORMS[form]):
         return f"too few configurations ({configurations})"
     if len(identifiable(sample.design(form))) < len(FORMS[form]):
         return "the trials do not tell their terms apart"

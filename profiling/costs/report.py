@@ -21,15 +21,18 @@ from profiling.costs.fit import TARGETS, FitOptions, FitResult, TargetReport, fi
 from profiling.errors import InputError
 from profiling.inputs import read_profile_set, read_quality_model
 from profiling.trials.log import read_trials
-from scheduler.costs.profiles import FORMS, LinearModel, ProfileSet
+from scheduler.costs.forms import ALL_FORMS
+from scheduler.costs.profiles import LinearModel, ProfileSet
 
 SUMMARY_FILE = "model_regression_summary.csv"
 
 _UNITS = {"runtime": "s", "energy": "J"}
 _PER = {
     **dict.fromkeys(("1", "1/c"), ""),
-    **dict.fromkeys(("tin", "tout", "tin*c", "tout*c", "tin/c", "tout/c"), "/token"),
-    **dict.fromkeys(("tin*tout", "ctx"), "/token²"),
+    **dict.fromkeys(("tin", "tin*c", "tin/c"), "/token"),
+    **dict.fromkeys(("tout", "tout*c", "tout*√c", "tout*bend"), "/token"),
+    **dict.fromkeys(("tout/c", "tout/√c", "tout/bend"), "/token"),
+    **dict.fromkeys(("tin*tout", "ctx", "ctx*c", "tin²", "tin²*c"), "/token²"),
 }
 _WORDS = ("", "model", "accelerator", "form/estimator", "unit", "term")
 _SUMMARY_TERMS = {"const": 0, "in_tokens": 1, "out_tokens": 2}
@@ -260,7 +263,9 @@ def _coefficients(models: Iterable[LinearModel], target: str) -> Table:
     table = _table("", ("form/estimator", "coefficient", "standard error", "unit", "term"))
     for model in models:
         errors = model.standard_errors or (None,) * len(model.coefficients)
-        for term, value, error in zip(FORMS[model.form], model.coefficients, errors, strict=True):
+        for term, value, error in zip(
+            ALL_FORMS[model.form], model.coefficients, errors, strict=True
+        ):
             table.add_row(
                 _name(model),
                 f"{value:.4g}",
@@ -301,5 +306,5 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
-def _span(values: tuple[int, int]) -> str:
-    return f"{values[0]}..{values[1]}"
+def _span(values: tuple[float, float]) -> str:
+    return f"{values[0]:.6g}..{values[1]:.6g}"

@@ -26,6 +26,7 @@ from cluster.files import write_atomic
 from cluster.store.actor import connect_store
 from profiling.accuracy.measure import SCORES_FILE, read_accuracies
 from profiling.costs.fit import FitOptions, FitResult, fit_profiles
+from profiling.costs.posterior import priors_of
 from profiling.costs.report import SUMMARY_FILE, print_brief, print_result, summary_csv
 from profiling.errors import InputError, TrialError
 from profiling.trials.log import TrialLog, read_trials
@@ -250,7 +251,13 @@ def _fit(data_dir: Path, raw: Path, known: ProfileSet, source: str) -> FitResult
         accuracies.update(read_accuracies(scores))
     lengths = {p.model: p.mean_output_tokens for p in known.profiles}
     return fit_profiles(
-        frame, FitOptions(accuracies=accuracies, source=source, mean_output_tokens=lengths)
+        frame,
+        FitOptions(
+            accuracies=accuracies,
+            source=source,
+            mean_output_tokens=lengths,
+            priors={(p.model, p.accelerator): priors_of(p) for p in known.profiles},
+        ),
     )
 
 

@@ -27,7 +27,7 @@ class TrialKey(NamedTuple):
 
     model: str
     accelerator: str
-    concurrency: int
+    concurrency: float
     input_tokens: int
     output_tokens: int
 
@@ -38,7 +38,8 @@ class Trial:
 
     Attributes:
         accelerator: Kind of device, as the replica reports it.
-        concurrency: Equal requests that ran side by side on the replica.
+        concurrency: Equal requests that ran side by side on the replica; an average where their
+            number changed.
         output_tokens: Generated tokens only.
         cached_input_tokens: Prompt tokens that came from the prefix cache.
         ttft_s: To the first token, `None` where the replica did not stream.
@@ -54,7 +55,7 @@ class Trial:
     accelerator: str
     node_id: str
     replica_id: str
-    concurrency: int
+    concurrency: float
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int
@@ -173,7 +174,7 @@ class TrialLog:
             TrialKey(
                 row["model"],
                 row["accelerator"],
-                int(row["concurrency"]),
+                float(row["concurrency"]),
                 int(row["input_tokens"]),
                 int(row["output_tokens"]),
             )
@@ -295,10 +296,14 @@ def _clean(frame: pd.DataFrame) -> tuple[pd.DataFrame, Cleaning]:
     for name in (*counts, *costs):
         faults[f"without a number in {name}"] = frame[name].isna()
         faults[f"with an infinite {name}"] = np.isinf(frame[name])
-    for name in counts:
+    # An average batch is no whole number of requests.
+    tokens = counts[:2]
+    for name in tokens:
         faults[f"with {name} that is not a whole number above 0"] = (frame[name] < 1) | (
             frame[name] % 1 != 0
         )
+    faults["with concurrency below 1"] = frame["concurrency"] < 1
+    for name in counts:
         faults[f"with {name} above {MOST_TOKENS:,}"] = frame[name] > MOST_TOKENS
     for name in costs:
         faults[f"with {name} not above 0"] = frame[name] <= 0
@@ -319,4 +324,4 @@ def _clean(frame: pd.DataFrame) -> tuple[pd.DataFrame, Cleaning]:
             reasons[reason] = count
         usable &= ~wrong
     kept = frame[usable].reset_index(drop=True)
-    return kept.astype(dict.fromkeys(counts, int)), Cleaning(len(frame), reasons)
+    return kept.astype(dict.fromkeys(tokens, int)), Cleaning(len(frame), reasons)

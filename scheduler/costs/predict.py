@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from scheduler.costs.load import meet
+from scheduler.costs.origins import MEASURED
 from scheduler.costs.output_length import output_tokens_interval
 from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.errors import InvalidPredictionError
@@ -23,6 +24,9 @@ from scheduler.types import (
 
 # Of the half-width of an interval in log space, where a fit is used outside of what it has seen.
 LEAST_SPREAD_OUTSIDE = 0.1
+WIDEST = math.log(10)
+# Normal deviates between which 90 % of all lie.
+NORMAL_90 = 1.645
 
 
 # Neither is frozen: one of each is made for every model of every decision, and freezing them would
@@ -127,7 +131,11 @@ def predict(contender: Contender) -> Prediction:
             return Interval(cost, cost)
         shorter = model.predict(computed, lengths.low, concurrency) / expected
         longer = model.predict(computed, lengths.high, concurrency) / expected
-        return _around(cost, _ratios(model, correction), Interval(shorter, longer), distance)
+        beyond = model.uncertainty(computed, tout, concurrency)
+        # A fit that knows how uncertain its terms are needs no rule of thumb for what lies outside.
+        outside = 1.0 if model.log_covariance else distance
+        ratios = _ratios(model, correction)
+        return _around(cost, ratios, Interval(shorter, longer), outside, beyond)
 
     return Prediction(
         input_tokens=tin,
@@ -149,6 +157,8 @@ def predict(contender: Contender) -> Prediction:
         input_tokens_exact=state.model not in contender.request.estimated_inputs,
         cached_input_tokens=contender.cached_tokens,
         sequences=sequences,
+        profile_origin=profile.origin or MEASURED,
+        profile_trials=profile.runtime.n,
     )
 
 
@@ -169,12 +179,25 @@ def _distance(profile: ModelProfile, tin: float, tout: int, concurrency: float) 
     )
 
 
-def _around(cost: float, ratios: Interval, lengths: Interval, distance: float) -> Interval:
-    """Put independent relative errors together: in log space their half-widths add as squares."""
+def _around(
+    cost: float, ratios: Interval, lengths: Interval, distance: float, beyond: float
+) -> Interval:
+    """Put independent relative errors together: in log space their half-widths add as squares.
+
+    Args:
+        cost: The prediction.
+        ratios: Of actual over predicted where the fit was made.
+        lengths: Cost of the shortest and of the longest expected answer over `cost`.
+        distance: See `_distance`; 1 where `beyond` says it better.
+        beyond: Variance of the logarithm of the cost that comes to that of the ratios.
+    """
     low, high = (math.log(max(ratio, 1e-6)) for ratio in (ratios.low, ratios.high))
     middle, spread = (low + high) / 2, (high - low) / 2
     if distance > 1:
-        spread = max(spread, LEAST_SPREAD_OUTSIDE) * (1 + math.log(distance))
+        # The ratios of a few trials are wide already; a power of them would say nothing at all.
+        wider = max(spread, LEAST_SPREAD_OUTSIDE) * (1 + math.log(distance))
+        spread = max(spread, min(wider, WIDEST))
+    spread = math.hypot(spread, NORMAL_90 * math.sqrt(beyond))
     shorter, longer = (math.log(max(ratio, 1e-6)) for ratio in (lengths.low, lengths.high))
     return Interval(
         cost * math.exp(middle - math.hypot(spread, shorter)),

@@ -8,61 +8,28 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from scheduler.costs.forms import ALL_FORMS, FORMS, LATER_TERMS, TERMS, terms_of
+from scheduler.costs.origins import ORIGINS
 from scheduler.errors import ProfileError
 from scheduler.preferences import Metric
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-TERMS: Mapping[str, Callable[[float, float, float], float]] = {
-    "1": lambda tin, tout, c: 1.0,
-    "tin": lambda tin, tout, c: tin,
-    "tout": lambda tin, tout, c: tout,
-    "tin*tout": lambda tin, tout, c: tin * tout,
-    # Tokens attended to while decoding: the sum over the generated tokens of the context so far.
-    "ctx": lambda tin, tout, c: tout * (tin + tout / 2),
-    # c requests side by side: each waits for the others' tokens ...
-    "tin*c": lambda tin, tout, c: tin * c,
-    "tout*c": lambda tin, tout, c: tout * c,
-    # ... and pays its share of what a step costs however many are in it.
-    "1/c": lambda tin, tout, c: 1 / c,
-    "tin/c": lambda tin, tout, c: tin / c,
-    "tout/c": lambda tin, tout, c: tout / c,
-}
-
-_BASES: Mapping[str, tuple[str, ...]] = {
-    "linear": ("1", "tin", "tout"),
-    "interaction": ("1", "tin", "tout", "tin*tout"),
-    "context": ("1", "tin", "tout", "ctx"),
-}
-FORMS: Mapping[str, tuple[str, ...]] = {
-    **_BASES,
-    **{f"{name}+load": (*terms, "tin*c", "tout*c") for name, terms in _BASES.items()},
-    **{f"{name}+shared": (*terms, "1/c", "tin/c", "tout/c") for name, terms in _BASES.items()},
-}
-
-# What `FORMS` says of the terms after "1", "tin", "tout", with which every form begins, written
-# out: looking each term up would take a decision over many models twice as long.
-_LATER_TERMS: Mapping[str, Callable[[Sequence[float], float, float, float], float]] = {
-    "interaction": lambda k, tin, tout, c: k[3] * tin * tout,
-    "context": lambda k, tin, tout, c: k[3] * tout * (tin + tout / 2),
-    "linear+load": lambda k, tin, tout, c: (k[3] * tin + k[4] * tout) * c,
-    "interaction+load": lambda k, tin, tout, c: k[3] * tin * tout + (k[4] * tin + k[5] * tout) * c,
-    "context+load": lambda k, tin, tout, c: (
-        k[3] * tout * (tin + tout / 2) + (k[4] * tin + k[5] * tout) * c
-    ),
-    "linear+shared": lambda k, tin, tout, c: (k[3] + k[4] * tin + k[5] * tout) / c,
-    "interaction+shared": lambda k, tin, tout, c: (
-        k[3] * tin * tout + (k[4] + k[5] * tin + k[6] * tout) / c
-    ),
-    "context+shared": lambda k, tin, tout, c: (
-        k[3] * tout * (tin + tout / 2) + (k[4] + k[5] * tin + k[6] * tout) / c
-    ),
-}
+__all__ = [
+    "FORMS",
+    "SCHEMA_VERSION",
+    "TERMS",
+    "LinearModel",
+    "ModelProfile",
+    "Moments",
+    "ProfileSet",
+    "Reference",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +37,21 @@ class LinearModel:
     """A regression of one cost on token counts and on the requests that run side by side.
 
     Attributes:
-        form: Key of `FORMS`.
+        form: Key of `ALL_FORMS`.
         coefficients: One per term of the form; seconds or joules per unit of the term.
         standard_errors: Same order; empty where the estimator gives none.
-        estimator: How the coefficients were found (`ols`, `nnls`, `nnls_relative`, `huber`).
+        estimator: How the coefficients were found (`ols`, `nnls`, `nnls_relative`,
+            `huber`, `map`, or `roofline` without any trial).
         n: Rows of the fit.
         r2: On the rows of the fit.
         mape: Mean absolute percentage error on the rows of the fit, as a fraction.
         heldout_mape: The same on rows that the fit did not see, `None` where there were none.
         ratio_low: 5 % quantile of actual/predicted, out of sample where possible.
         ratio_high: 95 % quantile of the same.
+        log_covariance: Of the logarithms of the coefficients, row by row; empty where the
+            estimator gives none.
+        log_variance: What it makes of the logarithm of a prediction on the rows of the fit, on
+            average, which is part of the two ratios.
     """
 
     form: str
@@ -92,13 +64,15 @@ class LinearModel:
     heldout_mape: float | None = None
     ratio_low: float = 1.0
     ratio_high: float = 1.0
+    log_covariance: tuple[tuple[float, ...], ...] = ()
+    log_variance: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise ProfileError(f"form: unknown {self.form!r}, known: {', '.join(FORMS)}")
-        if len(self.coefficients) != len(FORMS[self.form]):
+        if self.form not in ALL_FORMS:
+            raise ProfileError(f"form: unknown {self.form!r}, known: {', '.join(ALL_FORMS)}")
+        if len(self.coefficients) != len(ALL_FORMS[self.form]):
             raise ProfileError(
-                f"coefficients: form {self.form!r} has {len(FORMS[self.form])} terms, "
+                f"coefficients: form {self.form!r} has {len(ALL_FORMS[self.form])} terms, "
                 f"got {len(self.coefficients)}"
             )
         if not all(math.isfinite(c) for c in self.coefficients):
@@ -107,6 +81,17 @@ class LinearModel:
             raise ProfileError(
                 "ratio_low, ratio_high: must be finite and in this order, "
                 f"got {self.ratio_low!r} and {self.ratio_high!r}"
+            )
+        if not (math.isfinite(self.log_variance) and self.log_variance >= 0):
+            raise ProfileError(
+                f"log_variance: must be a finite number >= 0, got {self.log_variance!r}"
+            )
+        size = len(self.coefficients) if self.log_covariance else 0
+        rows = self.log_covariance
+        if len(rows) != size or any(len(r) != size or not all(map(math.isfinite, r)) for r in rows):
+            raise ProfileError(
+                f"log_covariance: must have {len(self.coefficients)} rows of as many finite "
+                "numbers, or none"
             )
 
     def predict(self, input_tokens: float, output_tokens: float, concurrency: float = 1.0) -> float:
@@ -120,8 +105,42 @@ class LinearModel:
         coefficients = self.coefficients
         cost = coefficients[0] + coefficients[1] * input_tokens + coefficients[2] * output_tokens
         if len(coefficients) > 3:
-            cost += _LATER_TERMS[self.form](coefficients, input_tokens, output_tokens, concurrency)
+            cost += LATER_TERMS[self.form](coefficients, input_tokens, output_tokens, concurrency)
         return cost
+
+    def uncertainty(
+        self, input_tokens: float, output_tokens: float, concurrency: float = 1.0
+    ) -> float:
+        """Variance of the logarithm of the prediction beyond what the two ratios hold already.
+
+        The share that each term has in the prediction says how much of that term's uncertainty it
+        has: far from the trials other terms count, which only a prior holds.
+        """
+        if not self.log_covariance:
+            return 0.0
+        request = (input_tokens, output_tokens, concurrency)
+        parts = terms_of(self.form, self.coefficients, *request)
+        total = sum(parts)
+        if not 0 < total < math.inf:
+            return 0.0
+        variance = sum(
+            a * b * c
+            for a, row in zip(parts, self.log_covariance, strict=True)
+            for b, c in zip(parts, row, strict=True)
+        )
+        return max(variance / total**2 - self.log_variance, 0.0)
+
+    def scaled(self, factor: float) -> LinearModel:
+        """The same shape, `factor` times as much.
+
+        Raises:
+            ProfileError: The factor is not finite.
+        """
+        return replace(
+            self,
+            coefficients=tuple(c * factor for c in self.coefficients),
+            standard_errors=tuple(e * factor for e in self.standard_errors),
+        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +151,7 @@ class ModelProfile:
         accelerator: Kind of device (`NVIDIA A100-SXM4-80GB`, `cpu`), as the replicas report it.
         runtime: Seconds from token counts.
         energy: Joules from token counts.
-        energy_source: `nvml`, `nvml_power`, `rapl` or `cpu_time`.
+        energy_source: `nvml`, `nvml_power`, `rapl` or `cpu_time`; `roofline` where it was computed.
         input_tokens_range: Smallest and largest prompt that was profiled.
         output_tokens_range: Smallest and largest generation that was profiled.
         concurrency_range: Fewest and most requests side by side that were profiled.
@@ -140,6 +159,7 @@ class ModelProfile:
         accuracy: Share of right answers, `None` where it was never measured.
         accuracy_source: What measured the accuracy.
         source: What measured the costs, and where.
+        origin: One of `scheduler.costs.origins.ORIGINS`; empty where the file does not say.
     """
 
     model: str
@@ -149,11 +169,12 @@ class ModelProfile:
     energy_source: str
     input_tokens_range: tuple[int, int]
     output_tokens_range: tuple[int, int]
-    concurrency_range: tuple[int, int] = (1, 1)
+    concurrency_range: tuple[float, float] = (1, 1)
     mean_output_tokens: float = 128.0
     accuracy: float | None = None
     accuracy_source: str = ""
     source: str = ""
+    origin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.mean_output_tokens < math.inf:
@@ -162,6 +183,10 @@ class ModelProfile:
             )
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
             raise ProfileError(f"accuracy: must be in 0..1, got {self.accuracy!r}")
+        if self.origin and self.origin not in ORIGINS:
+            raise ProfileError(
+                f"origin: must be one of {', '.join(ORIGINS)} or empty, got {self.origin!r}"
+            )
 
     @cached_property
     def fit_id(self) -> str:
@@ -295,12 +320,19 @@ def _pair(values: Sequence[Any]) -> tuple[int, int]:
     return int(low), int(high)
 
 
+def _span(values: Sequence[Any]) -> tuple[float, float]:
+    low, high = values
+    # Whole numbers stay whole, so that the content hashes to what it did.
+    return (low if type(low) is int else float(low)), (high if type(high) is int else float(high))
+
+
 def _linear(data: Mapping[str, Any]) -> LinearModel:
     return LinearModel(
         **{
             **data,
             "coefficients": tuple(data["coefficients"]),
             "standard_errors": tuple(data.get("standard_errors", ())),
+            "log_covariance": tuple(tuple(row) for row in data.get("log_covariance", ())),
         }
     )
 
@@ -313,7 +345,7 @@ def _profile(data: Mapping[str, Any]) -> ModelProfile:
             "energy": _linear(data["energy"]),
             "input_tokens_range": _pair(data["input_tokens_range"]),
             "output_tokens_range": _pair(data["output_tokens_range"]),
-            "concurrency_range": _pair(data.get("concurrency_range", (1, 1))),
+            "concurrency_range": _span(data.get("concurrency_range", (1, 1))),
         }
     )
 

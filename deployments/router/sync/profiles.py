@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from cluster.store.actor import STORE_TIMEOUT_S, Snapshot, connect_store
 from cluster.store.decisions import RecordStatus
+from deployments.router.sync.card_profiles import profile_of
+from scheduler.costs.library import LIBRARY, shipped_library
+from scheduler.costs.origins import MEASURED
+from scheduler.costs.origins import SHIPPED as SHIPPED_ORIGIN
 from scheduler.costs.profiles import ProfileSet
 from scheduler.errors import ProfileError
 
@@ -35,6 +42,8 @@ class ProfileSource:
         self._data_dir = data_dir
         self._prior = ProfileSet(())
         self._published: ProfileSet | None = None
+        self._library: ProfileSet | None = None
+        self._descriptions: dict[str, Mapping[str, Any]] = {}
         self._store_fault: str | None = None
         self._fault: str | None = None
         self._warned: set[str] = set()
@@ -45,14 +54,17 @@ class ProfileSource:
         Raises:
             ValueError: The file is missing or unreadable; the prior of before stays.
         """
-        if name is None:
+        library = None
+        if name is None or name == LIBRARY:
             self._prior = ProfileSet(())
+            library = shipped_library() if name else None
         else:
             source = files(SHIPPED[name][0]) / SHIPPED[name][1] if name in SHIPPED else Path(name)
             try:
                 self._prior = ProfileSet.from_json(source.read_text())
             except (OSError, UnicodeDecodeError, ProfileError) as error:
                 raise ValueError(f"prior_profiles: {name}: {error}") from error
+        self._library = library
         self._combine()
 
     def faults(self) -> list[str]:
@@ -61,10 +73,19 @@ class ProfileSource:
         return [fault for fault in (self._fault, self._store_fault, record) if fault]
 
     def origin(self, model: str) -> str | None:
-        """Where a model's profile comes from: `measured` here, the `prior`, or nowhere."""
-        if self._published is not None and self._published.find(model):
-            return "measured"
-        return "prior" if self._prior.find(model) else None
+        """Where a model's profile comes from, see `ModelProfile.origin`; `None` without one."""
+        profile = self.current.find(model)
+        return (profile.origin or MEASURED) if profile else None
+
+    def take(self, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take in what replicas say of themselves: it gives profiles to models that have none.
+
+        Args:
+            descriptions: As `ModelServer.describe` returns them, by model.
+        """
+        if descriptions != self._descriptions:
+            self._descriptions = dict(descriptions)
+            self._combine()
 
     async def refresh(self) -> None:
         """Look at the store; fetch the profiles if they changed, give them back if it lost them.
@@ -101,4 +122,19 @@ class ProfileSource:
             logger.warning("%s has no profile: it can only be asked for by name", model)
 
     def _combine(self) -> None:
-        self.current = self._prior.merged(self._published) if self._published else self._prior
+        current = _named(self._prior, SHIPPED_ORIGIN)
+        if self._published:
+            current = current.merged(self._published)
+        others = (
+            profile_of(model, description, self._library)
+            for model, description in self._descriptions.items()
+            if current.find(model) is None
+        )
+        found = tuple(profile for profile in others if profile is not None)
+        self.current = replace(current, profiles=current.profiles + found)
+
+
+def _named(profiles: ProfileSet, origin: str) -> ProfileSet:
+    """The set with this origin in every profile, whatever the file says of where it was made."""
+    named = tuple(replace(profile, origin=origin) for profile in profiles.profiles)
+    return replace(profiles, profiles=named)

@@ -154,8 +154,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
         (None, "No such file or directory"),
         (b"\xff\xfe", "codec can't decode"),
         (PROFILES.to_json()[:300].encode(), "not JSON, or cut off"),
-        (PROFILES.to_json().replace('"schema_version": 2', '"schema_version": 9').encode(),
-         "schema_version: this program reads 1 to 2, got 9"),
+        (PROFILES.to_json().replace('"schema_version": 3', '"schema_version": 9').encode(),
+         "schema_version: this program reads 1 to 3, got 9"),
     ],
 )  # fmt: skip
 def test_a_profile_file_that_cannot_be_used(

@@ -62,6 +62,8 @@ def test_the_keys_of_the_contract() -> None:
             "runtime_factor": prediction.runtime_factor,
             "energy_factor": prediction.energy_factor,
             "extrapolates": False,
+            "profile_origin": "measured",
+            "profile_trials": 0,
         }
         assert list(stages) == ["runtime", "energy", "accuracy"]
         time = candidate.stages[Metric.TIME]

@@ -86,7 +86,7 @@ def test_profiles_that_cannot_be_written_are_not_used(store: Store) -> None:
     [
         b"",
         profiles("a").to_json()[:200].encode(),
-        profiles("a").to_json().replace('"schema_version": 2', '"schema_version": 99').encode(),
+        profiles("a").to_json().replace('"schema_version": 3', '"schema_version": 99').encode(),
         profiles("a").to_json().replace("1.0", "7.0").encode(),
         b"\xff\xfe",
     ],

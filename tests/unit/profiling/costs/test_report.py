@@ -21,6 +21,7 @@ from profiling.costs.report import (
     summary_csv,
 )
 from profiling.errors import InputError
+from scheduler.costs.forms import ALL_FORMS
 from scheduler.costs.profiles import FORMS
 from scheduler.errors import ProfileError
 
@@ -48,6 +49,9 @@ def result() -> FitResult:
         for tout in (4, 14, 48)
     ]
     return fit_profiles(pd.DataFrame(rows), FitOptions(source="bench", accuracies={}))
+
+
+SQUARES = ("tin*tout", "ctx", "ctx*c", "tin²", "tin²*c")
 
 
 def printed(write: object, *args: object) -> str:
@@ -78,7 +82,7 @@ def test_the_chosen_one_comes_first_and_what_may_not_serve_last(result: FitResul
     energy = printed(print_result, result).split("tiny on cpu: energy_joules, 18 trials")[1]
     table = energy.split("serves")[0].splitlines()
     marks = [line[1] for line in table if "/" in line and "%" in line]
-    assert len(marks) == len(FORMS) * len(ESTIMATORS)
+    assert len(marks) == len(FORMS) * len(ESTIMATORS) + 1
     assert marks[0] == "→"
     assert marks[1:] == sorted(marks[1:])
     assert marks[-1] == "✗"
@@ -96,8 +100,8 @@ def test_every_term_has_a_unit(result: FitResult) -> None:
     for tried in runtime.tried:
         report = replace(runtime, chosen=tried)
         text = printed(print_result, FitResult(result.profile_set, (report,)))
-        for term in FORMS[tried.model.form]:
-            per = {"1": "", "1/c": "", "tin*tout": "/token²", "ctx": "/token²"}
+        for term in ALL_FORMS[tried.model.form]:
+            per = {"1": "", "1/c": "", **dict.fromkeys(SQUARES, "/token²")}
             unit = "s" + per.get(term, "/token")
             assert re.search(rf" {re.escape(unit)} +{re.escape(term)} *\n", text)
 
@@ -127,7 +131,7 @@ def test_json_holds_every_regression(result: FitResult) -> None:
     runtime, energy = json.loads(json.dumps(as_json(result)))
     assert (runtime["target"], energy["target"]) == ("runtime_s", "energy_joules")
     assert runtime["chosen"] == "linear/ols"
-    assert len(runtime["tried"]) == len(FORMS) * len(ESTIMATORS)
+    assert len(runtime["tried"]) == len(FORMS) * len(ESTIMATORS) + 1
     assert energy["tried"][0]["objection"] == "tin below 0"
     assert set(energy["tried"][0]["heldout_by_concurrency"]) == {"1", "4"}
 

@@ -151,7 +151,7 @@ def test_counts_unusable_rows_by_reason(tmp_path: Path, row: str, reason: str) -
         ({"ttft_s": 0.6}, "with ttft_s outside 0..runtime_s"),
         ({"ttft_s": -0.1}, "with ttft_s outside 0..runtime_s"),
         ({"queue_time_s": 0.6}, "with queue_time_s outside 0..runtime_s"),
-        ({"concurrency": 0}, "with concurrency that is not a whole number above 0"),
+        ({"concurrency": 0}, "with concurrency below 1"),
         ({"queue_time_s": -0.1}, "with queue_time_s outside 0..runtime_s"),
         ({"cached_input_tokens": 11}, "with cached_input_tokens outside 0..input_tokens"),
     ],

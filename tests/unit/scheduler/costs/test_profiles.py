@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_examples import REFERENCE, profile
 
-from scheduler.costs.profiles import FORMS, TERMS, LinearModel, ProfileSet
+from scheduler.costs.profiles import FORMS, SCHEMA_VERSION, TERMS, LinearModel, ProfileSet
 from scheduler.errors import ProfileError
 from scheduler.preferences import Metric
 
@@ -90,7 +90,7 @@ def test_a_file_of_the_first_schema_says_nothing_of_load() -> None:
 
     assert [p.concurrency_range for p in again.profiles] == [(1, 1), (1, 1)]
     assert again.profiles == tuple(replace(p, concurrency_range=(1, 1)) for p in SET.profiles)
-    assert again.schema_version == 2
+    assert again.schema_version == SCHEMA_VERSION
 
 
 def test_fit_id_names_the_regressions_and_nothing_else() -> None:
@@ -158,9 +158,9 @@ FIRST = ("profiles", 0)
         ("", "not JSON, or cut off"),
         (SET.to_json()[:-200], "not JSON, or cut off"),
         ("[]", "must be a JSON object, got list"),
-        ("{}", "schema_version: this program reads 1 to 2, got None"),
-        (changed(("schema_version",), 3), "schema_version: this program reads 1 to 2, got 3"),
-        (changed(("schema_version",), 0), "schema_version: this program reads 1 to 2, got 0"),
+        ("{}", "schema_version: this program reads 1 to 3, got None"),
+        (changed(("schema_version",), 4), "schema_version: this program reads 1 to 3, got 4"),
+        (changed(("schema_version",), 0), "schema_version: this program reads 1 to 3, got 0"),
         (changed(("schema_version",), True), "schema_version: .* got True"),
         (changed(("profiles",), ...), "profiles: missing"),
         (changed(("profiles",), None), "malformed"),

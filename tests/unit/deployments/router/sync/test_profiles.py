@@ -11,7 +11,7 @@ from fake_serve import ACCURATE, FRUGAL, HANG, PROFILES, ActorHandle, profile
 from cluster.store.actor import Snapshot, Store, StoreState
 from cluster.store.decisions import RecordStatus
 from deployments.router.sync.profiles import ProfileSource
-from scheduler.costs.profiles import ProfileSet
+from scheduler.costs.profiles import SCHEMA_VERSION, ProfileSet
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_what_is_measured_replaces_the_prior(
     assert frugal == PROFILES.find(FRUGAL)
     assert source.current.find("other") == prior.find("other")
     origins = [source.origin(model) for model in (FRUGAL, "other", "unknown")]
-    assert origins == ["measured", "prior", None]
+    assert origins == ["measured", "shipped", None]
 
 
 @pytest.mark.parametrize("name", ["seed", "embedded"])
@@ -69,7 +69,9 @@ def test_a_wrong_prior_changes_nothing(source: ProfileSource, tmp_path: Path) ->
     whole = PROFILES.to_json()
     contents = {
         "partial.json": whole[: len(whole) // 2].encode(),
-        "future.json": whole.replace('"schema_version": 2', '"schema_version": 99').encode(),
+        "future.json": whole.replace(
+            f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'
+        ).encode(),
         "binary.json": b"\xff\xfe",
     }
     for name, content in contents.items():
