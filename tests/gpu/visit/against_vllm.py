@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from statistics import median
 from typing import Any
 
@@ -24,7 +27,6 @@ from cluster.energy.nvml import inventory
 
 OUTPUT_TOKENS = 64
 VLLM, OURS = "vLLM alone", "pinned"
-START_S = 200.0
 ROUNDS = 2
 
 
@@ -85,7 +87,14 @@ def _vllm_server(site: Site, model: str, visit: Visit, stack: ExitStack) -> Serv
     process = stack.enter_context(
         running([*command, *vllm_options(args, memory)], log, environment)
     )
+    # It answers no signal while it imports, and the visit has no time to wait for it.
+    stack.callback(_kill_group, process)
     return Server("vLLM's own server", f"http://127.0.0.1:{port}", process, log)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _device_of(site: Site, model: str) -> dict[str, str]:
