@@ -32,7 +32,7 @@ QUICK_S = 0.15
 QUICK_WALL_S = 1.0
 """A busy machine does not keep the others waiting for longer."""
 SLOW = 2
-WAITING = 64
+WAITING = 24
 START_S = 120.0
 KEPT_VERDICTS = 1_024
 KEPT_BYTES = 8 * 2**20
@@ -108,7 +108,10 @@ class Vetting:
 
     def start(self) -> None:
         """Begin to load the template; trials wait for it."""
-        if self._template is None or (self._template.done() and not self.ready):
+        last = self._template
+        if last is None or (last.done() and not self.ready):
+            if last is not None and not last.cancelled() and last.exception() is None:
+                last.result().release()
             self._template = asyncio.create_task(
                 _Template.start(self._command, pickle.dumps(self._config))
             )
@@ -135,12 +138,14 @@ class Vetting:
 
     async def close(self) -> None:
         """End the template; trials that run are killed."""
-        for trial in self._running.values():
+        running = list(self._running.values())
+        for trial in running:
             trial.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         if self._template is not None:
             self._template.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                (await self._template).close()
+            with suppress(asyncio.CancelledError, OSError, EOFError):
+                await (await self._template).close()
 
     async def check(self, constraint: Mapping[str, Any]) -> Verdict:
         """What becomes of a constraint; the same one is tried once.
@@ -277,7 +282,7 @@ class _Template:
                 if await loop.sock_recv(ours, len(READY)) != READY:
                     raise EOFError(f"it ended with status {await process.wait()}")
         except BaseException:
-            template.close()
+            await template.close()
             raise
         return template
 
@@ -309,12 +314,16 @@ class _Template:
             raise
         return _Trial(ours, PID.unpack(pid)[0], limits)
 
-    def close(self) -> None:
-        """End it."""
+    def release(self) -> None:
+        """Close the connection to it; without one it ends."""
         self._control.close()
-        if self.alive:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+
+    async def close(self) -> None:
+        """End it."""
+        self.release()
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
 
 
 class _Trial:
