@@ -8,19 +8,13 @@ in a span. Spans are sent by a thread of the SDK, and dropped where nobody takes
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import Span, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from starlette.types import Scope
 
 from deployments.links.frames import Endpoint
-from deployments.replica.request_trace import Trail
-from deployments.router.wire.openai import ApiError, ParsedRequest
-from scheduler.costs.observations import Observation
-from scheduler.types import Decision
 
 SERVICE = "dynamic-llm-scheduler"
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -32,7 +26,7 @@ OPERATIONS: Mapping[Endpoint, str] = {"chat": "chat", "completions": "text_compl
 """As OpenTelemetry's conventions for generative AI name them."""
 TRACE_HEADERS = frozenset({b"traceparent", b"tracestate"})
 
-_propagator = TraceContextTextMapPropagator()
+PROPAGATOR = TraceContextTextMapPropagator()
 
 
 def traces_endpoint(environment: Mapping[str, str]) -> tuple[str, str] | None:
@@ -107,144 +101,15 @@ def trace_engine(engine_kwargs: dict[str, Any], environment: MutableMapping[str,
         environment[TRACES_PROTOCOL_VARIABLE] = protocol
 
 
-class RequestTrace:
-    """One request in the router.
-
-    Args:
-        tracer: Opens its spans.
-        scope: Of the request; its headers may carry the client's trace context.
-        endpoint: Whose wire format.
-    """
-
-    def __init__(self, tracer: Tracer, scope: Scope, endpoint: Endpoint) -> None:
-        self._tracer = tracer
-        headers = {
-            k.decode(): v.decode("latin-1") for k, v in scope["headers"] if k in TRACE_HEADERS
-        }
-        self._operation = OPERATIONS[endpoint]
-        self._span = tracer.start_span(
-            self._operation,
-            _propagator.extract(headers),
-            kind=SpanKind.SERVER,
-            attributes={
-                "gen_ai.operation.name": self._operation,
-                "http.request.method": scope["method"],
-                "url.path": scope["path"],
-            },
-        )
-        self._context = set_span_in_context(self._span)
-        self._attempt: Span | None = None
-
-    def decided(self, parsed: ParsedRequest, decision: Decision, began_ns: int) -> None:
-        """The decision is made.
-
-        Args:
-            parsed: The request.
-            decision: Who is to answer.
-            began_ns: Unix time at which the body was there.
-        """
-        self._span.update_name(f"{self._operation} {parsed.model}")
-        self._span.set_attribute("gen_ai.request.model", parsed.model)
-        self._span.set_attribute("llm_scheduler.decision_id", decision.decision_id)
-        span = self._tracer.start_span("decide", self._context, start_time=began_ns)
-        if span.is_recording():
-            span.set_attribute("llm_scheduler.model", decision.model)
-            span.set_attribute("llm_scheduler.policy", decision.policy)
-            span.set_attribute("llm_scheduler.task", decision.task)
-            span.set_attribute("llm_scheduler.profile_version", decision.profile_version)
-            span.set_attribute("llm_scheduler.candidates", len(decision.candidates))
-            if decision.candidates:
-                predicted = decision.chosen.prediction
-                span.set_attribute("llm_scheduler.predicted_runtime_s", predicted.runtime_s)
-                span.set_attribute("llm_scheduler.predicted_energy_joules", predicted.energy_joules)
-        span.end()
-
-    def attempt(self, model: str, begins: str) -> dict[str, str]:
-        """A model is asked; the headers that carry the trace on to it."""
-        self._end_attempt(None)
-        self._attempt = self._tracer.start_span(
-            f"attempt {model}",
-            self._context,
-            kind=SpanKind.CLIENT,
-            attributes={"gen_ai.request.model": model, "llm_scheduler.begins": begins},
-        )
-        return _headers(self._attempt)
-
-    def broke(self, error: ApiError) -> None:
-        """The model that was asked broke."""
-        self._end_attempt(_kind(error))
-
-    def finish(
-        self, observation: Observation | None, status: int, error: BaseException | None
-    ) -> None:
-        """The answer has left, or an error in its place."""
-        kind = _kind(error)
-        self._end_attempt(kind)
-        self._span.set_attribute("http.response.status_code", status)
-        if observation is not None:
-            self._span.set_attribute("gen_ai.response.model", observation.model)
-            self._span.set_attribute("gen_ai.usage.input_tokens", observation.input_tokens)
-            self._span.set_attribute("gen_ai.usage.output_tokens", observation.output_tokens)
-            if observation.energy_joules is not None:
-                joules = observation.energy_joules
-                self._span.set_attribute("llm_scheduler.energy_joules", joules)
-        # What a client did wrong is no error of a server's span.
-        _end(self._span, kind if status >= 500 else None)
-
-    def _end_attempt(self, error: str | None) -> None:
-        if self._attempt is not None:
-            _end(self._attempt, error)
-            self._attempt = None
-
-
-@contextmanager
-def replica_span(
-    tracer: Tracer, headers: Mapping[str, str], model: str, trail: Trail
-) -> Iterator[None]:
-    """The span of a request in a replica, and in `trail` the headers that carry it to the engine.
-
-    Args:
-        tracer: Opens the span.
-        headers: What came from the router.
-        model: Model id.
-        trail: Of the request, finished when the block ends.
-    """
-    span = tracer.start_span(
-        f"generate {model}",
-        _propagator.extract(headers),
-        kind=SpanKind.SERVER,
-        attributes={"gen_ai.request.model": model},
-    )
-    trail.trace_headers = _headers(span)
-    error = None
-    try:
-        yield
-    except Exception as failure:
-        error = type(failure).__name__
-        raise
-    finally:
-        span.set_attribute("gen_ai.usage.input_tokens", trail.input_tokens)
-        span.set_attribute("gen_ai.usage.output_tokens", trail.output_tokens)
-        span.set_attribute("llm_scheduler.queue_time_s", trail.queue_time_s)
-        if trail.ttft_s is not None:
-            span.set_attribute("llm_scheduler.ttft_s", trail.ttft_s)
-        _end(span, error)
-
-
-def _kind(error: BaseException | None) -> str | None:
-    """Not its message, which may quote what the client sent."""
-    if error is None:
-        return None
-    return (error.code if isinstance(error, ApiError) else None) or type(error).__name__
-
-
-def _headers(span: Span) -> dict[str, str]:
+def headers_of(span: Span) -> dict[str, str]:
+    """The headers that carry a span's context to the next process."""
     headers: dict[str, str] = {}
-    _propagator.inject(headers, set_span_in_context(span))
+    PROPAGATOR.inject(headers, set_span_in_context(span))
     return headers
 
 
-def _end(span: Span, error: str | None) -> None:
+def end_span(span: Span, error: str | None) -> None:
+    """End a span, as failed where there is an error's type."""
     if error is not None:
         span.set_attribute("error.type", error)
         span.set_status(Status(StatusCode.ERROR))

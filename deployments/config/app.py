@@ -24,8 +24,8 @@ from deployments.config.base import Strict
 from deployments.config.gpu_shares import bundle_gpus, gpu_share, worker_count
 from deployments.config.learning import BanditConfig, CanaryConfig, ShadowConfig
 from deployments.config.limits import Limits, VettingConfig
+from deployments.config.replica import PATIENCE_S
 from deployments.config.rules import MAX_RULES, RuleConfig
-from deployments.replica.liveness import PATIENCE_S
 from scheduler.cascade import CascadeStep
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from deployments.config.base import Strict
-from deployments.replica.vetting import VettingLimits
+from deployments.config.replica import VettingLimits
 
 
 class Limits(Strict):

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from deployments.config.replica import PATIENCE_S, VettingLimits
 from deployments.links.frames import QUEUE_FULL, ModelRequest
-from deployments.replica.liveness import PATIENCE_S
-from deployments.replica.vetting import VettingLimits
 from scheduler.priority import Priority
 
 QUEUES_PER_SLOT = 4

@@ -16,11 +16,11 @@ import orjson
 from vllm.entrypoints.generate.base import protocol
 from vllm.sampling_params import SamplingParams
 
+from deployments.config.replica import VettingLimits
 from deployments.links.frames import QUEUE_FULL
 from deployments.replica.vetting import (
     Vetting,
     VettingBusyError,
-    VettingLimits,
     VettingStarvedError,
     VettingUnavailableError,
 )

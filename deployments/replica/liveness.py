@@ -12,10 +12,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
+from deployments.config.replica import PATIENCE_S
+
 LOOK_PERIOD_S = 0.5
 PROBE_AFTER_S = 1.0
 """A silence of so long is broken by a probe: a busy engine is not asked, its steps say enough."""
-PATIENCE_S = 5.0
 PATIENCE_STEPS = 3.0
 MEMORY_S = 600.0
 """A step that a stall of the machine made long counts for at least this time, at most for twice."""

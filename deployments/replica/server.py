@@ -33,7 +33,8 @@ from deployments.replica.load_reports import LoadReporter
 from deployments.replica.metering import Measurement, ReplicaIdentity, RequestMeter, shares_devices
 from deployments.replica.request_trace import Trail
 from deployments.replica.sampling import Sampling
-from deployments.tracing import open_tracer, replica_span
+from deployments.replica.tracing import replica_span
+from deployments.tracing import open_tracer
 from scheduler.priority import rank
 
 MAX_STOPPED = 1_000

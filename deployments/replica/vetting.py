@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from deployments.config.replica import VettingLimits
 from deployments.replica.vetting_process import LENGTH, PID, READY
 
 QUICK = 2
@@ -52,19 +53,6 @@ class VettingStarvedError(Exception):
 
 class VettingUnavailableError(Exception):
     """The process that tries constraints does not come up."""
-
-
-@dataclass(frozen=True, slots=True)
-class VettingLimits:
-    """What the compilation of one constraint may take.
-
-    Attributes:
-        seconds: From its start to its end.
-        memory_bytes: Beyond what the process has anyway.
-    """
-
-    seconds: float = 5.0
-    memory_bytes: int = 2**30
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 from cluster.naming import model_deployment_name
 from cluster.store.load import LoadView
 from deployments.links.client import LinkPool
-from deployments.router.delivery.blame import Blame
-from deployments.router.delivery.suspects import handle_place
+from deployments.router.blame.judge import Blame
+from deployments.router.blame.suspects import handle_place
 from deployments.router.sync.shared import SharedState
 from scheduler.costs.profiles import ProfileSet
 from scheduler.priority import Priority

@@ -36,7 +36,7 @@ from deployments.router.access.idempotency import Idempotency
 from deployments.router.access.keys import KeyRing, read_keys
 from deployments.router.decision.decide import AUTO, Decider
 from deployments.router.edge.middleware import answer_early
-from deployments.router.endpoints.completions import ENDPOINTS, Completions, caller_of, read_body
+from deployments.router.endpoints.completions import Completions, caller_of, read_body
 from deployments.router.endpoints.feedback import feedback_route
 from deployments.router.endpoints.health import Health
 from deployments.router.endpoints.live import live_view
@@ -50,11 +50,12 @@ from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.profiles import ProfileSource
 from deployments.router.sync.quality import QualitySource
 from deployments.router.sync.shared import SharedState
+from deployments.router.tokenizers import TokenizerSource
 from deployments.router.tokens.counting import TokenCounter
-from deployments.router.tokens.source import TokenizerSource
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import EXCEPTION_HANDLERS
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.paths import ENDPOINTS
 from scheduler.serialization import decision_to_dict
 
 logger = logging.getLogger("ray.serve")

@@ -14,7 +14,7 @@ from contextlib import suppress
 from contextvars import Context
 
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory, ModelEntry
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 
 POLL_S = 0.05
 SEEN_TIMEOUT_S = 30.0

@@ -15,13 +15,8 @@ import pytest
 from tiny_checkpoints import build_tiny_checkpoints
 from vllm.engine.arg_utils import AsyncEngineArgs
 
-from deployments.replica.vetting import (
-    Verdict,
-    Vetting,
-    VettingBusyError,
-    VettingLimits,
-    VettingStarvedError,
-)
+from deployments.config.replica import VettingLimits
+from deployments.replica.vetting import Verdict, Vetting, VettingBusyError, VettingStarvedError
 
 pytestmark = pytest.mark.integration
 

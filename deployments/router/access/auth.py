@@ -12,12 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.router.access.budgets import Account, Budgets
 from deployments.router.access.keys import KeyRing
-from deployments.router.endpoints.completions import ENDPOINTS
-from deployments.router.endpoints.health import PATHS
-from deployments.router.endpoints.page import is_page
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.errors import send_error
 from deployments.router.wire.limits import check_headers
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.paths import ENDPOINTS, HEALTH_PATHS, is_page
 
 API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"
 """Environment variable with the accepted keys, separated by commas."""
@@ -28,7 +26,7 @@ ADMIN_PATH = "/v1/decisions"
 
 def is_open(path: str) -> bool:
     """Whether a path needs no key: probes have none, and the files of the page are no secret."""
-    return path in PATHS or is_page(path)
+    return path in HEALTH_PATHS or is_page(path)
 
 
 def is_loopback(host: str | None) -> bool:

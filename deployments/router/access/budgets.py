@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from cluster.store.actor import STORE_TIMEOUT_S
 from cluster.store.usage import PERIODS_S, Ledger, Period, Usage, add
 from deployments.router.access.keys import BUDGETS, ApiKey
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.types import Decision, Prediction
 

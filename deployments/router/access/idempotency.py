@@ -24,8 +24,8 @@ from starlette.types import Scope, Send
 from cluster.store.actor import STORE_TIMEOUT_S
 from cluster.store.replies import AnswerShelf, Claim, ClaimState, KeptAnswer
 from deployments.router.access.fanout import Broadcast, Room
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.errors import send_error
-from deployments.router.wire.openai import ApiError
 
 logger = logging.getLogger("ray.serve")
 

@@ -18,8 +18,9 @@ from deployments.router.sync.quality import QualitySource
 from deployments.router.sync.shared import SharedState
 from deployments.router.tokens.counting import TokenCount, TokenCounter
 from deployments.router.waking import Waker
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.limits import check_input_tokens, check_request
-from deployments.router.wire.openai import ApiError, ParsedRequest
+from deployments.router.wire.openai import ParsedRequest
 from scheduler.asides import ShadowChoice
 from scheduler.bandit.features import context_of
 from scheduler.choice.admission import REJECTIONS

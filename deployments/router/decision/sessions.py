@@ -20,7 +20,8 @@ from cluster.store.sessions import Placement, SessionKey, SessionTable
 from deployments.config.app import SessionsConfig
 from deployments.router.decision.rules import Caller
 from deployments.router.models import ModelDirectory
-from deployments.router.wire.openai import ApiError, ParsedRequest
+from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.openai import ParsedRequest
 from scheduler.costs.observations import Observation
 from scheduler.session import Session
 

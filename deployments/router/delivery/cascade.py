@@ -14,7 +14,7 @@ from typing import NamedTuple
 from deployments.links.frames import Frame
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
 from deployments.router.delivery.failover import Attempt, Delivery, Judgement
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 
 

@@ -27,11 +27,11 @@ from deployments.links.frames import (
     decode_observation,
 )
 from deployments.links.unread import Late, SlowReaderError
-from deployments.router.delivery.blame import TRIAL_S, Blame
-from deployments.router.delivery.suspects import Break, Finding, Run, Suspicion, handle_place
+from deployments.router.blame.judge import TRIAL_S, Blame
+from deployments.router.blame.suspects import Break, Finding, Run, Suspicion, handle_place
 from deployments.router.models import ModelEntry
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import ErrorCode
-from deployments.router.wire.openai import ApiError
 from scheduler.costs.observations import Observation
 
 ENGINE_DEAD = ("See stack trace (above)", "EngineCore encountered an issue", "EngineDeadError")

@@ -18,6 +18,7 @@ import orjson
 
 from deployments.links.frames import Endpoint, Flag, Frame, ModelRequest
 from deployments.router.access.budgets import Progress
+from deployments.router.blame.suspects import Finding, Suspicion
 from deployments.router.delivery.continuation import (
     continued_payload,
     created_of,
@@ -35,10 +36,10 @@ from deployments.router.delivery.dispatch import (
     ModelFullError,
     ModelRefusedError,
 )
-from deployments.router.delivery.suspects import Finding, Suspicion
 from deployments.router.models import ModelDirectory
-from deployments.router.wire.openai import ApiError, ParsedRequest, whole_seconds
-from deployments.tracing import RequestTrace
+from deployments.router.tracing import RequestTrace
+from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.openai import ParsedRequest, whole_seconds
 from scheduler.costs.observations import Observation
 from scheduler.types import Decision
 

@@ -22,29 +22,26 @@ from deployments.config.app import RouterArgs
 from deployments.links.fairness import Turns
 from deployments.links.frames import Endpoint, Flag, Frame, with_member
 from deployments.router.access.idempotency import Idempotency, request_key
+from deployments.router.blame.suspects import Suspicion
 from deployments.router.decision.decide import Decider
 from deployments.router.decision.rules import Caller
 from deployments.router.decision.sessions import Turn
 from deployments.router.delivery.cascade import Cascade
 from deployments.router.delivery.failover import Delivery
-from deployments.router.delivery.suspects import Suspicion
 from deployments.router.edge.request_id import request_id_of
+from deployments.router.endpoints.sending import Sending
 from deployments.router.observe.instruments import Instruments, Measured
 from deployments.router.observe.routing_report import decision_record, routing_object
 from deployments.router.sync.decision_log import DecisionLog
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import as_api_error, send_error
-from deployments.router.wire.openai import ApiError, ParsedRequest
-from deployments.router.wire.response import Sending
+from deployments.router.wire.openai import ParsedRequest
+from deployments.router.wire.paths import ENDPOINTS
 from scheduler.errors import InvalidRequestError, NoCandidateError
 
 logger = logging.getLogger("ray.serve")
 
-ENDPOINTS: dict[str, Endpoint] = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-}
-"""Path -> whose wire format."""
 DECISIONS_A_TURN = 4
 """Of the event loop: a decision takes about a millisecond."""
 EVENT_STREAM = b"text/event-stream; charset=utf-8"

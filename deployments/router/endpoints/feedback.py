@@ -23,7 +23,8 @@ from deployments.router.endpoints.grading import has_words, score_of
 from deployments.router.sync.bandit import BanditSource
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.profiles import ProfileSource
-from deployments.router.wire.openai import ApiError, invalid_value, json_object, validated
+from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.openai import invalid_value, json_object, validated
 from scheduler.bandit.model import Rating, frugality, usual_cost
 
 FORMS = ("score", "thumbs", "answer")

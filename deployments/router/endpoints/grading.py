@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 
 _WORDS = re.compile(r"(?:(?<!\w)-(?=\d))?[^\W_]+(?:[.,]\d+)*")
 

@@ -14,11 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.router.edge.middleware import EarlyAnswer
 from deployments.router.wire.error_codes import ErrorCode, error_body
+from deployments.router.wire.paths import HEALTH, LIVE, READY
 
-HEALTH = "/health"
-LIVE = "/health/live"
-READY = "/health/ready"
-PATHS = frozenset({HEALTH, LIVE, READY})
 MAX_AGE_S = 1.0
 """So old the content of `/health` may be."""
 
@@ -62,7 +59,7 @@ class Health:
         return answering
 
     def answer(self, path: str) -> EarlyAnswer | None:
-        """The answer to a `GET` of one of `PATHS`, `None` for other paths."""
+        """The answer to a `GET` of one of `HEALTH_PATHS`, `None` for other paths."""
         if path == LIVE:
             return _ALIVE
         if path == READY:

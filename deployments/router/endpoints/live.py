@@ -21,7 +21,7 @@ from deployments.router.decision.decide import Decider
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.profiles import ProfileSource
 from deployments.router.sync.shared import SharedState
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 from scheduler.types import ModelState
 
 MOST_DECISIONS = 500

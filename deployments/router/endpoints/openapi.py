@@ -15,8 +15,8 @@ from pydantic.json_schema import models_json_schema
 from deployments.router.access.idempotency import HEADER
 from deployments.router.decision.sessions import LONGEST_ID, SESSION_HEADER
 from deployments.router.endpoints.feedback import FeedbackFields
-from deployments.router.endpoints.health import PATHS as HEALTH_PATHS
 from deployments.router.wire.openai import RoutingFields
+from deployments.router.wire.paths import HEALTH_PATHS
 
 
 class StreamOptions(BaseModel):

@@ -14,8 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-INDEX_PATH = "/"
-FILES_PATH = "/page"
+from deployments.router.wire.paths import FILES_PATH, INDEX_PATH
 
 HEADERS = {
     "content-security-policy": "; ".join(
@@ -36,11 +35,6 @@ HEADERS = {
     # Asked for again every time, so that a page fits the router that it talks to.
     "cache-control": "no-cache",
 }
-
-
-def is_page(path: str) -> bool:
-    """Whether a path is one of the page's own, which nobody needs a key for."""
-    return path == INDEX_PATH or path.startswith(f"{FILES_PATH}/")
 
 
 def page_routes() -> list[BaseRoute]:

@@ -9,9 +9,11 @@ from starlette.types import Scope
 from deployments.links.frames import Endpoint
 from deployments.router.delivery.failover import Delivery
 from deployments.router.observe.metrics import CLIENT_GONE, Durations, RequestMetrics
+from deployments.router.tracing import RequestTrace
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.errors import as_api_error
-from deployments.router.wire.openai import ApiError, ParsedRequest
-from deployments.tracing import RequestTrace, open_tracer
+from deployments.router.wire.openai import ParsedRequest
+from deployments.tracing import open_tracer
 from scheduler.types import Decision
 
 

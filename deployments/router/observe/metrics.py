@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ray.serve import metrics as ray_metrics
 
 from deployments.router.delivery.failover import Attempt
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.prompts.tasks import TASKS
 from scheduler.types import Candidate, Decision, ModelState

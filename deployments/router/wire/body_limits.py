@@ -13,9 +13,10 @@ import numpy as np
 
 from deployments.config.limits import Limits
 from deployments.links.frames import Endpoint
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.constraint_limits import check_constraints
 from deployments.router.wire.members import too_much
-from deployments.router.wire.openai import ApiError, ParsedRequest, json_object, parse_request
+from deployments.router.wire.openai import ParsedRequest, json_object, parse_request
 
 ENGINE_FIELDS = (
     *("kv_transfer_params", "ec_transfer_params", "vllm_xargs", "trace_decode_token_ids"),

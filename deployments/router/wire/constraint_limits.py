@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from deployments.config.limits import Limits
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.members import Path, dotted, too_much
-from deployments.router.wire.openai import ApiError
 from deployments.router.wire.references import check_references
 
 _COUNTS = frozenset(

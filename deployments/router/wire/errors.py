@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Send
 
-from deployments.router.wire.openai import ApiError, from_scheduler
+from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.openai import from_scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
 
 

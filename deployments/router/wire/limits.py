@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from deployments.config.limits import Limits
 from deployments.router.tokens.counting import TokenCount
-from deployments.router.wire.openai import ApiError, ParsedRequest
+from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.openai import ParsedRequest
 
 
 def check_request(parsed: ParsedRequest, limits: Limits) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 
 Path = tuple[str | int, ...]
 """Names of the members that a value lies in."""

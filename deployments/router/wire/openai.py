@@ -23,7 +23,7 @@ from deployments.router.tokens.prompts import (
     Prompt,
     utf8_bytes,
 )
-from deployments.router.wire.error_codes import default_code, error_body
+from deployments.router.wire.api_error import ApiError
 from scheduler.choice.admission import REJECTIONS
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.exclusions import ExclusionKind
@@ -42,36 +42,6 @@ LENIENT_BYTES = 65_536
 # `repr` itself fails on what is nested deeply.
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 110
-
-
-class ApiError(Exception):
-    """An answer that is an OpenAI error object.
-
-    Attributes:
-        status: HTTP status.
-        param: Offending field, dotted, `None` where no field is to blame.
-        code: One of `ErrorCode`; by the status unless given.
-        retry_after_s: Value of the Retry-After header, `None` for none.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        param: str | None = None,
-        code: str | None = None,
-        retry_after_s: int | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.param = param
-        self.code = code or str(default_code(status))
-        self.retry_after_s = retry_after_s
-
-    def body(self) -> bytes:
-        """The error object as JSON."""
-        return error_body(self.status, str(self), param=self.param, code=self.code)
 
 
 class RoutingFields(BaseModel):

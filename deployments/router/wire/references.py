@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.members import Path, dotted
-from deployments.router.wire.openai import ApiError
 
 LONGEST_CHAIN = 256
 

@@ -14,7 +14,8 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer
 from ray.exceptions import ActorDiedError
 
 from deployments.replica.request_trace import Trail
-from deployments.tracing import open_tracer, replica_span, trace_engine, traces_endpoint
+from deployments.replica.tracing import replica_span
+from deployments.tracing import open_tracer, trace_engine, traces_endpoint
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"

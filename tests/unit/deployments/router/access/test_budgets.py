@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError
 from cluster.store.actor import Store
 from deployments.router.access.budgets import Budgets, Progress
 from deployments.router.access.keys import ApiKey, hash_of
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 from scheduler.preferences import Weights
 from scheduler.types import Decision
 

@@ -17,7 +17,8 @@ from cluster.store.sessions import Placement
 from deployments.links.frames import ModelRequest, Reply, encode_observation
 from deployments.links.server import LinkServer
 from deployments.router.decision.sessions import Turn, turn_of
-from deployments.router.wire.openai import ApiError, parse_request
+from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.openai import parse_request
 
 BLOCK = 16
 SYSTEM = {"role": "system", "content": "Be brief."}

@@ -15,7 +15,7 @@ from deployments.links.client import LinkPool
 from deployments.links.frames import ModelRequest
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, refused
 from deployments.router.models import ModelEntry
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 
 
 @pytest.fixture

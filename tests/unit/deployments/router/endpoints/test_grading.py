@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deployments.router.endpoints.grading import has_words, score_of
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 
 
 def record(*texts: str) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fake_serve import Site
 
-from deployments.router.endpoints.completions import ENDPOINTS
 from deployments.router.endpoints.openapi import OPERATIONS, document
 from deployments.router.server import Router
+from deployments.router.wire.paths import ENDPOINTS
 
 HTTP_REFERENCE = Path(__file__).parents[5] / "docs" / "reference" / "http.md"
 

@@ -20,7 +20,7 @@ from deployments.router.observe.metrics import (
     Durations,
     RequestMetrics,
 )
-from deployments.router.wire.openai import ApiError
+from deployments.router.wire.api_error import ApiError
 from scheduler.types import Correction, ModelState
 
 Labels = tuple[tuple[str, str], ...]

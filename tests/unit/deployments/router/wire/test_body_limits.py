@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.config.limits import Limits
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body_limits import ENGINE_FIELDS, parse_bounded
-from deployments.router.wire.openai import ApiError, ParsedRequest
+from deployments.router.wire.openai import ParsedRequest
 from scheduler.errors import InvalidRequestError
 
 CHAT: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "x"}]}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import (
     DEFAULT_CODES,
     MAX_MESSAGE,
@@ -17,7 +18,6 @@ from deployments.router.wire.error_codes import (
     default_code,
     error_body,
 )
-from deployments.router.wire.openai import ApiError
 
 ROOT = Path(__file__).parents[5]
 ROW = re.compile(r"^\| (\d{3}) \| `([a-z_]+)` \|", re.MULTILINE)

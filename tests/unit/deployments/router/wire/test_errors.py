@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.errors import as_api_error, send_error
-from deployments.router.wire.openai import ApiError
 from scheduler.errors import InvalidRequestError, NoCandidateError
 
 

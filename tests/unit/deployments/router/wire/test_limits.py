@@ -8,8 +8,9 @@ import pytest
 from deployments.config.limits import Limits
 from deployments.links.frames import Endpoint
 from deployments.router.tokens.counting import TokenCount
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.limits import check_headers, check_input_tokens, check_request
-from deployments.router.wire.openai import ApiError, ParsedRequest, parse_request
+from deployments.router.wire.openai import ParsedRequest, parse_request
 
 LIMITS = Limits(prompt_tokens=10, max_tokens=100, n=2, prompts=3, stop=4)
 CHAT = {"messages": [{"role": "user", "content": "x"}]}

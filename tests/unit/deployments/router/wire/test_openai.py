@@ -6,13 +6,8 @@ from typing import Any
 import pytest
 
 from deployments.router.tokens.prompts import TOKENS_PER_MESSAGE, Prompt
-from deployments.router.wire.openai import (
-    ApiError,
-    Endpoint,
-    ParsedRequest,
-    from_scheduler,
-    parse_request,
-)
+from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.openai import Endpoint, ParsedRequest, from_scheduler, parse_request
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.preferences import Constraints, Weights

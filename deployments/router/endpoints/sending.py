@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from starlette.types import Message, Send
 
 from deployments.router.delivery.failover import Delivery
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.errors import as_api_error, send_error
-from deployments.router.wire.openai import ApiError
 
 LAST_WORDS_S = 1.0
 """So long a client may take to read why its answer ends."""

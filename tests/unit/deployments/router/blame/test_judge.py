@@ -10,10 +10,10 @@ import pytest
 from fake_clock import FakeClock
 
 from cluster.store.evidence import EvidenceBoard, Kind
-from deployments.router.delivery.blame import GHOST_S, SETTLED_AFTER_S, Blame
-from deployments.router.delivery.blame_book import MAX_KINDS, QUARANTINE_S
-from deployments.router.delivery.suspects import Break, Finding, Run, Suspicion
-from deployments.router.wire.openai import ApiError
+from deployments.router.blame.book import MAX_KINDS, QUARANTINE_S
+from deployments.router.blame.judge import GHOST_S, SETTLED_AFTER_S, Blame
+from deployments.router.blame.suspects import Break, Finding, Run, Suspicion
+from deployments.router.wire.api_error import ApiError
 
 DIED, ANSWERED, FAULTLESS = Break.DIED, Break.ANSWERED, Break.FAULTLESS
 
@@ -292,7 +292,7 @@ def test_suspects_run_one_at_a_time(blame: Blame) -> None:
 def test_a_suspect_that_takes_long_does_not_hold_up_the_next(
     blame: Blame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.router.delivery.blame.PLAIN_TRIAL_S", 0.02)
+    monkeypatch.setattr("deployments.router.blame.judge.PLAIN_TRIAL_S", 0.02)
     one, other = plain("a"), plain("b")
     die(blame, run(blame, one), run(blame, other))
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from cluster.store.evidence import Evidence, Kind
-from deployments.router.delivery.fingerprints import Fingerprint
+from deployments.router.blame.fingerprints import Fingerprint
+from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import ErrorCode
-from deployments.router.wire.openai import ApiError, whole_seconds
+from deployments.router.wire.openai import whole_seconds
 
 MEMORY_S = 600.0
 QUARANTINE_S = 60.0

@@ -9,9 +9,9 @@ from fake_serve import HANG, Response
 from ray.exceptions import ActorDiedError
 from small_tokenizer import bundle
 
+from deployments.router.tokenizers import TokenizerSource
 from deployments.router.tokens.counting import TokenCounter
 from deployments.router.tokens.prompts import Prompt
-from deployments.router.tokens.source import TokenizerSource
 
 DIGEST = bundle().digest()
 PROMPT = Prompt({"prompt": "the fox"}, text_bytes=7)
@@ -114,13 +114,13 @@ def test_a_replica_that_does_not_hand_it_over_is_asked_again_later(
     answer: Any,
     fault: str,
 ) -> None:
-    monkeypatch.setattr("deployments.router.tokens.source.FETCH_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("deployments.router.tokenizers.FETCH_TIMEOUT_S", 0.01)
     entry = Entry("a", answer, bundle())
     for _ in range(2):
         refresh(source, entry)
         assert fault in counter.report("a")["fault"]
     assert entry.calls == 1
-    monkeypatch.setattr("deployments.router.tokens.source.RETRY_S", 0.0)
+    monkeypatch.setattr("deployments.router.tokenizers.RETRY_S", 0.0)
     refresh(source, entry)
     assert counter.report("a")["fault"] is None
     assert exact(counter, "a")

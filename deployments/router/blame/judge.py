@@ -23,8 +23,8 @@ from typing import Any
 
 from cluster.store.actor import STORE_TIMEOUT_S
 from cluster.store.evidence import MAX_NEWS, Evidence, Exchange, Kind
-from deployments.router.delivery.blame_book import BlameBook
-from deployments.router.delivery.suspects import Break, Finding, Run, Suspicion
+from deployments.router.blame.book import BlameBook
+from deployments.router.blame.suspects import Break, Finding, Run, Suspicion
 
 TRIAL_S, PLAIN_TRIAL_S = 10.0, 1.0
 """A suspect that has not killed a replica for so long no longer keeps the next one waiting. What an

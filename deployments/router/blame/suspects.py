@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from deployments.router.delivery.fingerprints import Fingerprint, fingerprint
+from deployments.router.blame.fingerprints import Fingerprint, fingerprint
 
 
 class Break(Enum):

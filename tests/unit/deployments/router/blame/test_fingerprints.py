@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deployments.router.delivery.fingerprints import Fingerprint, fingerprint
+from deployments.router.blame.fingerprints import Fingerprint, fingerprint
 
 SCHEMA = {"type": "array", "minItems": 1_000_000_000}
 

@@ -1,0 +1,20 @@
+"""Paths that more than one part of the router knows."""
+
+from __future__ import annotations
+
+from deployments.links.frames import Endpoint
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+}
+"""Path -> wire format."""
+HEALTH, LIVE, READY = "/health", "/health/live", "/health/ready"
+HEALTH_PATHS = frozenset({HEALTH, LIVE, READY})
+INDEX_PATH = "/"
+FILES_PATH = "/page"
+
+
+def is_page(path: str) -> bool:
+    """Whether a path is one of the page's own, which needs no key."""
+    return path == INDEX_PATH or path.startswith(f"{FILES_PATH}/")
