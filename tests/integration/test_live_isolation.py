@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import Any
@@ -37,7 +38,7 @@ POISON: dict[str, dict[str, Any]] = {
     "a grammar without text": {"structured_outputs": {"grammar": "root ::= root"}},
     "a grammar that is none": {"structured_outputs": {"grammar": "root ::= (((("}},
     "a pattern that is none": {"structured_outputs": {"regex": "(((a"}},
-    "deep": schema({"allOf": [{"items": {"items": {"items": {}}}}] * 2000}),
+    "deep": schema(json.loads('{"items":' * 100 + "{}" + "}" * 100)),
     "all log probabilities": {"logprobs": True, "top_logprobs": -1},
     "a connector": {"kv_transfer_params": {"do_remote_prefill": True}},
     "a structural tag": {
@@ -90,8 +91,6 @@ def test_poison_costs_its_sender_an_error_and_the_others_nothing(cluster: Cluste
                 answer = cluster.post(path, model="auto", max_tokens=8, **prompt, **poison)
                 took_s = time.monotonic() - started
                 print(f"{name} {path}: {answer.status_code} {took_s:.2f} s {answer.text[:150]}")
-                if path == "/v1/completions" and name == "all log probabilities":
-                    continue
                 assert answer.status_code in (400, 429), answer.text
                 assert answer.json()["error"]["message"]
                 assert took_s < ERROR_WITHIN_S
