@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray.serve
+import yaml
 from fake_serve import ACCURATE, FRUGAL, PROFILES, ActorHandle, Model, ServeDouble, Site
 
 from cluster.store.actor import Store
 from deployments.config.app import RouterArgs
+from deployments.router.access.keys import hash_of
 
 
 @pytest.fixture
@@ -70,3 +73,21 @@ def site(start_site: Callable[..., Site]) -> Site:
 def open_site(start_site: Callable[..., Site]) -> Site:
     """One that records contents."""
     return start_site(record_content=True)
+
+
+@pytest.fixture
+def keyed(site: Site, tmp_path: Path) -> Site:
+    """`boss` is an administrator's, `ann` has 10 tokens a minute, `eve` one request."""
+    path = tmp_path / "keys.yaml"
+    entries = [
+        {"name": "boss", "sha256": hash_of("boss"), "admin": True},
+        {"name": "ann", "sha256": hash_of("ann"), "tokens_per_minute": 10},
+        {"name": "eve", "sha256": hash_of("eve"), "requests_per_minute": 1},
+    ]
+    path.write_text(yaml.safe_dump(entries))
+    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    # In the middle of a minute, so that none ends in a test.
+    half_past = time.time() // 60 * 60 + 30
+    site.router._budgets._clock = lambda: half_past
+    site.app = site.router.__serve_build_asgi_app__()
+    return site

@@ -290,3 +290,7 @@ def events(response: httpx.Response) -> list[Any]:
     """The events of a stream, decoded, `[DONE]` included as text."""
     lines = [line[6:] for line in response.text.split("\n\n") if line]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def bearing(key: str) -> dict[str, Any]:
+    return {"headers": {"authorization": f"Bearer {key}"}}

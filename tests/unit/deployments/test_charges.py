@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fake_serve import FRUGAL, Site, chunk, observation
-from test_router_keys import bearing, keyed  # noqa: F401 - a fixture
+from fake_serve import FRUGAL, Site, bearing, chunk, observation
 
 from cluster.store.load import ReplicaLoad
 from cluster.store.usage import Usage

@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from fake_serve import ACCURATE, FRUGAL, HANG, ActorHandle, ServeDouble, Site
+from fake_serve import ACCURATE, FRUGAL, HANG, ActorHandle, ServeDouble, Site, bearing
 from ray.exceptions import ActorDiedError
 
 from cluster.store.usage import Usage
 from deployments.config.app import RouterArgs
-from deployments.router.access.keys import KeyFileError, hash_of
-
-
-def bearing(key: str) -> dict[str, Any]:
-    return {"headers": {"authorization": f"Bearer {key}"}}
-
-
-@pytest.fixture
-def keyed(site: Site, tmp_path: Path) -> Site:
-    """`boss` is an administrator's, `ann` has 10 tokens a minute, `eve` one request."""
-    path = tmp_path / "keys.yaml"
-    entries = [
-        {"name": "boss", "sha256": hash_of("boss"), "admin": True},
-        {"name": "ann", "sha256": hash_of("ann"), "tokens_per_minute": 10},
-        {"name": "eve", "sha256": hash_of("eve"), "requests_per_minute": 1},
-    ]
-    path.write_text(yaml.safe_dump(entries))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
-    # In the middle of a minute, so that none ends in a test.
-    half_past = time.time() // 60 * 60 + 30
-    site.router._budgets._clock = lambda: half_past
-    site.app = site.router.__serve_build_asgi_app__()
-    return site
+from deployments.router.access.keys import KeyFileError
 
 
 def complete(site: Site, key: str, **body: Any) -> Any:

@@ -146,5 +146,5 @@ def test_a_header_that_says_too_little_is_refused() -> None:
 
 
 def test_estimating_imports_no_scikit_learn() -> None:
-    code = "import sys, scheduler.quality; sys.exit('sklearn' in sys.modules)"
+    code = "import sys, scheduler.prompts.quality; sys.exit('sklearn' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0

@@ -54,7 +54,8 @@ def refused(blame: Blame, suspicion: Suspicion) -> tuple[int, int | None] | None
     if error is None:
         blame.admit(suspicion)
         return None
-    assert error.code == "request_breaks_engine"
+    codes = {400: "request_breaks_engine", 503: "request_suspected"}
+    assert error.code == codes[error.status]
     return error.status, error.retry_after_s
 
 

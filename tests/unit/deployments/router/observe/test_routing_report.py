@@ -30,6 +30,7 @@ def test_prediction_and_measurement_stand_side_by_side() -> None:
         "score": 0.0,
         "predicted": {
             "output_tokens": 20,
+            "sequences": 1,
             "runtime_s": pytest.approx(1.0 + 0.01 + 0.2),
             "runtime_interval_s": [pytest.approx(1.21)] * 2,
             "energy_joules": pytest.approx(20.0 + 0.1 + 2.0),
