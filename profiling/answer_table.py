@@ -153,7 +153,9 @@ def _table(path: Path, frame: pd.DataFrame) -> AnswerTable:
     )
 
 
-def _compared(answers: NDArray[np.object_], kinds: Sequence[str], right: Floats) -> NDArray[np.object_]:
+def _compared(
+    answers: NDArray[np.object_], kinds: Sequence[str], right: Floats
+) -> NDArray[np.object_]:
     compared = np.empty(answers.shape, dtype=object)
     for place, answer in np.ndenumerate(answers):
         compared[place] = (canonical(answer) or "") if answer else ""

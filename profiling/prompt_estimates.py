@@ -104,7 +104,12 @@ def log_odds(chance: Floats) -> Floats:
 
 
 def stack(
-    learn: AnswerTable, choose: AnswerTable, seen: Floats, new: Floats, scores: Floats, seed: int = 0
+    learn: AnswerTable,
+    choose: AnswerTable,
+    seen: Floats,
+    new: Floats,
+    scores: Floats,
+    seed: int = 0,
 ) -> tuple[Floats, Floats, str]:
     """Combine the estimates with kind and length; (n, m) log odds for both tables, and of what.
 

@@ -250,5 +250,3 @@ class _Walk:
         by_label = {label: model for model, label in reversed(seen)}
         givers = np.array([by_label[label] for label in best.tolist()])
         return choice, self.side.scores[rows, givers]
-
-

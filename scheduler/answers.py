@@ -90,7 +90,8 @@ def form_of(answer: str | None) -> int:
     """Index into `FORMS` of an answer in comparable form."""
     if answer is None or not answer:
         return 0
-    if _NUMBER.fullmatch(answer) or "/" in answer and answer.replace("/", "").strip("-").isdigit():
+    fraction = "/" in answer and answer.replace("/", "").strip("-").isdigit()
+    if fraction or _NUMBER.fullmatch(answer):
         return 1 if answer.lstrip("-").isdigit() else 2
     if len(answer) == 1 and answer.isalpha():
         return 3
@@ -113,12 +114,10 @@ def _from_json(text: str) -> str | None:
 
 
 def _boxed(text: str) -> str | None:
-    last = None
-    for last in _BOXED.finditer(text):
-        pass
-    if last is None:
+    boxes = list(_BOXED.finditer(text))
+    if not boxes:
         return None
-    depth, start = 1, last.end()
+    depth, start = 1, boxes[-1].end()
     for place in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if depth == 0:

@@ -211,9 +211,7 @@ class Belief:
                 right[place] = weight.sum(axis=1)
         return Joint(clusters, right, everything.sum(axis=1), everything)
 
-    def _likelihood(
-        self, rows: Indices, seen: Seen, observed: int, truth: Label | None
-    ) -> Floats:
+    def _likelihood(self, rows: Indices, seen: Seen, observed: int, truth: Label | None) -> Floats:
         """(n, q) of these answers with one cluster right, or none of them."""
         model, kind = self.model, self.kind[rows]
         likely = np.tile(WEIGHTS, (len(rows), 1))
