@@ -31,6 +31,7 @@ from deployments.openai_api import ApiError, ParsedRequest, parse_request
 from deployments.routing_report import decision_record, routing_object
 from deployments.rulebook import Caller
 from deployments.sending import Sending
+from deployments.sequential import Sequential
 from deployments.sessions import Turn
 from scheduler.errors import InvalidRequestError, NoCandidateError
 
@@ -114,7 +115,8 @@ class Completions:
         self._decider.dispatched(decision)
         self._log.asked(decision.decision_id, asked.body)
         # Most requests ask one model, and pay nothing for those that climb.
-        delivery = (Cascade if decision.cascade else Delivery)(
+        kind = Cascade if decision.cascade else Sequential if decision.plan else Delivery
+        delivery = kind(
             decision,
             parsed,
             asked.endpoint,

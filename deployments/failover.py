@@ -31,6 +31,7 @@ from deployments.frames import Endpoint, Flag, Frame, ModelRequest
 from deployments.openai_api import ApiError, ParsedRequest, whole_seconds
 from deployments.tracing import RequestTrace
 from scheduler.observations import Observation
+from scheduler.steps import Step
 from scheduler.types import Decision
 
 logger = logging.getLogger("ray.serve")
@@ -60,6 +61,37 @@ class Judgement:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class StepJudgement:
+    """What the policy `sequential` did after an answer.
+
+    Attributes:
+        accepted: The client gets this answer.
+        observation: What it took.
+        answer: In comparable form, shortened; `None` where it has none.
+        agrees_with: Models whose earlier answers are the same.
+        step: The action and why.
+    """
+
+    accepted: bool
+    observation: Observation
+    answer: str | None
+    agrees_with: tuple[str, ...]
+    step: Step
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `routing.attempts`."""
+        return {
+            "accepted": self.accepted,
+            "answer": self.answer,
+            "agrees_with": list(self.agrees_with),
+            "mean_logprob": self.observation.mean_logprob,
+            "runtime_s": self.observation.runtime_s,
+            "energy_joules": self.observation.energy_joules,
+            "step": self.step.to_dict(),
+        }
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try, for the record.
@@ -80,7 +112,7 @@ class Attempt:
     replica_id: str | None = None
     output_tokens: int | None = None
     error: str | None = None
-    judged: Judgement | None = None
+    judged: Judgement | StepJudgement | None = None
 
     @property
     def rejected(self) -> Observation | None:

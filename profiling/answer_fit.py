@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from scheduler.answers import FORMS
-from scheduler.posterior import NODES, WEIGHTS, AnswerModel
+from scheduler.posterior import LOGISTIC, NODES, WEIGHTS, AnswerModel, prior_model
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -23,8 +23,6 @@ SPREAD_BEFORE, SLOPE_BEFORE, OFFSET_BEFORE = 4.0, 20.0, 10.0
 PSEUDO_PAIRS = 10.0
 PSEUDO_LENGTHS = 20.0
 WRONG_ALIKE_BEFORE = 0.25
-# Variance of a logistic variable over that of the normal one it is taken for.
-LOGISTIC = 2.9
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Seen:
         answers: (n, m) numbers of answers: equal where they agree; -1: blank.
         forms: (n, m) indices into `FORMS`.
         residual: (n, m) logarithm of actual over expected output tokens.
+        logprobs: (n, m) mean log probability of each answer's tokens, NaN where unknown.
     """
 
     kind: Indices
@@ -44,6 +43,7 @@ class Seen:
     answers: Indices
     forms: Indices
     residual: Floats
+    logprobs: Floats | None = None
 
 
 def fit_answers(
@@ -74,7 +74,33 @@ def fit_answers(
         blank_right=np.array([one[1] for one in blank]),
         lengths=np.array([_lengths(seen, rows) for rows in parts]),
         forms=np.array([_forms(seen, rows) for rows in parts]),
+        logprobs=_logprobs(seen, models),
     )
+
+
+def _logprobs(seen: Seen, models: tuple[str, ...]) -> Floats:
+    """(m, 2, 2) of wrong and right answers; drawn towards each other where few are known."""
+    found = prior_model(models).logprobs.copy()
+    if seen.logprobs is None:
+        return found
+    for model, values in enumerate(seen.logprobs.T):
+        known = ~np.isnan(values)
+        if known.any():
+            right = seen.scores[known, model] >= 0.5
+            found[model] = _two_sides(values[known], right, PSEUDO_LENGTHS)
+    return found
+
+
+def _two_sides(values: Floats, right: NDArray[np.bool_], pseudo: float) -> Floats:
+    """(2, 2) mean and deviation of values of wrong and of right answers."""
+    mean, variance = values.mean(), values.var() + 0.01
+    sides = []
+    for side in (False, True):
+        part = values[right == side]
+        at = (part.sum() + pseudo * mean) / (len(part) + pseudo)
+        spread = (((part - at) ** 2).sum() + pseudo * variance) / (len(part) + pseudo)
+        sides.append((at, np.sqrt(spread)))
+    return np.array(sides)
 
 
 def _difficulty(log_odds: Floats, scores: Floats) -> Floats:
@@ -152,16 +178,12 @@ def _blank(seen: Seen, rows: Indices) -> tuple[Floats, float]:
 def _lengths(seen: Seen, rows: Indices) -> Floats:
     """(m, 2, 2) of wrong and right answers: mean and deviation of the residual."""
     found = np.zeros((seen.scores.shape[1], 2, 2))
+    found[..., 1] = 0.5
     for model in range(len(found)):
         there = rows[seen.answers[rows, model] >= 0]
-        every = seen.residual[there, model]
-        mean, variance = (every.mean(), every.var() + 0.01) if len(every) else (0.0, 0.25)
-        for side in (0, 1):
-            part = every[(seen.scores[there, model] >= 0.5) == bool(side)]
-            total = len(part) + PSEUDO_LENGTHS
-            at = (part.sum() + PSEUDO_LENGTHS * mean) / total
-            spread = (((part - at) ** 2).sum() + PSEUDO_LENGTHS * variance) / total
-            found[model, side] = at, np.sqrt(spread)
+        if len(there):
+            right = seen.scores[there, model] >= 0.5
+            found[model] = _two_sides(seen.residual[there, model], right, PSEUDO_LENGTHS)
     return found
 
 

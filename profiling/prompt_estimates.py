@@ -104,28 +104,24 @@ def log_odds(chance: Floats) -> Floats:
 
 
 def stack(
-    learn: AnswerTable,
-    choose: AnswerTable,
-    seen: Floats,
-    new: Floats,
+    learn: tuple[AnswerTable, Floats],
+    choose: tuple[AnswerTable, Floats],
     scores: Floats,
     seed: int = 0,
 ) -> tuple[Floats, Floats, str]:
     """Combine the estimates with kind and length; (n, m) log odds for both tables, and of what.
 
     Args:
-        learn: With the outcomes.
-        choose: Only its texts and kinds are read.
-        seen: (n, m) held-out chances of `learn`.
-        new: (n, m) chances of `choose`.
-        scores: (n, m) of `learn`, where they are not those of the table.
+        learn: Prompts, and (n, m) held-out chances.
+        choose: Prompts, and (n, m) chances; only texts and kinds are read.
+        scores: (n, m) of `learn`.
         seed: Of the folds.
     """
-    kinds = one_hot(learn, learn), one_hot(choose, learn)
+    kinds = one_hot(learn[0], learn[0]), one_hot(choose[0], learn[0])
     lengths = tuple(
-        np.log1p([[len(prompt)] for prompt in table.prompts]) for table in (learn, choose)
+        np.log1p([[len(prompt)] for prompt in table.prompts]) for table in (learn[0], choose[0])
     )
-    odds = log_odds(seen), log_odds(new)
+    odds = log_odds(learn[1]), log_odds(choose[1])
     parts: dict[str, tuple[Floats, Floats]] = {
         "kind": kinds,
         "length": (lengths[0], lengths[1]),

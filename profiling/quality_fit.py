@@ -72,11 +72,13 @@ class QualityFit:
 
     Attributes:
         held_out: (n, m) estimates for the prompts that were learnt from, each by a fit without it.
+        prompts: These prompts.
     """
 
     model: QualityModel
     reports: tuple[ModelReport, ...]
     held_out: Floats
+    prompts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def fit_quality(outcomes: Outcomes, seed: int = 0) -> QualityFit:
             "models": [_as_dict(report) for report in reports],
         },
     )
-    return QualityFit(model, reports, estimates)
+    return QualityFit(model, reports, estimates, outcomes.prompts)
 
 
 def _enough(outcomes: Outcomes) -> Outcomes:

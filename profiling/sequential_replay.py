@@ -16,7 +16,7 @@ from profiling.answer_fit import Seen, fit_answers
 from profiling.answer_table import AnswerTable, numbered
 from profiling.prompt_estimates import PromptEstimates, kinds_of, stack
 from profiling.routing_metrics import Curve
-from scheduler.posterior import BLANK, Belief
+from scheduler.posterior import BLANK, Belief, Traits
 from scheduler.sequential import Planner
 
 BANDS = ((0.0, 0.05, 0.03), (0.05, 0.15, 0.09), (0.15, np.inf, 0.3))
@@ -63,6 +63,21 @@ class _Side:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What the policy may do.
+
+    Attributes:
+        most_asked: So many models may be asked for one prompt.
+        dearer_only: Only dearer ones after the first; models stand in the order of their costs.
+        limits: Answers that run long are stopped.
+    """
+
+    most_asked: int = 3
+    dearer_only: bool = False
+    limits: bool = True
+
+
+@dataclass(frozen=True)
 class Replay:
     """What the policy did.
 
@@ -81,10 +96,7 @@ def replay_sequential(
     learn: tuple[AnswerTable, PromptEstimates],
     choose: tuple[AnswerTable, PromptEstimates],
     unit_costs: Floats,
-    *,
-    most_asked: int = 3,
-    dearer_only: bool = False,
-    limits: bool = True,
+    settings: Settings,
     seed: int = 0,
 ) -> Replay:
     """Learn, then go through every prompt of the other table at every price.
@@ -93,9 +105,7 @@ def replay_sequential(
         learn: Outcomes and held-out estimates.
         choose: Outcomes and estimates; no decision sees an outcome before it has paid for it.
         unit_costs: (m,) of a token.
-        most_asked: So many models may be asked for one prompt.
-        dearer_only: Only dearer ones after the first; models stand in the order of their costs.
-        limits: Whether answers that run long are stopped.
+        settings: What the policy may do.
         seed: Of folds.
     """
     known, new = _side(learn, learn[0]), _side(choose, learn[0])
@@ -105,10 +115,10 @@ def replay_sequential(
     costs, scores, asked, made_of = [], [], [], ""
     for low, high, price in BANDS:
         prices = PRICES[(low <= PRICES) & (high > PRICES)]
-        at = _limits(known, unit_costs / unit, price) if limits else None
+        at = _limits(known, unit_costs / unit, price) if settings.limits else None
         seen, unseen = (known, new) if at is None else (known.stopped(at), new.stopped(at))
         odds, other, made_of = stack(
-            learn[0], choose[0], learn[1].chance, choose[1].chance, known.scores, seed
+            (learn[0], learn[1].chance), (choose[0], choose[1].chance), known.scores, seed
         )
         model = fit_answers(
             learn[0].models,
@@ -116,8 +126,8 @@ def replay_sequential(
             odds,
             Seen(seen.kind, seen.scores, seen.answers, seen.forms, seen.residual),
         )
-        belief = Belief.of(model, unseen.kind, other, unseen.residual, unseen.forms)
-        planner = Planner(belief, prices, most_asked, dearer_only)
+        belief = Belief.of(model, unseen.kind, other, Traits(unseen.residual, unseen.forms))
+        planner = Planner(belief, prices, settings.most_asked, settings.dearer_only)
         walk = _Walk(planner, unseen, _Costs(seen, unseen, unit_costs / unit))
         spent, right, who = walk.run(unit_costs / paid)
         costs.append(spent)

@@ -18,7 +18,7 @@ from profiling.evaluation import by_length, by_tfidf
 from profiling.outcomes import Outcomes
 from profiling.prompt_estimates import PromptEstimates, kinds_of
 from profiling.routing_metrics import Curve, cost_at, mean_curve, trade_off
-from profiling.sequential_replay import replay_sequential
+from profiling.sequential_replay import Settings, replay_sequential
 
 SHARES = (0.95, 0.97, 0.99, 1.0)
 MOST_MODELS = 5
@@ -92,10 +92,8 @@ def replay_table(learn: Part, choose: Part, rates: Rates, seed: int = 0) -> Run:
         curves[name] = replay_sequential(
             *few,
             unit[places],
-            most_asked=MOST_ASKED if many else 3,
-            dearer_only=many,
-            limits=limits,
-            seed=seed,
+            Settings(MOST_ASKED if many else 3, dearer_only=many, limits=limits),
+            seed,
         ).curve
     curves["oracle"] = trade_off(scores, share[1], scores, share[1])
     return Run(curves, float(scores[:, best].mean()), roster, len(scores))

@@ -60,10 +60,10 @@ def comparable(text: str) -> str | None:
 
 
 def canonical(answer: str) -> str | None:
-    """One answer without the ways in which the same thing can be written.
+    r"""One answer without the ways in which the same thing can be written.
 
     Args:
-        answer: Such as ` $1,234.50 `, `(b) Paris`, `[1, 2]` or `\\frac{1}{2}`.
+        answer: Such as ` $1,234.50 `, `(b) Paris`, `[1, 2]` or `\frac{1}{2}`.
     """
     plain = answer
     if len(plain) > MOST_VALUE_CHARS:

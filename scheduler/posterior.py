@@ -14,7 +14,7 @@ costs nor choices: `scheduler.sequential` does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ WEIGHTS = WEIGHTS / WEIGHTS.sum()
 MOST_JOINING = 0.95
 # A right answer that is written differently, as a share of all ways to be written differently.
 OTHER_SPELLING = 0.5
+# Variance of a logistic variable over that of the normal one it is taken for.
+LOGISTIC = 2.9
 # Length and form depend on each other and between models: they count half.
 EVIDENCE_SHARE = 0.5
 
@@ -58,6 +60,8 @@ class AnswerModel:
         lengths: (k, m, 2, 2) of wrong and of right answers: mean and standard deviation of the
             logarithm of actual over expected output tokens.
         forms: (k, 2, f) logarithm of the share of each form among wrong and right answers.
+        logprobs: (m, 2, 2) of wrong and of right answers: mean and standard deviation of the mean
+            log probability of an answer's tokens; the same for both where none were recorded.
     """
 
     models: tuple[str, ...]
@@ -72,6 +76,7 @@ class AnswerModel:
     blank_right: Floats
     lengths: Floats
     forms: Floats
+    logprobs: Floats
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -110,6 +115,7 @@ class AnswerModel:
             "same_wrong": (k, m, m),
             "lengths": (k, m, 2, 2),
             "forms": (k, 2, f),
+            "logprobs": (m, 2, 2),
         }
         for name, shape in shapes.items():
             array = getattr(self, name)
@@ -122,8 +128,60 @@ class AnswerModel:
             array = getattr(self, name)
             if k * m == 0 or (array < 0).any() or (array > 1).any():
                 raise QualityModelError(f"answer model: {name}: must be in 0..1")
-        if (self.lengths[..., 1] <= 0).any():
-            raise QualityModelError("answer model: lengths: deviations must be above 0")
+        for name in ("lengths", "logprobs"):
+            if (getattr(self, name)[..., 1] <= 0).any():
+                raise QualityModelError(f"answer model: {name}: deviations must be above 0")
+
+    def of(self, models: Sequence[str]) -> AnswerModel:
+        """The same for these models; those that it does not know get the prior's figures."""
+        prior = prior_model(models, self.kinds, self.forms.shape[-1])
+        known = [place for place, name in enumerate(models) if name in self.models]
+        there = [self.models.index(models[place]) for place in known]
+        arrays: dict[str, Floats] = {}
+        for name in ("slope", "offset", "spread", "blank_wrong", "lengths"):
+            arrays[name] = getattr(prior, name).copy()
+            arrays[name][:, known] = getattr(self, name)[:, there]
+        alike = prior.same_wrong.copy()
+        alike[np.ix_(range(len(self.kinds)), known, known)] = self.same_wrong[
+            np.ix_(range(len(self.kinds)), there, there)
+        ]
+        logprobs = prior.logprobs.copy()
+        logprobs[known] = self.logprobs[there]
+        return replace(self, models=tuple(models), same_wrong=alike, logprobs=logprobs, **arrays)
+
+    def without_agreement(self) -> AnswerModel:
+        """For answers that cannot be compared: that two differ says nothing."""
+        return replace(
+            self,
+            same_wrong=np.zeros_like(self.same_wrong),
+            same_right=np.zeros_like(self.same_right),
+        )
+
+
+def prior_model(models: Sequence[str], kinds: Sequence[str] = ("",), forms: int = 7) -> AnswerModel:
+    """What is assumed before any outcome was seen.
+
+    Wrong answers agree one time in four; one prompt's difficulty moves the log odds of all models
+    by 1; lengths, forms and log probabilities say nothing.
+    """
+    k, m = len(kinds), len(models)
+    nothing = np.zeros((m, 2, 2))
+    nothing[..., 1] = 1.0
+    return AnswerModel(
+        models=tuple(models),
+        kinds=tuple(kinds),
+        prompts=0,
+        slope=np.full((k, m), np.sqrt(1 + 1 / LOGISTIC)),
+        offset=np.zeros((k, m)),
+        spread=np.ones((k, m)),
+        same_wrong=np.full((k, m, m), 0.25),
+        same_right=np.full(k, 0.97),
+        blank_wrong=np.full((k, m), 0.05),
+        blank_right=np.full(k, 0.01),
+        lengths=np.tile(nothing, (k, 1, 1, 1)),
+        forms=np.zeros((k, 2, forms)),
+        logprobs=nothing,
+    )
 
 
 ARRAYS = tuple(field.name for field in fields(AnswerModel))[3:]
@@ -144,6 +202,21 @@ class Joint:
     right: Floats
     total: Floats
     by_difficulty: Floats
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What answers look like, apart from who agrees with whom.
+
+    Attributes:
+        residual: (n, m) logarithm of actual over expected output tokens.
+        form: (n, m) form of each answer.
+        logprob: (n, m) mean log probability of each answer's tokens; NaN where unknown.
+    """
+
+    residual: Floats
+    form: Indices
+    logprob: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -168,8 +241,7 @@ class Belief:
         model: AnswerModel,
         kind: Indices,
         log_odds: Floats,
-        residual: Floats | None = None,
-        form: Indices | None = None,
+        traits: Traits | None = None,
     ) -> Belief:
         """Apply a model.
 
@@ -177,19 +249,20 @@ class Belief:
             model: The fitted figures.
             kind: (n,) index of each prompt's kind.
             log_odds: (n, m) of the estimates from the prompt.
-            residual: (n, m) logarithm of actual over expected output tokens.
-            form: (n, m) form of each answer.
+            traits: What the answers look like, where any are there.
         """
         mean = model.slope[kind] * (log_odds + model.offset[kind])
         odds = mean[:, :, None] + model.spread[kind][:, :, None] * NODES
         evidence = np.zeros((*log_odds.shape, 2))
-        for right in (0, 1):
-            if residual is not None:
-                at, deviation = np.moveaxis(model.lengths[kind][:, :, right], -1, 0)
-                density = -0.5 * ((residual - at) / deviation) ** 2 - np.log(deviation)
-                evidence[:, :, right] += EVIDENCE_SHARE * density
-            if form is not None:
-                evidence[:, :, right] += np.take_along_axis(model.forms[kind, right], form, axis=1)
+        for right in (0, 1) if traits else ():
+            assert traits is not None
+            lengths = _log_density(traits.residual, model.lengths[kind][:, :, right])
+            evidence[:, :, right] = EVIDENCE_SHARE * lengths
+            forms = model.forms[kind, right]
+            evidence[:, :, right] += np.take_along_axis(forms, traits.form, axis=1)
+            if traits.logprob is not None:
+                sure = _log_density(traits.logprob, model.logprobs[:, right])
+                evidence[:, :, right] += np.where(np.isnan(traits.logprob), 0.0, sure)
         return cls(model, kind, 1 / (1 + np.exp(-odds)), evidence)
 
     def joint(self, rows: Indices, seen: Seen, observed: int) -> Joint:
@@ -254,6 +327,12 @@ class Belief:
         share = joint.by_difficulty / joint.total[:, None]
         chances: Floats = np.einsum("nmq,nq->nm", self.chance[rows], share)
         return chances
+
+
+def _log_density(values: Floats, normal: Floats) -> Floats:
+    at, deviation = normal[..., 0], normal[..., 1]
+    density: Floats = -0.5 * ((values - at) / deviation) ** 2 - np.log(deviation)
+    return density
 
 
 def labels_of(answers: Sequence[str | None]) -> tuple[Label, ...]:

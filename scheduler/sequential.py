@@ -77,6 +77,7 @@ class _Search:
     known: dict[Seen, Options] = field(default_factory=dict)
 
     def options(self, seen: Seen) -> Options:
+        seen = self._alike(seen)
         if seen in self.known:
             return self.known[seen]
         planner = self.planner
@@ -94,6 +95,22 @@ class _Search:
                 value = np.maximum(value, worth)
         self.known[seen] = Options(joint, give, ask, value)
         return self.known[seen]
+
+    def _alike(self, seen: Seen) -> Seen:
+        """The same answers in one order: what is supposed only, by model; labels by first place.
+
+        The order of asking hardly matters for what is believed, and there are many orders.
+        """
+        real, supposed = seen[: self.observed], sorted(seen[self.observed :])
+        known: dict[Label, Label] = {}
+        for _, label in real:
+            known.setdefault(label, label)
+        renamed = []
+        for model, label in supposed:
+            if label != BLANK and label not in known:
+                known[label] = len([one for one in known if one != BLANK])
+            renamed.append((model, known.get(label, label)))
+        return (*real, *renamed)
 
     def _left(self, seen: Seen) -> list[int]:
         asked = {model for model, _ in seen}
