@@ -1,6 +1,6 @@
 """What routing is worth: joules saved at equal accuracy, on recorded answers of public models.
 
-    python benchmarks/worth.py [--learn FILE --choose FILE] [--json] [--plots FOLDER] [--splits N]
+    python benchmarks/worth.py [--learn FILE --choose FILE | --data FOLDER] [--json] [--plots TO]
 
 FILE is a table of `task, model, billions, prompt_id, prompt, correct, answer, input_tokens,
 output_tokens`. With two files every policy learns on the first and chooses on the second. Without
@@ -31,10 +31,12 @@ from profiling.answer_table import AnswerTable, read_answer_table
 from profiling.errors import InputError
 from profiling.figures.style import house_style, save_figure
 from profiling.figures.worth import draw_worth
+from profiling.length_estimates import LengthReport, report_lengths
 from profiling.prompt_estimates import estimate
 from profiling.worth import OURS, SHARES, Rates, Run, reach, replay_table, shares_reached
 
-DEFAULT_FILE = Path(__file__).resolve().parents[2] / "shared" / "data" / "outcomes_zeroeval.csv.gz"
+DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+OUTCOMES = "outcomes_zeroeval.csv.gz"
 TRIO = ("meta-llama-3.1-8b-instruct", "meta-llama-3.1-70b-instruct", "llama-3.1-405b")
 PAIRS = {"pair 8B, 70B": TRIO[:2], "pair 7B, 32B": ("qwen2.5-7b-instruct", "qwen2.5-32b-instruct")}
 JOULES = {
@@ -88,7 +90,15 @@ def replay_all(learn: AnswerTable, choose: AnswerTable, seed: int, extra: bool) 
     return runs
 
 
-def split_runs(table: AnswerTable, splits: int) -> list[dict[str, Run]]:
+def replay_split(
+    learn: AnswerTable, choose: AnswerTable, seed: int, extra: bool
+) -> tuple[dict[str, Run], list[LengthReport]]:
+    """Every table on one split, and the lengths where they are wanted."""
+    lengths = report_lengths(learn, choose, seed) if extra else []
+    return replay_all(learn, choose, seed, extra), lengths
+
+
+def split_runs(table: AnswerTable, splits: int) -> list[tuple[dict[str, Run], list[LengthReport]]]:
     """Every prompt is chosen on once, by policies that learnt on the others."""
     part = np.random.default_rng(0).permutation(len(table.prompts)) % splits
     with (
@@ -98,7 +108,7 @@ def split_runs(table: AnswerTable, splits: int) -> list[dict[str, Run]]:
         bar = progress.add_task("replaying", total=splits)
         waiting = [
             pool.submit(
-                replay_all,
+                replay_split,
                 table.rows(np.flatnonzero(part != number)),
                 table.rows(np.flatnonzero(part == number)),
                 number,
@@ -111,6 +121,28 @@ def split_runs(table: AnswerTable, splits: int) -> list[dict[str, Run]]:
             done.append(one.result())
             progress.advance(bar)
     return done
+
+
+def show_lengths(reports: Sequence[Sequence[LengthReport]]) -> Table:
+    """Error and coverage of expected lengths, means over the splits."""
+    table = Table(
+        title="output tokens given the prompt",
+        caption="error: median |predicted - actual| / actual; coverage of 90 % intervals",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for name in ("model", "prompts", "error", "by kind alone", "coverage", "total"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    by_model: dict[str, list[LengthReport]] = {}
+    for one in reports:
+        for report in one:
+            by_model.setdefault(report.model, []).append(report)
+    for model, done in by_model.items():
+        figures = [(r.error, r.error_of_kind, r.coverage, r.total) for r in done]
+        mean = np.mean(figures, axis=0)
+        table.add_row(model, str(sum(r.prompts for r in done)), *(f"{v:.3f}" for v in mean))
+    return table
 
 
 def show(name: str, runs: Sequence[Run]) -> Table:
@@ -144,6 +176,7 @@ def show(name: str, runs: Sequence[Run]) -> Table:
 def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of the outcomes")
     parser.add_argument("--learn", type=Path, help="outcomes to learn on")
     parser.add_argument("--choose", type=Path, help="outcomes to choose on, of other prompts")
     parser.add_argument("--splits", type=int, default=5, help="of the shared file (%(default)s)")
@@ -162,15 +195,15 @@ def main() -> int:
                     f"--choose: {len(shared)} of its prompts are in --learn too, "
                     f"such as {min(shared)[:60]!r}"
                 )
-            done = [replay_all(learn, choose, 0, not args.json)]
-        elif not DEFAULT_FILE.exists():
-            raise InputError(f"{DEFAULT_FILE}: not found; name files with --learn and --choose")
+            done = [replay_split(learn, choose, 0, not args.json)]
+        elif not (outcomes := args.data / OUTCOMES).exists():
+            raise InputError(f"{outcomes}: not found; name files with --learn and --choose")
         else:
-            done = split_runs(read_answer_table(DEFAULT_FILE), args.splits)
+            done = split_runs(read_answer_table(outcomes), args.splits)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    tables = {name: [one[name] for one in done] for name in done[0]}
+    tables = {name: [runs[name] for runs, _ in done] for name in done[0][0]}
     if args.plots:
         with house_style():
             save_figure(draw_worth(tables), args.plots, "worth")
@@ -180,6 +213,7 @@ def main() -> int:
             document["intervals"] = {name: reach(runs) for name, runs in tables.items()}
         print(json.dumps(document, indent=2))
         return 0
+    console.print(show_lengths([lengths for _, lengths in done]))
     for name, runs in tables.items():
         console.print(show(name, runs))
     return 0

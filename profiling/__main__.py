@@ -27,6 +27,8 @@ COMMANDS = {
     "cascade": _Command("profiling.cascade", "fit when a cascade accepts a model's answer"),
     "tasks": _Command("profiling.task_classes", "fit or report what tells kinds of work apart"),
     "evaluate": _Command("profiling.evaluate", "replay routing by prompt over outcomes"),
+    "table": _Command("profiling.public_table", "one table of prompt, correctness and joules"),
+    "yardstick": _Command("profiling.yardsticks", "RouterArena's and LLMRouterBench's files"),
     "shadow": _Command("profiling.shadow", "compare policies that were tried out"),
     "plot": _Command("profiling.plots", "draw trade-offs, score changes, dominance and residuals"),
     "report": _Command("profiling.report", "print what a profile set or raw profiles say"),

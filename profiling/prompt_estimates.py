@@ -62,25 +62,25 @@ def estimate(
     rows = [fitted.model.estimate(prompt) for prompt in choose.prompts]
     chance = np.array([[row[name].accuracy for name in learn.models] for row in rows])
     log_tokens = np.log(np.maximum(learn.tokens, 1.0))
-    counts, others = _counts(learn, learn), _counts(choose, learn)
+    counts, others = counts_of(learn, learn), counts_of(choose, learn)
     held_out = np.zeros_like(log_tokens)
     fold = np.random.default_rng(seed).permutation(len(counts)) % FOLDS
     for part in range(FOLDS):
         unseen = fold == part
-        forest = _forest(counts[~unseen], log_tokens[~unseen], seed)
+        forest = forest_of(counts[~unseen], log_tokens[~unseen], seed)
         held_out[unseen] = forest.predict(counts[unseen]).reshape(int(unseen.sum()), -1)
-    lengths = _forest(counts, log_tokens, seed).predict(others).reshape(len(others), -1)
+    lengths = forest_of(counts, log_tokens, seed).predict(others).reshape(len(others), -1)
     return PromptEstimates(fitted.held_out, held_out), PromptEstimates(chance, lengths)
 
 
-def _forest(counts: Floats, values: Floats, seed: int) -> ExtraTreesRegressor:
+def forest_of(counts: Floats, values: Floats, seed: int) -> ExtraTreesRegressor:
     forest = ExtraTreesRegressor(
         TREES, min_samples_leaf=LEAF, max_features=COUNTS_A_SPLIT, random_state=seed
     )
     return forest.fit(counts, values[:, 0] if values.shape[1] == 1 else values)
 
 
-def _counts(table: AnswerTable, learn: AnswerTable) -> Floats:
+def counts_of(table: AnswerTable, learn: AnswerTable) -> Floats:
     counts = np.array([extract(prompt).counts for prompt in table.prompts])
     return np.hstack((counts, one_hot(table, learn)))
 
