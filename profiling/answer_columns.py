@@ -51,9 +51,10 @@ def with_answers(path: Path, fitted: QualityFit) -> QualityModel:
         return fitted.model
     first = frame[frame["model"].isin(models)].drop_duplicates(["prompt", "model"])
     places = {prompt: row for row, prompt in enumerate(fitted.prompts)}
-    rows = first["prompt"].map(places)
-    first, rows = first[rows.notna()], rows[rows.notna()].astype(int).to_numpy()
-    columns = first["model"].map({name: place for place, name in enumerate(models)}).to_numpy()
+    place = first["prompt"].map(places)
+    there = place.notna()
+    first, rows = first[there], place[there].to_numpy(np.int64)
+    columns = np.array([models.index(name) for name in first["model"]], dtype=np.int64)
     shape = (len(fitted.prompts), len(models))
     answers = np.full(shape, "", dtype=object)
     answers[rows, columns] = [comparable(text) or "" for text in first["answer"]]

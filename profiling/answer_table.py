@@ -87,8 +87,11 @@ class AnswerTable:
     @property
     def complete(self) -> tuple[str, ...]:
         """Models that answered every prompt."""
-        whole = ~np.isnan(self.scores).any(axis=0)
-        return tuple(name for name, there in zip(self.models, whole, strict=True) if there)
+        return tuple(
+            name
+            for name, scores in zip(self.models, self.scores.T, strict=True)
+            if not np.isnan(scores).any()
+        )
 
 
 def read_answer_table(path: Path) -> AnswerTable:

@@ -74,6 +74,7 @@ def estimate(
 
 
 def forest_of(counts: Floats, values: Floats, seed: int) -> ExtraTreesRegressor:
+    """A forest of extremely randomized trees over counts, all columns of `values` in one."""
     forest = ExtraTreesRegressor(
         TREES, min_samples_leaf=LEAF, max_features=COUNTS_A_SPLIT, random_state=seed
     )
@@ -81,6 +82,7 @@ def forest_of(counts: Floats, values: Floats, seed: int) -> ExtraTreesRegressor:
 
 
 def counts_of(table: AnswerTable, learn: AnswerTable) -> Floats:
+    """What the forest reads: counts of every prompt, and its kind as `learn` names it."""
     counts = np.array([extract(prompt).counts for prompt in table.prompts])
     return np.hstack((counts, one_hot(table, learn)))
 

@@ -182,12 +182,12 @@ class _Costs:
         costs: Floats = self.before[rows].copy()
         if not asked:
             return costs
-        known = list(asked)
+        known = np.array(asked)
         for kind in np.unique(self.kind[rows]):
             here = np.flatnonzero(self.kind[rows] == kind)
             every = self.covariance[kind]
-            gain = np.linalg.solve(every[np.ix_(known, known)], every[known]).T
-            shift = self.residual[np.ix_(rows[here], known)] @ gain.T
+            gain = np.linalg.solve(every[known][:, known], every[known]).T
+            shift = self.residual[rows[here]][:, known] @ gain.T
             explained = np.einsum("ij,ij->i", gain, every[:, known])
             # The mean of a log-normal variable falls with its variance.
             costs[here] *= np.exp(np.clip(shift, -MOST_SHIFT, MOST_SHIFT) - explained / 2)

@@ -147,7 +147,17 @@ class AnswerModel:
         ]
         logprobs = prior.logprobs.copy()
         logprobs[known] = self.logprobs[there]
-        return replace(self, models=tuple(models), same_wrong=alike, logprobs=logprobs, **arrays)
+        return replace(
+            self,
+            models=tuple(models),
+            slope=arrays["slope"],
+            offset=arrays["offset"],
+            spread=arrays["spread"],
+            same_wrong=alike,
+            blank_wrong=arrays["blank_wrong"],
+            lengths=arrays["lengths"],
+            logprobs=logprobs,
+        )
 
     def without_agreement(self) -> AnswerModel:
         """For answers that cannot be compared: that two differ says nothing."""
