@@ -159,8 +159,8 @@ def show(name: str, runs: Sequence[Run]) -> Table:
         box=box.SIMPLE_HEAD,
     )
     table.add_column("policy")
-    for share in SHARES:
-        table.add_column(f"{share:.0%} of its accuracy", justify="right")
+    for wanted in SHARES:
+        table.add_column(f"{wanted:.0%} of its accuracy", justify="right")
     if name in GOALS:
         table.add_row("goal", *(f"{goal:.2f}" for goal in GOALS[name]))
     for policy, shares in reached.items():

@@ -53,7 +53,8 @@ def with_answers(path: Path, fitted: QualityFit) -> QualityModel:
     places = {prompt: row for row, prompt in enumerate(fitted.prompts)}
     place = first["prompt"].map(places)
     there = place.notna()
-    first, rows = first[there], place[there].to_numpy(np.int64)
+    first = first[there]
+    rows: NDArray[np.int64] = np.asarray(place[there].to_numpy(), dtype=np.int64)
     columns = np.array([models.index(name) for name in first["model"]], dtype=np.int64)
     shape = (len(fitted.prompts), len(models))
     answers = np.full(shape, "", dtype=object)

@@ -30,10 +30,10 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "bandit": _bandit(decision.bandit),
         "shadow": _shadow(decision.shadow),
         "session": session_to_dict(decision),
-        "plan": decision.plan.to_dict() if decision.plan else None,
         "cascade": [
             {"model": step.model, "accept_above": step.accept_above} for step in decision.cascade
         ],
+        "plan": decision.plan.to_dict() if decision.plan else None,
     }
 
 
