@@ -28,16 +28,16 @@ from rich.progress import Progress
 from rich.table import Table
 from routing import DEFAULT_DATA, GSM8K, MIXED, read_gsm8k, read_wide
 
-from profiling.evaluation import mean_and_reach
 from profiling.figures.learning import draw_regret
 from profiling.figures.style import house_style, save_figure
-from profiling.outcomes import Outcomes
-from scheduler.bandit import Algorithm, Bandit, BanditState, Rating, frugality, usual_cost
-from scheduler.context import context_of
-from scheduler.engine import Scheduler
+from profiling.quality.evaluation import mean_and_reach
+from profiling.quality.outcomes import Outcomes
+from scheduler.bandit.features import context_of
+from scheduler.bandit.model import Algorithm, Bandit, BanditState, Rating, frugality, usual_cost
+from scheduler.costs.profiles import LinearModel, ModelProfile
+from scheduler.decide import Scheduler
 from scheduler.preferences import Weights
-from scheduler.profiles import LinearModel, ModelProfile
-from scheduler.tasks import CODE, classify
+from scheduler.prompts.tasks import CODE, classify
 from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 Floats = NDArray[np.float64]

@@ -24,12 +24,12 @@ from embedded_models import embedded_models
 from rich.console import Console
 from servers import ROOT, Server
 
-from profiling.cascade import SPLITS
-from profiling.cascade_fit import Answers, climb, discrimination, fit_ladder, halves, read_answers
+from profiling.cascade.command import SPLITS
+from profiling.cascade.fit import Answers, climb, discrimination, fit_ladder, halves, read_answers
 from scheduler.cascade import CascadeStep
-from scheduler.engine import Scheduler
+from scheduler.costs.profiles import LinearModel, ModelProfile
+from scheduler.decide import Scheduler
 from scheduler.preferences import Weights
-from scheduler.profiles import LinearModel, ModelProfile
 from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 WITHIN = (0.0, 0.02, 0.05)

@@ -22,14 +22,14 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from scheduler.eligibility import eligible_models
-from scheduler.engine import Scheduler
-from scheduler.expressions import Expression
-from scheduler.output_length import OutputLength, PromptEffect
-from scheduler.predictor import predict
+from scheduler.choice.eligibility import eligible_models
+from scheduler.costs.output_length import OutputLength, PromptEffect
+from scheduler.costs.predict import predict
+from scheduler.costs.profiles import LinearModel, ModelProfile
+from scheduler.decide import Scheduler
 from scheduler.preferences import Weights
-from scheduler.profiles import LinearModel, ModelProfile
-from scheduler.rules import Conditions, Facts, Rule, apply_rules
+from scheduler.rules.expressions import Expression
+from scheduler.rules.rules import Conditions, Facts, Rule, apply_rules
 from scheduler.types import ClusterState, Correction, ModelState, RoutingRequest
 
 COUNTS = (3, 10, 100)

@@ -62,7 +62,7 @@ from servers import (
 )
 
 from cluster.serve_api import ServeApi
-from deployments.embedded import cache_folder
+from deployments.demo_models.catalog import cache_folder
 
 MODEL = "tiny-mistral"
 # vLLM's processes look for work without a pause for a second after the last of it.

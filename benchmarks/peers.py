@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 from servers import AS_IT_SHIPS, Server, free_port, running
 
-from deployments.embedded import cache_folder
+from deployments.demo_models.catalog import cache_folder
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 SCRIPTS = Path(sys.executable).parent

@@ -33,9 +33,9 @@ from rich.console import Console
 from rich.progress import Progress
 from servers import ServerError
 
-from profiling.fit import FitOptions, fit_profiles
-from profiling.store import read_trials
-from scheduler.profiles import LinearModel
+from profiling.costs.fit import FitOptions, fit_profiles
+from profiling.trials.log import read_trials
+from scheduler.costs.profiles import LinearModel
 
 CONDITIONS = ("quiet", "disturbed", "loaded")
 LOADED_CLIENTS = 4

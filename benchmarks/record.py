@@ -22,14 +22,14 @@ from unittest.mock import patch
 import psutil
 from decision import build_state
 
-from cluster.record import Record
-from cluster.record_entries import Entry, Retention
-from cluster.record_file import RecordFile
-from deployments.decision_log import DecisionLog
-from deployments.failover import Attempt
-from deployments.routing_report import decision_record
-from scheduler.engine import Scheduler
-from scheduler.observations import Observation
+from cluster.store.decisions import Record
+from cluster.store.decisions_db import RecordFile
+from cluster.store.entries import Entry, Retention
+from deployments.router.delivery.failover import Attempt
+from deployments.router.observe.routing_report import decision_record
+from deployments.router.sync.decision_log import DecisionLog
+from scheduler.costs.observations import Observation
+from scheduler.decide import Scheduler
 from scheduler.preferences import Weights
 from scheduler.types import RoutingRequest
 

@@ -25,13 +25,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from profiling.evaluation import ESTIMATORS, Split, mean_and_reach, replay, splits
 from profiling.figures.routing import draw_trade_offs
 from profiling.figures.style import house_style, save_figure
-from profiling.outcomes import Outcomes
-from profiling.quality_fit import fit_quality
-from profiling.routing_metrics import cost_at, mean_curve
-from scheduler.quality import QualityModel
+from profiling.quality.evaluation import ESTIMATORS, Split, mean_and_reach, replay, splits
+from profiling.quality.fit import fit_quality
+from profiling.quality.outcomes import Outcomes
+from profiling.quality.routing_metrics import cost_at, mean_curve
+from scheduler.prompts.quality import QualityModel
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MMLU, MIXED, GSM8K = (

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import yaml
 
-from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
+from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 300.0

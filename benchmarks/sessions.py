@@ -26,10 +26,10 @@ from embedded_models import embedded_models
 from rich.console import Console
 from servers import Server
 
-from deployments.directory import ModelDirectory
-from deployments.openai_api import parse_request
-from deployments.sessions import Sessions, turn_of
-from scheduler.observations import Observation
+from deployments.router.decision.sessions import Sessions, turn_of
+from deployments.router.models import ModelDirectory
+from deployments.router.wire.openai import parse_request
+from scheduler.costs.observations import Observation
 
 TURNS = (1, 5, 20, 100)
 CHARACTERS = 400

@@ -31,10 +31,10 @@ from simulated_figure import draw_herding
 from simulated_routers import Knowledge, Setting, Simulation
 from simulated_traffic import Trace, random_trace, read_trace
 
-from cluster.telemetry import REPORT_PERIOD_S
+from cluster.store.load import REPORT_PERIOD_S
+from scheduler.costs.profiles import FORMS, LinearModel, ModelProfile, ProfileSet
 from scheduler.errors import ProfileError
 from scheduler.preferences import Weights
-from scheduler.profiles import FORMS, LinearModel, ModelProfile, ProfileSet
 
 BALANCED = Weights(1, 1, 1)
 TREND_PERIODS = 9

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from scheduler.profiles import ModelProfile
+from scheduler.costs.profiles import ModelProfile
 
 
 @dataclass(slots=True)

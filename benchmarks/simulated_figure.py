@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from simulated_routers import Knowledge
 
-from cluster.telemetry import REPORT_PERIOD_S
+from cluster.store.load import REPORT_PERIOD_S
 from profiling.figures.style import (
     COLORS,
     MUTED,

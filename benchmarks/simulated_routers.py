@@ -15,12 +15,12 @@ from enum import StrEnum
 
 from simulated_cluster import Cluster, Job, Replica
 
-from cluster.telemetry import REPORT_PERIOD_S, LoadSnapshot, LoadView, ReplicaLoad
-from scheduler.engine import Scheduler
-from scheduler.output_length import OutputLength
-from scheduler.predictor import Contender, predict_costs
+from cluster.store.load import REPORT_PERIOD_S, LoadSnapshot, LoadView, ReplicaLoad
+from scheduler.costs.output_length import OutputLength
+from scheduler.costs.predict import Contender, predict_costs
+from scheduler.costs.profiles import ModelProfile
+from scheduler.decide import Scheduler
 from scheduler.preferences import Weights
-from scheduler.profiles import ModelProfile
 from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 TIME_ONLY = Weights(accuracy=0, energy=0, time=1)

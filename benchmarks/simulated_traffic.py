@@ -15,7 +15,7 @@ from pathlib import Path
 
 from simulated_cluster import Job
 
-from scheduler.output_length import OutputLength
+from scheduler.costs.output_length import OutputLength
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ import orjson
 import psutil
 from tokenizers import Tokenizer
 
-from deployments.build_once import build_once
-from deployments.embedded import cache_folder, packaged_gguf
-from deployments.openai_api import parse_request
-from deployments.tokens.bundle import ChatFormat, TokenizerBundle
-from deployments.tokens.counting import TokenCounter, TokenizerState
-from deployments.tokens.model_tokenizer import ModelTokenizer
-from deployments.tokens.prompts import Prompt
+from deployments.demo_models.build_once import build_once
+from deployments.demo_models.catalog import cache_folder, packaged_gguf
+from deployments.links.tokenizer_bundle import ChatFormat, TokenizerBundle
+from deployments.router.tokens.counting import TokenCounter, TokenizerState
+from deployments.router.tokens.model_tokenizer import ModelTokenizer
+from deployments.router.tokens.prompts import Prompt
+from deployments.router.wire.openai import parse_request
 
 MODELS = ("smollm2-135m", "smollm2-135m-int8", "smollm2-135m-lite")
 SIZES = (300, 2000, 20_000, 190_000, 1_000_000)
@@ -48,7 +48,7 @@ def bundle() -> TokenizerBundle:
 
 def _convert(folder: Path) -> None:
     # Needs torch, and only the first time.
-    from deployments.checkpoints import convert_tokenizer  # noqa: PLC0415
+    from deployments.demo_models.checkpoints import convert_tokenizer  # noqa: PLC0415
 
     convert_tokenizer(packaged_gguf(), folder)
 

@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from profiling.answer_table import AnswerTable, read_answer_table
 from profiling.errors import InputError
 from profiling.figures.style import house_style, save_figure
 from profiling.figures.worth import draw_worth
-from profiling.length_estimates import LengthReport, report_lengths
-from profiling.prompt_estimates import estimate
-from profiling.worth import OURS, SHARES, Rates, Run, reach, replay_table, shares_reached
+from profiling.quality.answer_table import AnswerTable, read_answer_table
+from profiling.quality.length_estimates import LengthReport, report_lengths
+from profiling.quality.prompt_estimates import estimate
+from profiling.worth.policies import OURS, SHARES, Rates, Run, reach, replay_table, shares_reached
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 OUTCOMES = "outcomes_zeroeval.csv.gz"

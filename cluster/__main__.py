@@ -21,16 +21,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cluster import learning_command, logs, record_command, running
-from cluster.overview import look
-from cluster.scaling import (
+from cluster.cli import learning as learning_command
+from cluster.cli import logs, running
+from cluster.cli import record as record_command
+from cluster.cli.scale import (
     ScalingError,
     ScalingUsageError,
     model_deployment,
     scale_auto,
     scale_fixed,
 )
-from cluster.screen import screen
+from cluster.cli.screen import screen
+from cluster.cli.status import look
 from cluster.serve_api import (
     Application,
     DashboardUnreachableError,
@@ -221,7 +223,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", help="bring up Ray and everything in a config")
     if arguments[:1] == ["up"]:
-        from cluster import launcher  # noqa: PLC0415
+        from cluster.cli import up as launcher  # noqa: PLC0415
 
         launcher.add_arguments(up)
         up.set_defaults(run=launcher.run)

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.accelerators import Accelerator, inventory
+from cluster.energy.nvml import Accelerator, inventory
 from cluster.naming import HEAD_RESOURCE
 
 

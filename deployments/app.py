@@ -9,10 +9,10 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from cluster.naming import ROUTER_DEPLOYMENT
-from deployments.config import AutoScaling, FixedScaling, ModelArgs, RouterArgs
+from deployments.config.app import AutoScaling, FixedScaling, ModelArgs, RouterArgs
 from deployments.gate import Gate
-from deployments.replica_limits import ReplicaLimits
-from deployments.router import Router
+from deployments.replica.admission import ReplicaLimits
+from deployments.router.server import Router
 
 
 def build_router(args: RouterArgs) -> serve.Application:
@@ -36,8 +36,8 @@ def build_model(args: ModelArgs) -> serve.Application:
     # Importing vLLM takes seconds; the router's application is built without it.
     from ray.serve.llm import LLMConfig, build_llm_deployment  # noqa: PLC0415
 
-    from deployments.engine import FrameEngine  # noqa: PLC0415
-    from deployments.model_server import ModelServer  # noqa: PLC0415
+    from deployments.replica.engine import FrameEngine  # noqa: PLC0415
+    from deployments.replica.server import ModelServer  # noqa: PLC0415
 
     model = build_llm_deployment(
         LLMConfig(**llm_settings(args)),
@@ -59,7 +59,7 @@ def llm_settings(args: ModelArgs) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "model_loading_config": {"model_id": args.model_id, "model_source": args.source},
         "engine_kwargs": {
-            "worker_extension_cls": "deployments.engine_processes.DeviceReport",
+            "worker_extension_cls": "deployments.replica.engine_worker.DeviceReport",
             # Requests wait in the engine and nowhere else: one order for those of all routers.
             "scheduling_policy": "priority",
             **args.engine_kwargs,
@@ -79,7 +79,7 @@ def _deployment_config(args: ModelArgs) -> dict[str, Any]:
     config: dict[str, Any] = {
         "max_ongoing_requests": 1_000_000,
         "request_router_config": {
-            "request_router_class": "deployments.request_router.TargetedRequestRouter"
+            "request_router_class": "deployments.replica.placement.TargetedRequestRouter"
         },
         "logging_config": {"enable_access_log": False},
         # Three failures in a row replace a replica; Serve's own defaults take half a minute.

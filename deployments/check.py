@@ -10,9 +10,9 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.config import ModelArgs, RouterArgs, RouterConfig
-from deployments.rulebook import RuleBook
-from deployments.strict import describe_errors
+from deployments.config.app import ModelArgs, RouterArgs, RouterConfig
+from deployments.config.base import describe_errors
+from deployments.router.decision.rules import RuleBook
 
 BUILD_ROUTER = "deployments.app:build_router"
 BUILD_MODEL = "deployments.app:build_model"

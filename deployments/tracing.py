@@ -16,10 +16,10 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
 
-from deployments.frames import Endpoint
-from deployments.openai_api import ApiError, ParsedRequest
-from deployments.trail import Trail
-from scheduler.observations import Observation
+from deployments.links.frames import Endpoint
+from deployments.replica.request_trace import Trail
+from deployments.router.wire.openai import ApiError, ParsedRequest
+from scheduler.costs.observations import Observation
 from scheduler.types import Decision
 
 SERVICE = "dynamic-llm-scheduler"

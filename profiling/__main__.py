@@ -19,21 +19,33 @@ class _Command(NamedTuple):
 
 # By name, because `fit` must not pay for importing Ray, nor need it.
 COMMANDS = {
-    "run": _Command("profiling.job", "profile all models over the cluster, fit and publish"),
-    "fit": _Command("profiling.fit_command", "raw profiles to a profile set"),
-    "publish": _Command("profiling.publish", "hand a profile set to the running cluster"),
-    "accuracy": _Command("profiling.accuracy", "measure the share of right answers of each model"),
-    "quality": _Command("profiling.quality", "fit, publish or report what estimates per prompt"),
-    "cascade": _Command("profiling.cascade", "fit when a cascade accepts a model's answer"),
-    "tasks": _Command("profiling.task_classes", "fit or report what tells kinds of work apart"),
-    "evaluate": _Command("profiling.evaluate", "replay routing by prompt over outcomes"),
-    "table": _Command("profiling.public_table", "one table of prompt, correctness and joules"),
-    "yardstick": _Command("profiling.yardsticks", "RouterArena's and LLMRouterBench's files"),
-    "shadow": _Command("profiling.shadow", "compare policies that were tried out"),
-    "plot": _Command("profiling.plots", "draw trade-offs, score changes, dominance and residuals"),
-    "report": _Command("profiling.report", "print what a profile set or raw profiles say"),
-    "lengths": _Command("profiling.lengths", "replay how well lengths of answers are foreseen"),
-    "drift": _Command("profiling.drift", "replay how far correction makes up for drift"),
+    "run": _Command("profiling.trials.job", "profile all models over the cluster, fit and publish"),
+    "fit": _Command("profiling.costs.command", "raw profiles to a profile set"),
+    "publish": _Command("profiling.trials.publish", "hand a profile set to the running cluster"),
+    "accuracy": _Command(
+        "profiling.accuracy.measure", "measure the share of right answers of each model"
+    ),
+    "quality": _Command(
+        "profiling.quality.command", "fit, publish or report what estimates per prompt"
+    ),
+    "cascade": _Command("profiling.cascade.command", "fit when a cascade accepts a model's answer"),
+    "tasks": _Command(
+        "profiling.task_classifier.command", "fit or report what tells kinds of work apart"
+    ),
+    "evaluate": _Command("profiling.quality.evaluate", "replay routing by prompt over outcomes"),
+    "table": _Command(
+        "profiling.worth.public_table", "one table of prompt, correctness and joules"
+    ),
+    "yardstick": _Command("profiling.worth.yardsticks", "RouterArena's and LLMRouterBench's files"),
+    "shadow": _Command("profiling.replay.shadow", "compare policies that were tried out"),
+    "plot": _Command(
+        "profiling.figures.plots", "draw trade-offs, score changes, dominance and residuals"
+    ),
+    "report": _Command("profiling.costs.report", "print what a profile set or raw profiles say"),
+    "lengths": _Command(
+        "profiling.replay.lengths", "replay how well lengths of answers are foreseen"
+    ),
+    "drift": _Command("profiling.replay.drift", "replay how far correction makes up for drift"),
 }
 
 

@@ -16,17 +16,17 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from scheduler.engine import Scheduler
+from scheduler.console import render_decision
+from scheduler.costs.profiles import ProfileSet
+from scheduler.decide import Scheduler
 from scheduler.errors import ProfileError, QualityModelError, SchedulerError
 from scheduler.policies import POLICIES
 from scheduler.preferences import Weights
-from scheduler.profiles import ProfileSet
-from scheduler.quality import QualityModel
-from scheduler.report import render_decision
+from scheduler.prompts.quality import QualityModel
+from scheduler.prompts.task_model import TaskModel
+from scheduler.prompts.tasks import SHIPPED_MODEL, classify
+from scheduler.prompts.tokens import estimate_tokens
 from scheduler.serialization import decision_to_dict
-from scheduler.task_model import TaskModel
-from scheduler.tasks import SHIPPED_MODEL, classify
-from scheduler.tokens import estimate_tokens
 from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 

@@ -19,17 +19,17 @@ from scheduler.preferences import (
     Weights,
 )
 from scheduler.priority import Priority
-from scheduler.rules import NO_RULING, Ruling
+from scheduler.rules.rules import NO_RULING, Ruling
 
 if TYPE_CHECKING:
     from scheduler.asides import BanditReport, ShadowChoice
-    from scheduler.bandit import Bandit
+    from scheduler.bandit.model import Bandit
     from scheduler.cascade import CascadeStep
-    from scheduler.output_length import OutputLength
-    from scheduler.posterior import AnswerModel
-    from scheduler.profiles import ModelProfile, Reference
+    from scheduler.costs.output_length import OutputLength
+    from scheduler.costs.profiles import ModelProfile, Reference
+    from scheduler.sequential.posterior import AnswerModel
+    from scheduler.sequential.steps import Plan
     from scheduler.session import Session
-    from scheduler.steps import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from openai import OpenAI
 from otlp_collector import Collector, running_collector
 from tiny_checkpoints import build_tiny_checkpoints
 
-from deployments.embedded import cache_folder
-from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
+from deployments.demo_models.catalog import cache_folder
+from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 420

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from scheduler.quality import QualityModel
-from scheduler.text_features import BUCKETS, COUNT_NAMES, extract
+from scheduler.prompts.features import BUCKETS, COUNT_NAMES, extract
+from scheduler.prompts.quality import QualityModel
 
 
 def quality_model(**changes: Any) -> QualityModel:

@@ -18,9 +18,9 @@ from transformers import (
     PretrainedConfig,
 )
 
-from deployments.build_once import build_once
-from deployments.checkpoints import convert_tokenizer
-from deployments.embedded import packaged_gguf
+from deployments.demo_models.build_once import build_once
+from deployments.demo_models.catalog import packaged_gguf
+from deployments.demo_models.checkpoints import convert_tokenizer
 
 SIZES = {
     "vocab_size": 49_152,

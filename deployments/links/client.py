@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 import msgspec
 
-from cluster.telemetry import LinkAddress, ReplicaLoad
-from deployments.frames import Frame, ModelRequest, Reply
+from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.breaker import Breaker
+from deployments.links.frames import Frame, ModelRequest, Reply
 from deployments.links.protocol import (
     Answer,
     Call,

@@ -14,7 +14,7 @@ from typing import ClassVar, cast
 
 import msgspec
 
-from deployments.frames import ModelRequest
+from deployments.links.frames import ModelRequest
 
 LENGTH = struct.Struct("!I")
 MAX_MESSAGE_BYTES = 256 * 2**20

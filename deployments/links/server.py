@@ -12,8 +12,8 @@ from typing import Protocol
 import msgspec
 import ray.util
 
-from cluster.telemetry import LinkAddress
-from deployments.frames import Frame, ModelRequest, Reply
+from cluster.store.load import LinkAddress
+from deployments.links.frames import Frame, ModelRequest, Reply
 from deployments.links.protocol import (
     Answer,
     Call,

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from profiling.calibration import wilson
 from profiling.figures.style import INK, MUTED, ModelStyle, new_figure
+from profiling.quality.calibration import wilson
 
 COLUMNS = 3
 PANEL_INCHES = 3.4

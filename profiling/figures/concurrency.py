@@ -22,7 +22,7 @@ def joules_per_token(trials: pd.DataFrame) -> pd.DataFrame:
     Trials without a generated token say nothing and are left out.
 
     Args:
-        trials: As `profiling.store.read_trials` returns them.
+        trials: As `profiling.trials.log.read_trials` returns them.
 
     Returns:
         The columns `model`, `concurrency`, `median`, `low`, `high` (joules a token) and `n`.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from profiling.figures.style import INK, MUTED, ModelStyle, new_figure
-from scheduler.engine import Scheduler
+from scheduler.decide import Scheduler
 from scheduler.preferences import Weights
 from scheduler.types import ClusterState, RoutingRequest
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from profiling.figures.style import FAINT, INK, MARKERS, log_scale, new_figure
-from scheduler.profiles import LinearModel
+from scheduler.costs.profiles import LinearModel
 
 MAX_POINTS = 2000  # more only make the picture darker
 DENSE_FROM = 300

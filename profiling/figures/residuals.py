@@ -13,7 +13,7 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import NullLocator
 
 from profiling.figures.style import INK, ModelStyle, new_figure
-from profiling.told import COSTS, Told
+from profiling.replay.predictions import COSTS, Told
 
 WINDOW = 21  # requests in the rolling median
 DENSE_FROM = 300

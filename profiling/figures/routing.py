@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from profiling.evaluation import Split
 from profiling.figures.style import COLORS, MUTED, new_figure
-from profiling.routing_metrics import frontier, mean_curve
+from profiling.quality.evaluation import Split
+from profiling.quality.routing_metrics import frontier, mean_curve
 
 _LINES = {"oracle": ":", "random": "--"}
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
 from profiling.figures.style import INK, MUTED, ModelStyle, new_figure
-from scheduler.engine import Scheduler
+from scheduler.decide import Scheduler
 from scheduler.preferences import Metric, Weights
 from scheduler.types import ClusterState, Decision, RoutingRequest
 

@@ -1,4 +1,4 @@
-"""Accuracy against cost of every policy that `profiling.worth` replays."""
+"""Accuracy against cost of every policy that `profiling.worth.policies` replays."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from profiling.figures.style import COLORS, MUTED, new_figure
-from profiling.routing_metrics import frontier, mean_curve
-from profiling.worth import OURS, Run, alike
+from profiling.quality.routing_metrics import frontier, mean_curve
+from profiling.worth.policies import OURS, Run, alike
 
 _LINES = {"oracle": ":", "mixing two models at random": "--"}
 WIDTH = 3

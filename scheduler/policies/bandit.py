@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from scheduler.asides import BanditReport
-from scheduler.bandit import Bandit, Parts, frugality, usual_cost
-from scheduler.comparison import Comparison
+from scheduler.bandit.model import Bandit, Parts, frugality, usual_cost
+from scheduler.choice.comparison import Comparison
 from scheduler.preferences import Metric
 from scheduler.types import ClusterState, RoutingRequest
 
@@ -17,7 +17,7 @@ _WITHOUT_FEEDBACK = Bandit()
 
 
 class BanditPolicy:
-    """Learns from feedback; `scheduler.bandit` has the mathematics.
+    """Learns from feedback; `scheduler.bandit.model` has the mathematics.
 
     The reward of an answer is the weighted sum of its quality and of how little energy and time it
     took, each in 0..1. Without feedback the predictions decide.

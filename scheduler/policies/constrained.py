@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from scheduler.comparison import Comparison
+from scheduler.choice.comparison import Comparison
 from scheduler.types import ClusterState, RoutingRequest
 
 

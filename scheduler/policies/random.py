@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import ClassVar
 
-from scheduler.comparison import Comparison
+from scheduler.choice.comparison import Comparison
 from scheduler.types import ClusterState, RoutingRequest
 
 

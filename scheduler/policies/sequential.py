@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from scheduler.comparison import Comparison
-from scheduler.steps import plan_of
+from scheduler.choice.comparison import Comparison
+from scheduler.sequential.steps import plan_of
 from scheduler.types import ClusterState, RoutingRequest
 
 
 class SequentialPolicy:
-    """The highest expected utility over all that may be asked in turn; see `scheduler.steps`.
+    """The highest expected utility over all that may be asked in turn; see `scheduler.sequential.steps`.
 
     The decision names the first model and has the plan for the next ones. Candidates that the
     plan leaves out come behind, for failover.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from scheduler.comparison import Comparison
+from scheduler.choice.comparison import Comparison
 from scheduler.errors import InvalidRequestError
 from scheduler.preferences import Metric
 from scheduler.types import ClusterState, RoutingRequest

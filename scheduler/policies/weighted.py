@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from scheduler.comparison import Comparison
-from scheduler.scoring import weighted_scores
+from scheduler.choice.comparison import Comparison
+from scheduler.choice.scoring import weighted_scores
 from scheduler.types import ClusterState, RoutingRequest
 
 

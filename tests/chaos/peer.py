@@ -34,7 +34,7 @@ from chaos.running import (
 from chaos.site import ENGINE_CORE, command_line, descendants
 from chaos.streams import Streams
 from chaos.strict_client import Question
-from deployments.embedded import cache_folder
+from deployments.demo_models.catalog import cache_folder
 
 MODEL = "tiny-mistral"
 WATCHED_S = 120.0

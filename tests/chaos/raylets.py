@@ -26,7 +26,7 @@ from tiny_checkpoints import build_tiny_checkpoints
 from chaos.site import Site, descendants
 from cluster.serve_api import DashboardUnreachableError, ServeApi
 from cluster.serve_flags import SERVE_FLAGS
-from deployments.embedded import cache_folder
+from deployments.demo_models.catalog import cache_folder
 
 BIN = Path(sys.executable).parent
 HEAD_TIMEOUT_S = 120.0

@@ -14,9 +14,9 @@ import pytest
 
 from chaos.raylets import RayletSite, running_raylets
 from chaos.site import ROUTER, command_line, descendants
-from cluster.scaling import model_deployment
+from cluster.cli.scale import model_deployment
 from cluster.serve_api import ServeApi
-from profiling.store import read_trials
+from profiling.trials.log import read_trials
 
 pytestmark = pytest.mark.integration
 

@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from deployments.embedded import cache_folder
+from deployments.demo_models.catalog import cache_folder
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 600.0

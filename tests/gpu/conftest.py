@@ -11,7 +11,7 @@ import torch
 from gpu_figures import Figures
 from gpu_metering import BUSY_PERCENT, Gpu, NoGpuError, find_gpu
 
-from cluster.accelerators import NvmlCounter
+from cluster.energy.nvml import NvmlCounter
 
 LINES = pytest.StashKey[list[str]]()
 

@@ -20,8 +20,8 @@ from gpu_decoder import Decoder
 from gpu_metering import metered
 from transformers import MistralConfig, MistralForCausalLM
 
-from cluster.counters import EnergyCounter
-from profiling.store import Trial
+from cluster.energy.counters import EnergyCounter
+from profiling.trials.log import Trial
 
 BATCHES = (1, 2, 4, 8, 16)
 INPUT_TOKENS = (16, 4096)

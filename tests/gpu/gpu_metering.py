@@ -1,7 +1,7 @@
 """What the GPU tests measure with: the device, windows of its energy counter, sampled power.
 
 Readings come as callables and `EnergyCounter`s, so all but `find_gpu` also runs without a GPU. No
-energy is divided between requests here: that is what the tests ask of `cluster.energy`.
+energy is divided between requests here: that is what the tests ask of `cluster.energy.ledger`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 import pynvml
 import torch
 
-from cluster.accelerators import EnergyError, NvmlCounter, inventory
-from cluster.counters import EnergyCounter
+from cluster.energy.counters import EnergyCounter
+from cluster.energy.nvml import EnergyError, NvmlCounter, inventory
 
 TICK_TIMEOUT_S = 1.0
 SAMPLES_PER_SECOND = 50.0

@@ -33,11 +33,11 @@ from gpu_metering import Gpu
 from gpu_workloads import MatmulLoad
 from transformers import MistralForCausalLM
 
-from cluster.accelerators import NvmlCounter
-from cluster.counter_checks import measure_rest
-from profiling.fit import FitOptions, TargetReport, fit_profiles
-from profiling.regression import Regression
-from profiling.store import Trial
+from cluster.energy.checks import measure_rest
+from cluster.energy.nvml import NvmlCounter
+from profiling.costs.fit import FitOptions, TargetReport, fit_profiles
+from profiling.costs.regression import Regression
+from profiling.trials.log import Trial
 
 pytestmark = [
     pytest.mark.gpu,

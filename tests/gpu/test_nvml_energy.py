@@ -22,9 +22,9 @@ from gpu_figures import Figures
 from gpu_metering import Gpu, PowerSampler, idle_watts, next_tick
 from gpu_workloads import MatmulLoad, side_by_side
 
-from cluster.accelerators import NvmlCounter
-from cluster.counter_checks import measure_rest
-from cluster.energy import RequestLedger
+from cluster.energy.checks import measure_rest
+from cluster.energy.ledger import RequestLedger
+from cluster.energy.nvml import NvmlCounter
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from live_cluster import Cluster
 
-from cluster.accelerators import CPU_WATTS_PER_CORE
+from cluster.energy.nvml import CPU_WATTS_PER_CORE
 
 pytestmark = pytest.mark.integration
 

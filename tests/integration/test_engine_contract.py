@@ -1,4 +1,4 @@
-"""The private names that deployments/engine.py, engine_processes.py and binding.py stand on.
+"""The private names of Ray and vLLM that deployments/replica/engine.py and its neighbours use.
 
 Fails when a new version of Ray or vLLM moves one of them: the place to look before anything else.
 """
@@ -33,7 +33,7 @@ def test_the_installed_versions_are_the_ones_that_were_looked_at() -> None:
 def test_rays_engine_has_the_seam() -> None:
     from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 
-    from deployments.engine import VLLMEngine
+    from deployments.replica.engine import VLLMEngine
 
     parameters = list(inspect.signature(VLLMEngine._start_async_llm_engine).parameters)
     assert parameters == ["self", "vllm_engine_args", "vllm_engine_config", "placement_group"]
@@ -78,7 +78,7 @@ def test_threads_on_a_cpu_are_bound_only_where_somebody_asks_for_it(
 ) -> None:
     from vllm.utils.ompmultiprocessing import OMPProcessManager
 
-    from deployments.engine import BINDING, computing_in_engine_core
+    from deployments.replica.engine import BINDING, computing_in_engine_core
 
     source = inspect.getsource(OMPProcessManager.configure_omp_envs)
     assert all(f'envs_dict["{name}"]' in source for name in BINDING)
@@ -158,7 +158,7 @@ def test_vllms_openai_layer_turns_exceptions_into_error_objects() -> None:
 def test_vllms_processes_load_the_plugin_and_wait_with_what_it_replaces() -> None:
     from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 
-    from deployments.engine_processes import wait_without_spinning
+    from deployments.replica.engine_worker import wait_without_spinning
 
     plugins = entry_points(group="vllm.general_plugins")
     assert plugins["dynamic_llm_scheduler"].load() is wait_without_spinning
@@ -182,7 +182,7 @@ def test_the_trail_follows_several_choices_to_the_end() -> None:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.v1.metrics.stats import RequestStateStats
 
-    from deployments.engine import Trail, _followed, _trail
+    from deployments.replica.engine import Trail, _followed, _trail
 
     def choice(index: int, ids: list[int], reason: str | None = None) -> CompletionOutput:
         return CompletionOutput(index, "", ids, None, None, finish_reason=reason)
@@ -214,7 +214,7 @@ def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
 
-    from deployments.engine import Trail, _followed, _trail
+    from deployments.replica.engine import Trail, _followed, _trail
 
     asked: list[SamplingParams] = []
 
@@ -248,7 +248,7 @@ def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
 
 
 def test_without_a_trail_generate_is_left_alone() -> None:
-    from deployments.engine import _followed
+    from deployments.replica.engine import _followed
 
     outputs = SimpleNamespace()
     assert _followed(lambda *_: outputs)("", None, "id") is outputs

@@ -1,7 +1,7 @@
 """What vLLM's renderer counts against what the router counts with what the renderer exported.
 
 No engine runs: the renderer is the part of vLLM that turns requests into token ids. The private
-names that deployments/tokens/engine_tokenizer.py reads are all used here.
+names that deployments/replica/tokenizer_export.py reads are all used here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import orjson
 import pytest
 from tiny_checkpoints import build_tiny_checkpoints
 
-from deployments.embedded import cache_folder
-from deployments.frames import Endpoint
-from deployments.openai_api import parse_request
-from deployments.tokens.chat_messages import UncountableError
-from deployments.tokens.model_tokenizer import ModelTokenizer
+from deployments.demo_models.catalog import cache_folder
+from deployments.links.frames import Endpoint
+from deployments.router.tokens.chat_messages import UncountableError
+from deployments.router.tokens.model_tokenizer import ModelTokenizer
+from deployments.router.wire.openai import parse_request
 
 pytestmark = pytest.mark.integration
 
@@ -59,7 +59,7 @@ def renderers() -> Renderers:
 
 
 def counter(online: Any) -> ModelTokenizer:
-    from deployments.tokens.engine_tokenizer import export_tokenizer
+    from deployments.replica.tokenizer_export import export_tokenizer
 
     return ModelTokenizer(export_tokenizer(online))
 

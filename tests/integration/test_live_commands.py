@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from live_cluster import Cluster
 
-from cluster.running import launched
+from cluster.cli.running import launched
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ import pytest
 from live_cluster import ROOT, Cluster, free_port
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from deployments.router.observe.metrics import COUNTERS, GAUGES, HISTOGRAMS
 
 pytestmark = pytest.mark.integration
 

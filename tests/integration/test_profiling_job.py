@@ -9,8 +9,8 @@ import httpx
 import pytest
 from live_cluster import Cluster, prior
 
-from profiling.store import read_trials
-from scheduler.profiles import ProfileSet
+from profiling.trials.log import read_trials
+from scheduler.costs.profiles import ProfileSet
 
 pytestmark = pytest.mark.integration
 

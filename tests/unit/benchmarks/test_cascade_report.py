@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cascade import compare, decide
 
-from profiling.cascade_fit import Answers
+from profiling.cascade.fit import Answers
 from scheduler.preferences import Weights
 
 

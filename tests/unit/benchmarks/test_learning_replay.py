@@ -7,7 +7,7 @@ from bandit import WAYS, prior, replay, rewards, summary, table_of
 from rich.console import Console
 
 from profiling.figures.learning import draw_regret
-from profiling.outcomes import Outcomes
+from profiling.quality.outcomes import Outcomes
 
 
 def made_up(count: int = 210) -> Outcomes:

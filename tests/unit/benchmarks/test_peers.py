@@ -5,7 +5,7 @@ import peers
 import pytest
 from peers import PeerError
 
-from deployments.embedded import CACHE_VARIABLE
+from deployments.demo_models.catalog import CACHE_VARIABLE
 
 
 @pytest.fixture

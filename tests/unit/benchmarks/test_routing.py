@@ -7,8 +7,8 @@ import pytest
 import routing
 from routing import Goal, find_goals, read_gsm8k, read_wide
 
-from profiling.evaluation import ESTIMATORS, Split, replay, splits
-from profiling.outcomes import Outcomes
+from profiling.quality.evaluation import ESTIMATORS, Split, replay, splits
+from profiling.quality.outcomes import Outcomes
 
 needs_data = pytest.mark.skipif(
     not (routing.DEFAULT_DATA / routing.MMLU).exists(), reason="the shared data is not there"

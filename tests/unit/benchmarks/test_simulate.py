@@ -17,7 +17,7 @@ from simulated_figure import draw_herding
 from simulated_routers import Count, Knowledge, Router, Setting, Simulation
 from simulated_traffic import Trace, random_trace, read_trace
 
-from scheduler.profiles import LinearModel, ModelProfile
+from scheduler.costs.profiles import LinearModel, ModelProfile
 
 ROOT = Path(__file__).parents[3]
 TRACE = ROOT.parent / "shared" / "data" / "arrivals_azure_conv_2023.csv.gz"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from cluster.counter_checks import Rest
-from cluster.energy import RequestLedger
-from cluster.telemetry import TokenWeights
+from cluster.energy.checks import Rest
+from cluster.energy.ledger import RequestLedger
+from cluster.store.load import TokenWeights
 
 IDLE_WATTS = 60.0
 TRUE_JOULES = TokenWeights(0.05, 1.0)

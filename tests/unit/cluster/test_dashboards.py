@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import cluster
-from deployments.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX
+from deployments.router.observe.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX
 
 FOLDER = Path(cluster.__file__).parent / "dashboards"
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dynamic-llm-scheduler.json").read_text())

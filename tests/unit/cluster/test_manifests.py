@@ -19,10 +19,10 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.launcher import add_arguments
+from cluster.cli.up import add_arguments
 from cluster.serve_flags import SERVE_FLAGS
-from deployments.auth import API_KEYS_VARIABLE, is_loopback
 from deployments.check import find_faults
+from deployments.router.access.auth import API_KEYS_VARIABLE, is_loopback
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "cluster/manifests"

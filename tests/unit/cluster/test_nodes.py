@@ -9,7 +9,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster.accelerators import inventory
+from cluster.energy.nvml import inventory
 from cluster.nodes import list_nodes
 
 pytestmark = pytest.mark.integration

@@ -9,8 +9,8 @@ import pytest
 import ray.serve
 from fake_serve import ACCURATE, FRUGAL, PROFILES, ActorHandle, Model, ServeDouble, Site
 
-from cluster.store import Store
-from deployments.config import RouterArgs
+from cluster.store.actor import Store
+from deployments.config.app import RouterArgs
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ActorHand
     """A store that holds the profiles of both models."""
     handle = ActorHandle(Store(str(tmp_path / "data")))
     handle.state.publish(PROFILES.to_json())
-    monkeypatch.setattr("deployments.profile_source.connect_store", lambda _: handle)
+    monkeypatch.setattr("deployments.router.sync.profiles.connect_store", lambda _: handle)
     yield handle
     handle.state.close()
 
@@ -37,10 +37,10 @@ def start_site(
     serve: ServeDouble, store: ActorHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Site]]:
     """Starts a router of both models, with a body limit of 10,000 bytes and a quick time-out."""
-    monkeypatch.setattr("deployments.router.serve_host", lambda: "127.0.0.1")
-    monkeypatch.setattr("deployments.router.DIRECTORY_PERIOD_S", 0.02)
-    monkeypatch.setattr("deployments.router.STORE_PERIOD_S", 0.02)
-    monkeypatch.setattr("deployments.router.LOG_PERIOD_S", 0.02)
+    monkeypatch.setattr("deployments.router.server.serve_host", lambda: "127.0.0.1")
+    monkeypatch.setattr("deployments.router.server.DIRECTORY_PERIOD_S", 0.02)
+    monkeypatch.setattr("deployments.router.server.STORE_PERIOD_S", 0.02)
+    monkeypatch.setattr("deployments.router.server.LOG_PERIOD_S", 0.02)
     monkeypatch.delitem(os.environ, "DYNAMIC_LLM_SCHEDULER_API_KEYS", raising=False)
     started = []
 

@@ -18,12 +18,12 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import RayServeException
 
 from cluster.naming import model_deployment_name
-from deployments.config import RouterArgs
-from deployments.frames import Flag, Frame, encode_observation
-from deployments.router import Router
-from deployments.tokens.bundle import TokenizerBundle
-from scheduler.observations import Observation
-from scheduler.profiles import LinearModel, ModelProfile, ProfileSet
+from deployments.config.app import RouterArgs
+from deployments.links.frames import Flag, Frame, encode_observation
+from deployments.links.tokenizer_bundle import TokenizerBundle
+from deployments.router.server import Router
+from scheduler.costs.observations import Observation
+from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 
 
 def profile(model: str, runtime_s: float, energy_joules: float, accuracy: float) -> ModelProfile:

@@ -10,8 +10,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.config import RouterArgs
-from deployments.router import Router
+from deployments.config.app import RouterArgs
+from deployments.router.server import Router
 
 
 class ServedRouter:

@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 
-from deployments.tokens.bundle import ChatFormat, TokenizerBundle
+from deployments.links.tokenizer_bundle import ChatFormat, TokenizerBundle
 
 TEMPLATE = (
     "{% for message in messages %}<s>{{ message.role }}: {{ message.content }}</s>{% endfor %}"

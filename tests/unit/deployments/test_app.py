@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from deployments.app import build_router, llm_settings
-from deployments.config import ModelArgs, RouterArgs
+from deployments.config.app import ModelArgs, RouterArgs
 
 
 def settings(**args: Any) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def test_a_model_of_its_own_name_and_source() -> None:
 def test_what_the_yaml_says_of_the_engine_stands_beside_ours() -> None:
     kwargs = settings(engine_kwargs={"max_model_len": 512})["engine_kwargs"]
     assert kwargs["max_model_len"] == 512
-    assert kwargs["worker_extension_cls"] == "deployments.engine_processes.DeviceReport"
+    assert kwargs["worker_extension_cls"] == "deployments.replica.engine_worker.DeviceReport"
     assert kwargs["scheduling_policy"] == "priority"
     ordered = settings(engine_kwargs={"scheduling_policy": "fcfs"})["engine_kwargs"]
     assert ordered["scheduling_policy"] == "fcfs"
@@ -56,7 +56,7 @@ def test_the_yaml_may_change_options_of_the_deployment() -> None:
     assert deployment["ray_actor_options"] == {"num_cpus": 0}
     assert deployment["max_ongoing_requests"] == 3
     router = deployment["request_router_config"]["request_router_class"]
-    assert router == "deployments.request_router.TargetedRequestRouter"
+    assert router == "deployments.replica.placement.TargetedRequestRouter"
 
 
 def test_a_hung_replica_is_noticed_soon() -> None:

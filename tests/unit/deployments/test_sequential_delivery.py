@@ -10,8 +10,8 @@ import pytest
 from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, chunk, events, observation
 from ray.exceptions import ActorDiedError
 
-from deployments.frames import Flag, encode_observation
-from deployments.sequential import _tool_calls_of, _whole_answer
+from deployments.links.frames import Flag, encode_observation
+from deployments.router.delivery.sequential import _tool_calls_of, _whole_answer
 
 DIE = ActorDiedError()
 WEIGHTS = {"accuracy": 0.7, "energy": 0.3, "time": 0.0}

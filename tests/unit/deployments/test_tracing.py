@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 from ray.exceptions import ActorDiedError
 
+from deployments.replica.request_trace import Trail
 from deployments.tracing import open_tracer, replica_span, trace_engine, traces_endpoint
-from deployments.trail import Trail
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
@@ -39,7 +39,9 @@ class Spans:
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
     recorded = Spans()
-    monkeypatch.setattr("deployments.instruments.open_tracer", lambda: recorded.tracer)
+    monkeypatch.setattr(
+        "deployments.router.observe.instruments.open_tracer", lambda: recorded.tracer
+    )
     return recorded
 
 

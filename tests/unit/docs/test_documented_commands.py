@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import pytest
 from documents import ROOT, Command, commands
 
-from deployments.openai_api import parse_request
+from deployments.router.wire.openai import parse_request
 
 COMMANDS = list(commands())
 OURS = ("cluster", "deployments", "profiling", "scheduler")

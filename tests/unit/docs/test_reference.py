@@ -17,8 +17,8 @@ import deployments.embedded
 import deployments.keys
 import profiling.__main__
 import scheduler.__main__
-from deployments import config
-from deployments.openai_api import RoutingFields
+from deployments.config import app as config
+from deployments.router.wire.openai import RoutingFields
 from profiling.__main__ import COMMANDS
 
 REFERENCE = ROOT / "docs" / "reference"

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 from ray.serve.exceptions import RayServeException
 
-from deployments.frames import ModelRequest, encode_observation
-from scheduler.observations import Observation
+from deployments.links.frames import ModelRequest, encode_observation
+from scheduler.costs.observations import Observation
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from profiling.outcomes import Outcomes
+from profiling.quality.outcomes import Outcomes
 
 NOUNS = ("river", "engine", "market", "planet", "violin", "harbour", "garden", "castle")
 

@@ -15,9 +15,9 @@ from profiling.figures.residuals import draw_residuals
 from profiling.figures.sensitivity import draw_sensitivity, sweep, with_weight
 from profiling.figures.style import COLORS, house_style, label_points, model_styles, new_figure
 from profiling.figures.tradeoffs import pareto_front
-from profiling.told import Told
+from profiling.replay.predictions import Told
+from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.preferences import Metric, Weights
-from scheduler.profiles import LinearModel, ModelProfile
 from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from profiling.__main__ import COMMANDS, main
-from scheduler.profiles import ProfileSet
+from scheduler.costs.profiles import ProfileSet
 
 ROWS = "".join(
     f"a,{tin},{tout},{0.5 + 0.01 * tin + 0.25 * tout},{9 + 0.1 * tin + 2 * tout}\n"

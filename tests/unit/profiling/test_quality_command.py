@@ -11,7 +11,7 @@ import pytest
 from outcome_examples import made_up
 
 from profiling.__main__ import main
-from profiling.quality import publish, read_quality_model
+from profiling.quality.command import publish, read_quality_model
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scheduler.predictor import Contender
-from scheduler.profiles import LinearModel, ModelProfile, Moments, Reference
+from scheduler.costs.predict import Contender
+from scheduler.costs.profiles import LinearModel, ModelProfile, Moments, Reference
 from scheduler.types import ClusterState, ModelState, RoutingRequest
 
 REFERENCE = Reference(

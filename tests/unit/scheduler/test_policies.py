@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scheduler_examples import REFERENCE, THREE, cluster, constant, request
 
 from scheduler.cascade import CascadeStep, steps_of
-from scheduler.engine import Scheduler
+from scheduler.costs.profiles import Moments
+from scheduler.decide import Scheduler
 from scheduler.errors import InvalidRequestError, UnknownPolicyError
 from scheduler.policies import POLICIES, get_policy
 from scheduler.preferences import Weights
-from scheduler.profiles import Moments
 from scheduler.types import ClusterState, Decision
 
 LADDER = (CascadeStep("fast", -0.3), CascadeStep("accurate"))

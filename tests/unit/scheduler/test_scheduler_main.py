@@ -11,7 +11,7 @@ from quality_examples import quality_model
 from scheduler_examples import REFERENCE, profile
 
 from scheduler.__main__ import main
-from scheduler.profiles import ProfileSet
+from scheduler.costs.profiles import ProfileSet
 
 PROFILES = ProfileSet(
     profiles=(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from scheduler_examples import THREE, cluster, constant, request
 
-from scheduler.engine import Scheduler
+from scheduler.decide import Scheduler
 from scheduler.preferences import Metric, Weights
 from scheduler.serialization import decision_to_dict
 from scheduler.types import Correction, Interval, ModelState, QualityEstimate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scheduler_examples import cluster, profile
 
-from scheduler.engine import Scheduler
+from scheduler.decide import Scheduler
 from scheduler.preferences import Weights
 from scheduler.session import Session
 from scheduler.types import ModelState, RoutingRequest

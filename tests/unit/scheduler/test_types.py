@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.costs.observations import Observation
 from scheduler.errors import InvalidRequestError
-from scheduler.observations import Observation
 from scheduler.preferences import Constraints, Metric, Weights
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from cluster.telemetry import LinkAddress, ReplicaLoad
-from deployments.frames import Flag, Frame, ModelRequest, Reply
+from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.client import (
     DEAD_S,
     MAX_UNREAD_BYTES,
@@ -21,6 +20,7 @@ from deployments.links.client import (
     LinkPool,
     SlowReaderError,
 )
+from deployments.links.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.server import LinkServer
 from scheduler.priority import Priority
 

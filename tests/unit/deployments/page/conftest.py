@@ -11,8 +11,8 @@ from page_doubles import MODELS, PROFILES, served, whole_answer
 from playwright.sync_api import Browser
 from served_router import ServedRouter
 
-from cluster.store import Store
-from cluster.telemetry import ReplicaLoad
+from cluster.store.actor import Store
+from cluster.store.load import ReplicaLoad
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,10 @@ def doubles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeDouble]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray.serve, "status", double.status)
         patch.setattr(ray.serve, "get_deployment_handle", double.get_deployment_handle)
-        patch.setattr("deployments.profile_source.connect_store", lambda _: store)
-        patch.setattr("deployments.router.serve_host", lambda: "127.0.0.1")
-        patch.setattr("deployments.router.DIRECTORY_PERIOD_S", 0.02)
-        patch.setattr("cluster.telemetry.LEASE_S", 600.0)
+        patch.setattr("deployments.router.sync.profiles.connect_store", lambda _: store)
+        patch.setattr("deployments.router.server.serve_host", lambda: "127.0.0.1")
+        patch.setattr("deployments.router.server.DIRECTORY_PERIOD_S", 0.02)
+        patch.setattr("cluster.store.load.LEASE_S", 600.0)
         patch.delitem(os.environ, "DYNAMIC_LLM_SCHEDULER_API_KEYS", raising=False)
         yield double
 

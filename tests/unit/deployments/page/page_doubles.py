@@ -14,10 +14,10 @@ from fake_serve import ACCURATE, FRUGAL, observation, profile
 from playwright.sync_api import Page
 from served_router import ServedRouter
 
-from deployments.config import RouterArgs
-from deployments.frames import Flag, Frame, encode_observation
-from scheduler.observations import Observation
-from scheduler.profiles import ProfileSet
+from deployments.config.app import RouterArgs
+from deployments.links.frames import Flag, Frame, encode_observation
+from scheduler.costs.observations import Observation
+from scheduler.costs.profiles import ProfileSet
 
 MIDDLE = "middle"
 MODELS = (ACCURATE, FRUGAL, MIDDLE)

@@ -18,7 +18,7 @@ KEY = "key-of-alice"
 def test_the_key_stays_in_memory(
     browser: Browser, doubles: ServeDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.router.STORE_PERIOD_S", 0.05)
+    monkeypatch.setattr("deployments.router.server.STORE_PERIOD_S", 0.05)
     monkeypatch.setitem(os.environ, "DYNAMIC_LLM_SCHEDULER_API_KEYS", KEY)
     guarded = served(tmp_path)
     visitor = Visitor(browser, guarded.url)

@@ -10,7 +10,7 @@ from fake_serve import FRUGAL, HANG, ServeDouble
 from page_doubles import chat_chunk, weigh
 from playwright.sync_api import expect
 
-from deployments.frames import Flag
+from deployments.links.frames import Flag
 
 
 def test_an_answer_streams_and_is_compared(visitor: Visitor, doubles: ServeDouble) -> None:

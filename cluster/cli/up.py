@@ -1,0 +1,309 @@
+"""`python -m cluster up CONFIG`: one machine, from nothing to an address, and back again.
+
+Starts a Ray head with the flags that the data path needs (Serve reads them when Ray starts),
+deploys the config, shows each application until it runs, and has models without a profile of this
+machine profiled. Everything that it started ends with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cluster.cli.running import written_down
+from cluster.serve_api import Application, DashboardUnreachableError, ServeApi, auth_headers
+from cluster.serve_flags import SERVE_FLAGS
+
+RAY_START_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 60.0
+POLL_S = 1.0
+QUICK_PROFILE_S = 60
+BIN = Path(sys.executable).parent
+
+console = Console()
+
+
+class LaunchError(ConnectionError):
+    """The cluster did not come up; the message says what to look at."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `up`."""
+    parser.add_argument("config", type=Path, help="the YAML to deploy")
+    parser.add_argument("--ray-port", type=int, default=6379, help="default: %(default)s")
+    parser.add_argument("--dashboard-port", type=int, default=8265, help="default: %(default)s")
+    parser.add_argument(
+        "--no-profile",
+        action="store_true",
+        help="go on with the profiles that ship, measured on another machine",
+    )
+    parser.add_argument(
+        "--ray-options",
+        type=shlex.split,
+        default=[],
+        metavar="TEXT",
+        help="more options of `ray start`, as one text: --ray-options='--num-gpus=2'",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Bring up, wait for Ctrl-C, take down.
+
+    Returns:
+        0 after Ctrl-C. SIGTERM does the same, as an exit.
+
+    Raises:
+        LaunchError: Ray or an application did not start.
+    """
+    _handle_signals()
+    address = _http_address(args.config)
+    dashboard = f"http://127.0.0.1:{args.dashboard_port}"
+    began = time.monotonic()
+    try:
+        with (
+            _ray_head(args.ray_port, args.dashboard_port, args.ray_options) as head,
+            written_down(args.ray_port, args.config, head.pid),
+        ):
+            _deploy(args.config, dashboard)
+            _wait_for_applications(dashboard, head, began)
+            new = _models_without_own_profile(address)
+            if new and not args.no_profile:
+                _profile(new, args.ray_port)
+            _greet(address, dashboard, time.monotonic() - began)
+            return_code = head.wait()
+            raise LaunchError(f"Ray ended by itself with status {return_code}")
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 0
+
+
+def _handle_signals() -> None:
+    # A shell starts background commands with it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Not a KeyboardInterrupt, which only skips the profiling while that runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
+def _environment() -> dict[str, str]:
+    """Of Ray and of its jobs; the user's own wins."""
+    # A cluster asks for the token as soon as there is one; its clients have to be told to send it.
+    mode = {"RAY_AUTH_MODE": "token"} if auth_headers() else {}
+    return {**SERVE_FLAGS, **mode, **os.environ}
+
+
+@contextmanager
+def _ray_head(
+    port: int, dashboard_port: int, more_options: Sequence[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Ray head node of our own; it and all its processes end with the block."""
+    log = Path(tempfile.gettempdir()) / f"dynamic-llm-scheduler-ray-{port}.log"
+    command = [
+        str(BIN / "ray"),
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--node-ip-address=127.0.0.1",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard_port}",
+        "--disable-usage-stats",
+        *more_options,
+    ]
+    console.print(f"starting Ray (log: {log})", highlight=False)
+    with log.open("wb") as output:
+        head = subprocess.Popen(
+            command,
+            # Jobs start `python` from this path: the one that has Ray.
+            env=_environment() | {"PATH": f"{BIN}:{os.environ.get('PATH', '')}"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C is for us; Ray is stopped in order below.
+            start_new_session=True,
+        )
+    try:
+        _wait_for_dashboard(f"http://127.0.0.1:{dashboard_port}", head, log)
+        yield head
+    finally:
+        _stop(head)
+
+
+def _wait_for_dashboard(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + RAY_START_TIMEOUT_S
+    with ServeApi(address) as api:
+        while True:
+            if head.poll() is not None:
+                last = log.read_text(errors="replace").strip().splitlines()[-15:]
+                raise LaunchError("Ray did not start:\n" + "\n".join(last))
+            try:
+                api.details()
+            except DashboardUnreachableError as error:
+                if time.monotonic() > deadline:
+                    raise LaunchError(f"{error}; Ray's log is {log}") from error
+                time.sleep(POLL_S / 2)
+            else:
+                return
+
+
+def _stop(head: subprocess.Popen[bytes]) -> None:
+    """End Ray in order, then whatever of its session is left."""
+    with console.status("stopping"):
+        head.terminate()
+        try:
+            head.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            console.print("Ray does not stop by itself and is killed")
+        finally:
+            # Also at a second Ctrl-C.
+            with suppress(ProcessLookupError):
+                os.killpg(head.pid, signal.SIGKILL)
+
+
+def _deploy(config: Path, dashboard: str) -> None:
+    with ServeApi(dashboard) as api:
+        api.deploy(yaml.safe_load(config.read_text()))
+
+
+def _wait_for_applications(dashboard: str, head: subprocess.Popen[bytes], began: float) -> None:
+    """Show every application until all of them run.
+
+    Raises:
+        LaunchError: One of them cannot run, with Serve's own words.
+    """
+    shown: dict[str, str] = {}
+    with ServeApi(dashboard) as api, Live(console=console, transient=True) as live:
+        while True:
+            applications = api.details().applications.values()
+            for application in applications:
+                if shown.get(application.name) != application.status:
+                    shown[application.name] = application.status
+                    live.console.print(_line(application, time.monotonic() - began))
+            live.update(_progress(list(applications), time.monotonic() - began))
+            broken = [a for a in applications if a.status in ("DEPLOY_FAILED", "UNHEALTHY")]
+            if broken:
+                raise LaunchError(f"{broken[0].name}: {_why(broken[0])}")
+            if applications and all(a.status == "RUNNING" for a in applications):
+                return
+            if head.poll() is not None:
+                raise LaunchError("Ray ended while the applications were starting")
+            time.sleep(POLL_S)
+
+
+def _line(application: Application, elapsed_s: float) -> Text:
+    style = "green" if application.status == "RUNNING" else "yellow"
+    return Text.assemble(
+        f"{elapsed_s:6.1f} s  {application.name:<24} ", (application.status.lower(), style)
+    )
+
+
+def _progress(applications: list[Application], elapsed_s: float) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for application in applications:
+        if application.status != "RUNNING":
+            doing = "; ".join(
+                f"{r.state.lower()} (pid {r.pid or '-'})"
+                for deployment in application.deployments.values()
+                for r in deployment.replicas
+            )
+            table.add_row(f"{elapsed_s:6.1f} s", application.name, doing or "waiting")
+    return table
+
+
+def _why(application: Application) -> str:
+    messages = [
+        application.message,
+        *(deployment.message for deployment in application.deployments.values()),
+    ]
+    return "; ".join(message.strip() for message in messages if message.strip())
+
+
+def _profile(models: list[str], ray_port: int) -> None:
+    """Measure models whose profile is not from here."""
+    console.print(
+        f"profiling {', '.join(models)} on this machine, at most {QUICK_PROFILE_S} s "
+        "(Ctrl-C skips it, --no-profile never does it)",
+        highlight=False,
+    )
+    command = [sys.executable, "-m", "profiling", "run", "--quick", "--brief", "--budget"]
+    job = subprocess.Popen(
+        [*command, str(QUICK_PROFILE_S), "--models", ",".join(models)],
+        env=_environment() | {"RAY_ADDRESS": f"127.0.0.1:{ray_port}"},
+        # Ctrl-C is for us: a second signal would interrupt the job's own end.
+        start_new_session=True,
+    )
+    try:
+        if job.wait() != 0:
+            console.print("[yellow]not all models were profiled; the profiles that ship stay[/]")
+    except KeyboardInterrupt:
+        console.print("skipped; the profiles that ship stay")
+    finally:
+        job.terminate()
+        job.wait()
+
+
+def _models_without_own_profile(address: str) -> list[str]:
+    """Models that can be measured and have not been, once the router has found all of them.
+
+    One that is scaled to 0 it never finds: then the time decides.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while True:
+        models, unknown = _models(address)
+        waiting = [name for name, model in models.items() if not model["available"]]
+        if models and not waiting:
+            break
+        if time.monotonic() > deadline:
+            reasons = [f"{name}: {models[name]['reason']}" for name in waiting] or [unknown]
+            console.print(f"not available: {'; '.join(reasons)}", style="yellow", markup=False)
+            break
+        time.sleep(POLL_S)
+    return [n for n, m in models.items() if m["available"] and m["profile"] != "measured"]
+
+
+def _models(address: str) -> tuple[dict[str, Any], str]:
+    """What `/health` says of every model; else why it says nothing."""
+    try:
+        response = httpx.get(f"{address}/health", timeout=10)
+        models: dict[str, Any] = response.raise_for_status().json()["models"]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        # The proxy opens its port a moment after the applications run.
+        return {}, f"{address}/health: {error}"
+    return models, "the router has no models"
+
+
+def _http_address(config: Path) -> str:
+    options = (yaml.safe_load(config.read_text()) or {}).get("http_options") or {}
+    host = options.get("host", "127.0.0.1")
+    # Where it listens on all addresses, one of them is ours.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{options.get('port', 8000)}"
+
+
+def _greet(address: str, dashboard: str, elapsed_s: float) -> None:
+    console.print(f"\n[bold green]ready[/] after {elapsed_s:.0f} s at [bold]{address}[/]\n")
+    console.print(
+        f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        '  -d \'{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}], '
+        '"max_tokens": 32}\'\n',
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(f"Ray's dashboard: {dashboard}    Ctrl-C stops everything", highlight=False)

@@ -1,0 +1,233 @@
+"""What replicas run at this moment: reported to the store, read by routers as a snapshot.
+
+Values and bookkeeping only; the calls between the actors are made by `deployments`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from scheduler.costs.load import ongoing_now
+
+REPORT_PERIOD_S = 0.25
+"""How often a busy replica reports, and routers ask."""
+HEARTBEAT_S = 1.0
+"""How often a replica reports of which nothing has changed."""
+LEASE_S = 3.0
+"""How long a report, a snapshot or a router's visit counts as of now."""
+
+
+class LinkAddress(NamedTuple):
+    """Where a replica takes requests beside Serve's handle, and the key that it asks for."""
+
+    host: str
+    port: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLoad:
+    """One replica at one moment.
+
+    Attributes:
+        accelerator: Kind of device.
+        device: The very device on its node; replicas with the same one take turns on it.
+        ongoing: Running and waiting requests.
+        ongoing_by_origin: The same by the router that sent them.
+        tokens_in_flight: Prompt and generated tokens of the ongoing requests.
+        tokens_per_s: Prompt and generated tokens worked off a second, lately.
+        power_watts: Of its share of the device, lately.
+        meter_fault: Why its energy is not known at present.
+        link: Where it takes requests directly, `None` where it does not.
+        hung: Its engine gives no sign of life; it will be replaced.
+        high_by_origin: Ongoing requests of high priority by the router that sent them.
+        low_by_origin: Likewise, of low priority.
+    """
+
+    model: str
+    replica_id: str
+    node_id: str
+    accelerator: str
+    device: str
+    ongoing: int
+    ongoing_by_origin: Mapping[str, int] = field(default_factory=dict)
+    tokens_in_flight: int = 0
+    tokens_per_s: float = 0.0
+    power_watts: float = 0.0
+    meter_fault: str | None = None
+    link: LinkAddress | None = field(default=None, repr=False)
+    hung: bool = False
+    high_by_origin: Mapping[str, int] = field(default_factory=dict)
+    low_by_origin: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The device, unique in the cluster."""
+        return self.node_id, self.device
+
+
+class TokenWeights(NamedTuple):
+    """What the tokens of a model cost beside each other, in joules or any other unit."""
+
+    prefill: float
+    decode: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSnapshot:
+    """All replicas at one moment.
+
+    Attributes:
+        routers: Routers that are asking for snapshots.
+    """
+
+    replicas: tuple[ReplicaLoad, ...] = ()
+    routers: int = 1
+
+
+class LoadBoard:
+    """The latest report of each replica, in the store; reports that nobody renews are dropped.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._reports: dict[str, tuple[float, ReplicaLoad]] = {}
+        self._visits: dict[str, float] = {}
+
+    def report(self, load: ReplicaLoad) -> None:
+        """Take in what a replica says of itself."""
+        self._reports[load.replica_id] = (self._clock(), load)
+
+    def snapshot(self, router_id: str) -> LoadSnapshot:
+        """Every replica that has reported lately; counts the router that asks."""
+        now = self._clock()
+        self._visits[router_id] = now
+        self._visits = {r: at for r, at in self._visits.items() if now - at < LEASE_S}
+        self._reports = {r: v for r, v in self._reports.items() if now - v[0] < LEASE_S}
+        return LoadSnapshot(tuple(load for _, load in self._reports.values()), len(self._visits))
+
+
+class LoadView:
+    """A router's idea of the load: the last snapshot, and what it has sent itself since.
+
+    Args:
+        router_id: Tells its own requests from those of other routers.
+        clock: Monotonic seconds.
+
+    Attributes:
+        replicas: All of the last snapshot.
+    """
+
+    def __init__(self, router_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.router_id = router_id
+        self._clock = clock
+        self._taken_at = -math.inf
+        self._routers = 1
+        self._faults: list[str] = []
+        self.replicas: tuple[ReplicaLoad, ...] = ()
+        self._others: Counter[str] = Counter()
+        self._others_high: Counter[str] = Counter()
+        self._others_low: Counter[str] = Counter()
+        self._own: Mapping[str, int] = {}
+        self._places: dict[str, set[tuple[str, str]]] = {}
+        # Models at a place, and whether routers other than this one have requests there.
+        self._at_place: dict[tuple[str, str], dict[str, bool]] = {}
+
+    def take(self, snapshot: LoadSnapshot, own: Mapping[str, int]) -> None:
+        """Use this snapshot from now on.
+
+        Args:
+            snapshot: What the store has.
+            own: This router's own ongoing requests by model, now.
+        """
+        self._taken_at, self._routers, self._own = self._clock(), snapshot.routers, dict(own)
+        self.replicas = snapshot.replicas
+        self._others, self._places, self._at_place = Counter(), {}, {}
+        self._others_high, self._others_low = Counter(), Counter()
+        self._faults = [
+            f"energy of {load.model}, replica {load.replica_id}: {load.meter_fault}"
+            for load in snapshot.replicas
+            if load.meter_fault
+        ]
+        self._faults += [
+            f"{load.model}, replica {load.replica_id}: its engine hangs"
+            for load in snapshot.replicas
+            if load.hung
+        ]
+        for load in snapshot.replicas:
+            others = load.ongoing - load.ongoing_by_origin.get(self.router_id, 0)
+            self._others[load.model] += others
+            self._others_high[load.model] += _of_others(load.high_by_origin, self.router_id)
+            self._others_low[load.model] += _of_others(load.low_by_origin, self.router_id)
+            self._places.setdefault(load.model, set()).add(load.place)
+            at_place = self._at_place.setdefault(load.place, {})
+            at_place[load.model] = at_place.get(load.model, False) or others > 0
+
+    @property
+    def routers(self) -> int:
+        """Routers that send requests, this one included."""
+        return self._routers
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with replicas and their meters, in words."""
+        return self._faults if self.fresh else []
+
+    def reporting(self, model: str) -> tuple[str, ...]:
+        """Ids of the model's replicas that have reported lately."""
+        return tuple(load.replica_id for load in self._of(model))
+
+    def unhealthy(self, model: str) -> tuple[str, ...]:
+        """Ids of those that no request should go to."""
+        return tuple(load.replica_id for load in self._of(model) if load.hung)
+
+    def _of(self, model: str) -> Iterator[ReplicaLoad]:
+        return (load for load in self.replicas if load.model == model and self.fresh)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the snapshot still says something of now."""
+        return self._clock() - self._taken_at < LEASE_S
+
+    def ongoing(self, model: str, own: int) -> float:
+        """Requests on a model now, given this router's own."""
+        if not self.fresh:
+            return own
+        since = own - self._own.get(model, 0)
+        return ongoing_now(own, self._others[model], since, self._routers)
+
+    def ongoing_high(self, model: str, own: int) -> float:
+        """Those of them that have a high priority, given this router's own."""
+        return own + self._others_high[model] if self.fresh else own
+
+    def ongoing_low(self, model: str, own: int) -> float:
+        """Likewise, a low one."""
+        return own + self._others_low[model] if self.fresh else own
+
+    def slowdown(self, model: str, own: Mapping[str, int]) -> float:
+        """How many busy models take turns on a device of this one, itself included; the mean.
+
+        Args:
+            model: Model id.
+            own: This router's own ongoing requests by model, now.
+        """
+        places = self._places.get(model)
+        if not self.fresh or not places:
+            return 1.0
+        turns = 0
+        for place in places:
+            at_place = self._at_place[place].items()
+            turns += 1 + sum(m != model and (busy or m in own) for m, busy in at_place)
+        return turns / len(places)
+
+
+def _of_others(by_origin: Mapping[str, int], router_id: str) -> int:
+    return sum(count for origin, count in by_origin.items() if origin != router_id)

@@ -1,0 +1,366 @@
+"""The YAML, typed: what `serve_config.yaml` may say, with the field's name in every error."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from cluster.energy.nvml import CPU_WATTS_PER_CORE
+from cluster.naming import DEFAULT_DATA_DIR
+from cluster.store.entries import Retention
+from deployments.config.base import Strict
+from deployments.config.learning import BanditConfig, CanaryConfig, ShadowConfig
+from deployments.config.rules import MAX_RULES, RuleConfig
+from deployments.replica.liveness import PATIENCE_S
+from scheduler.cascade import CascadeStep
+from scheduler.errors import InvalidRequestError
+from scheduler.policies import POLICIES
+from scheduler.preferences import LimitSettings, Metric, Otherwise, Weights
+
+
+class FixedScaling(Strict):
+    """A number of replicas that only `python -m cluster scale MODEL N` changes."""
+
+    mode: Literal["fixed"] = "fixed"
+    num_replicas: NonNegativeInt = 1
+
+
+class AutoScaling(Strict):
+    """Serve's autoscaler between two bounds."""
+
+    mode: Literal["auto"]
+    min_replicas: NonNegativeInt = 1
+    max_replicas: PositiveInt = 1
+    target_ongoing_requests: PositiveFloat = 8.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AutoScaling:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
+        return self
+
+
+class ModelArgs(Strict):
+    """`args` of a model's application (`deployments.app:build_model`)."""
+
+    model_id: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
+        description="Name in the API and of the application; no `/`, Serve cannot deploy that.",
+    )
+    source: str = Field(
+        min_length=1,
+        description="Hugging Face id, local folder, or `embedded:NAME` for a built-in model.",
+    )
+    device: Literal["gpu", "cpu"] = Field(
+        "gpu", description="Where vLLM computes; `gpu` reserves whole GPUs in a placement group."
+    )
+    accelerator_type: str | None = Field(
+        default=None, description="Kind of GPU to be placed on, as Ray names it (`A100`, `H100`)."
+    )
+    engine_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the vLLM engine."
+    )
+    placement_group_config: dict[str, Any] | None = Field(
+        default=None,
+        description="Ray Serve LLM's placement bundles, where the default does not fit.",
+    )
+    deployment_config: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the Serve deployment."
+    )
+    runtime_env: dict[str, Any] | None = Field(
+        default=None, description="Ray runtime environment of the replicas."
+    )
+    scaling: Annotated[FixedScaling | AutoScaling, Field(discriminator="mode")] = Field(
+        default_factory=FixedScaling
+    )
+    cpu_watts_per_core: PositiveFloat = Field(
+        CPU_WATTS_PER_CORE,
+        description="Watts of one busy core, for the estimate where no energy counter is readable.",
+    )
+    max_queued_requests: NonNegativeInt | None = Field(
+        default=None,
+        description="Requests of each priority that a replica takes beside those that it runs "
+        "(`max_num_seqs`); four times as many as those where it is null.",
+    )
+    hung_after_s: PositiveFloat = Field(
+        PATIENCE_S,
+        description="An engine that gives no sign of life for so long, and for three times its "
+        "longest step, is replaced.",
+    )
+
+    @model_validator(mode="after")
+    def _no_gpu_type_on_cpu(self) -> ModelArgs:
+        if self.device == "cpu" and self.accelerator_type is not None:
+            raise ValueError(f"accelerator_type {self.accelerator_type!r} needs device: gpu")
+        return self
+
+
+class RouterArgs(Strict):
+    """`args` of the router's application (`deployments.app:build_router`)."""
+
+    data_dir: str = Field(
+        DEFAULT_DATA_DIR,
+        description="Absolute folder of profiles, raw records and decisions; `~` is the user's.",
+    )
+    num_replicas: PositiveInt = 1
+    num_cpus: NonNegativeFloat = Field(1.0, description="Logical CPUs that a replica reserves.")
+    max_body_bytes: PositiveInt = Field(4 * 1024 * 1024, description="Larger bodies get 413.")
+    keys_file: str | None = Field(
+        default=None, description="YAML file of API keys, on every node that runs a router."
+    )
+    request_timeout_s: PositiveFloat = Field(600.0, description="Longer requests get 504.")
+    stalled_client_s: PositiveFloat = Field(
+        30.0, description="A client that reads nothing of its answer for so long is hung up on."
+    )
+    max_attempts: PositiveInt = Field(
+        3, description="Replicas and models that are tried for one request, the first included."
+    )
+    idempotency_max_bytes: PositiveInt = Field(
+        128 * 2**20,
+        description="Of answers to requests with an Idempotency-Key that are kept for a day, "
+        "compressed, in the store and in each router; beyond it the oldest go.",
+    )
+
+    record_max_bytes: PositiveInt = Field(
+        2**30, description="Size of the record of decisions; beyond it the oldest go."
+    )
+    record_max_age_days: PositiveFloat | None = Field(
+        90.0, description="Older decisions go from the record; null for never."
+    )
+    record_content: bool = Field(
+        default=False,
+        description="Whether requests and answers are recorded too, as they were sent.",
+    )
+
+    @property
+    def retention(self) -> Retention:
+        """How much the store keeps of the record."""
+        days = self.record_max_age_days
+        return Retention(self.record_max_bytes, None if days is None else days * 86_400)
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        expanded = Path(value).expanduser()
+        if not expanded.is_absolute():
+            raise ValueError(f"must be an absolute path, got {value!r}")
+        return str(expanded)
+
+
+class Limits(Strict):
+    """What one request may ask for; more is refused with 400, or 431 where it is the headers."""
+
+    prompt_tokens: PositiveInt = Field(
+        default=1_000_000, description="Input tokens of all its prompts, where every model has more"
+    )
+    max_tokens: PositiveInt = Field(default=131_072, description="Its bound of generated tokens.")
+    n: PositiveInt = Field(default=64, description="Answers to each prompt.")
+    prompts: PositiveInt = Field(default=256, description="Prompts of a plain completion.")
+    stop: PositiveInt = Field(default=32, description="Stop sequences.")
+    header_bytes: PositiveInt = Field(default=16_384, description="Names and values together.")
+
+
+class RoutedModel(Strict):
+    """One model that the router may send requests to."""
+
+    id: str = Field(min_length=1, description="Model id; its application has the same name.")
+    wake: bool = Field(
+        default=False,
+        description="A request wakes it where Serve's autoscaler took it to 0 replicas; for "
+        "`scaling: {mode: auto, min_replicas: 0}` only.",
+    )
+
+
+class DefaultWeights(Strict):
+    """Weights of a request that names none."""
+
+    accuracy: NonNegativeFloat = 1.0
+    energy: NonNegativeFloat = 1.0
+    time: NonNegativeFloat = 1.0
+
+    @model_validator(mode="after")
+    def _usable(self) -> DefaultWeights:
+        # Else every request that names no weights would be told that its weights are wrong.
+        try:
+            self.weights()
+        except InvalidRequestError as error:
+            raise ValueError(str(error).removeprefix("routing.")) from error
+        return self
+
+    def weights(self) -> Weights:
+        """For a decision."""
+        return Weights(self.accuracy, self.energy, self.time)
+
+
+class ConstrainedConfig(Strict):
+    """How the policy `constrained` works where a request does not say."""
+
+    confidence: float = Field(
+        default=0.9, ge=0.5, le=0.999, description="How likely every limit has to be kept."
+    )
+    objective: Literal["energy", "time"] = Field(
+        default="energy",
+        description="The cost that is to be least among the models that keep the limits.",
+    )
+    otherwise: Literal["error", "best_effort", "fixed"] = Field(
+        default="error",
+        description="Where no model keeps the limits: 422, the model that misses them by least, "
+        "or `model`.",
+    )
+    model: str | None = Field(default=None, description="For `otherwise: fixed`.")
+
+    @model_validator(mode="after")
+    def _fixed_has_a_model(self) -> ConstrainedConfig:
+        if (self.otherwise == "fixed") != (self.model is not None):
+            raise ValueError("`model` and `otherwise: fixed` belong together")
+        return self
+
+    def settings(self) -> LimitSettings:
+        """The same for the scheduler."""
+        return LimitSettings(
+            confidence=self.confidence,
+            objective=Metric(self.objective),
+            otherwise=Otherwise(self.otherwise),
+            model=self.model,
+        )
+
+
+class SessionsConfig(Strict):
+    """Turns of one conversation, and where they went."""
+
+    enabled: bool = Field(
+        default=True, description="Whether tokens in a replica's prefix cache count in a decision."
+    )
+    max_sessions: PositiveInt = Field(
+        default=10_000, description="Conversations that a router remembers; the oldest go first."
+    )
+    max_idle_s: PositiveFloat = Field(
+        default=600.0, description="Seconds after its last turn that one is remembered."
+    )
+
+
+class CascadeStepConfig(Strict):
+    """One model of the policy `cascade`."""
+
+    model: str = Field(min_length=1, description="Asked where those before it were not sure.")
+    accept_above: float | None = Field(
+        default=None,
+        le=0,
+        description="Its answer is taken where the mean log probability of the answer's tokens is "
+        "at least this; `python -m profiling cascade fit` finds it. Every model but the last has "
+        "one.",
+    )
+
+    def step(self) -> CascadeStep:
+        """The same for the scheduler."""
+        return CascadeStep(self.model, self.accept_above)
+
+
+class RouterConfig(Strict):
+    """`user_config` of the router's deployment: may be changed without a restart."""
+
+    models: tuple[RoutedModel, ...] = ()
+    prior_profiles: str | None = Field(
+        default=None,
+        description="Profiles until the models are profiled here: `embedded`, `seed` or a file.",
+    )
+    default_weights: DefaultWeights = Field(default_factory=DefaultWeights)
+    default_policy: str = "weighted"
+    static_model: str | None = Field(default=None, description="Model of the policy `static`.")
+    limits: Limits = Field(default_factory=Limits)
+    exact_count_bytes: NonNegativeInt = Field(
+        default=200_000,
+        description="Prompts of more bytes, as JSON, are not tokenized; their input tokens are "
+        "estimated.",
+    )
+    constrained: ConstrainedConfig = Field(default_factory=ConstrainedConfig)
+    rules: tuple[RuleConfig, ...] = Field(
+        default=(), max_length=MAX_RULES, description="In this order; the first that fits counts."
+    )
+    sessions: SessionsConfig = Field(default_factory=SessionsConfig)
+    bandit: BanditConfig = Field(default_factory=BanditConfig)
+    shadow: ShadowConfig | None = Field(
+        default=None, description="A policy that decides beside, and dispatches nothing."
+    )
+    canary: CanaryConfig | None = Field(
+        default=None, description="A policy that gets a share of the traffic."
+    )
+    cascade: tuple[CascadeStepConfig, ...] = Field(
+        default=(), description="Models of the policy `cascade`, the cheapest first."
+    )
+    probe_interval_s: PositiveFloat | None = Field(
+        default=300.0,
+        description="A model that has answered nothing for so long gets a short request of the "
+        "router's own, while there is traffic; null for never.",
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _unique(cls, models: tuple[RoutedModel, ...]) -> tuple[RoutedModel, ...]:
+        counts = Counter(model.id for model in models)
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(f"two models are named {twice[0]!r}")
+        if "auto" in counts:
+            raise ValueError("'auto' is the name of the scheduler, no model can have it")
+        return models
+
+    @field_validator("rules")
+    @classmethod
+    def _rules_have_names_of_their_own(
+        cls, rules: tuple[RuleConfig, ...]
+    ) -> tuple[RuleConfig, ...]:
+        counts = Counter(rule.name for rule in rules)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise ValueError(f"two rules are named {twice[0]!r}")
+        return rules
+
+    @field_validator("default_policy")
+    @classmethod
+    def _known(cls, policy: str) -> str:
+        if policy not in POLICIES:
+            raise ValueError(f"unknown policy, known: {', '.join(POLICIES)}")
+        return policy
+
+    @field_validator("cascade")
+    @classmethod
+    def _climbs(cls, steps: tuple[CascadeStepConfig, ...]) -> tuple[CascadeStepConfig, ...]:
+        if len(steps) == 1 or len({step.model for step in steps}) < len(steps):
+            raise ValueError("needs two models or more, each once")
+        if any((step.accept_above is None) != (step is steps[-1]) for step in steps):
+            raise ValueError("every model but the last needs `accept_above`, the last takes none")
+        return steps
+
+    @model_validator(mode="after")
+    def _cascade_is_there(self) -> RouterConfig:
+        if self.default_policy == "cascade" and not self.cascade:
+            raise ValueError("default_policy 'cascade' needs `cascade`")
+        climbing = (rule.name for rule in self.rules if rule.then.policy == "cascade")
+        if not self.cascade and (name := next(climbing, None)):
+            raise ValueError(f"rule {name!r}: then.policy 'cascade' needs `cascade`")
+        routed = {model.id for model in self.models}
+        if unknown := [step.model for step in self.cascade if step.model not in routed]:
+            raise ValueError(f"cascade: model {unknown[0]!r} is not among the models")
+        return self
+
+    @model_validator(mode="after")
+    def _named_models_are_routed(self) -> RouterConfig:
+        if self.static_model is not None and all(m.id != self.static_model for m in self.models):
+            raise ValueError(f"static_model {self.static_model!r} is not among the models")
+        fixed = self.constrained.model
+        if fixed is not None and all(m.id != fixed for m in self.models):
+            raise ValueError(f"constrained: model {fixed!r} is not among the models")
+        return self

@@ -1,0 +1,53 @@
+"""The parts of the router's `user_config` about learning and about trying out policies."""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator
+
+from deployments.config.base import Strict
+from scheduler.bandit.model import Algorithm
+from scheduler.policies import POLICIES
+
+
+class BanditConfig(Strict):
+    """How the policy `bandit` learns and explores."""
+
+    algorithm: Algorithm = Field(
+        default=Algorithm.LINUCB,
+        description="`linucb` adds the doubt, `thompson` draws from it.",
+    )
+    exploration: NonNegativeFloat = Field(
+        default=0.3, description="Factor of the doubt; 0 never explores."
+    )
+    ridge: PositiveFloat = Field(
+        default=50.0,
+        description="How far the predictions are trusted; 50 is some 20 answers' worth.",
+    )
+    explorations_per_hour: NonNegativeInt = Field(
+        default=60,
+        description="Requests of all routers in an hour that may go to another model than the "
+        "best as far as is known.",
+    )
+
+
+class _NamesAPolicy(Strict):
+    policy: str = Field(description="Its name.")
+
+    @field_validator("policy")
+    @classmethod
+    def _known(cls, policy: str) -> str:
+        if policy not in POLICIES:
+            raise ValueError(f"unknown policy, known: {', '.join(POLICIES)}")
+        return policy
+
+
+class ShadowConfig(_NamesAPolicy):
+    """A policy that decides beside the one that dispatches."""
+
+
+class CanaryConfig(_NamesAPolicy):
+    """A policy for a share of the traffic."""
+
+    share: PositiveFloat = Field(
+        le=1.0, description="Of the sessions that name neither a model nor a policy."
+    )

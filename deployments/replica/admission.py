@@ -1,0 +1,59 @@
+"""How much a replica takes, and how long its engine may be silent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from deployments.links.frames import QUEUE_FULL, ModelRequest
+from deployments.replica.liveness import PATIENCE_S
+from scheduler.priority import Priority
+
+QUEUES_PER_SLOT = 4
+"""Requests that wait for each one that runs: the last of them waits for so many answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLimits:
+    """Of each replica of a model.
+
+    Attributes:
+        hung_after_s: An engine that is silent for so long may be hung.
+        max_queued_requests: Of each priority, beside as many as the engine runs; `None`: four times
+            as many as it runs.
+    """
+
+    hung_after_s: float = PATIENCE_S
+    max_queued_requests: int | None = None
+
+    def queue(self, slots: int) -> int:
+        """Requests of each priority beside the slots."""
+        most = self.max_queued_requests
+        return QUEUES_PER_SLOT * slots if most is None else most
+
+
+class Door:
+    """Whether a replica takes a request. Routers ask first, but each knows of the others late.
+
+    Args:
+        most: Requests of each priority.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def refusal(self, request: ModelRequest, ongoing: int) -> bytes | None:
+        """An error object as vLLM has it, `None` where the request is taken.
+
+        What another replica took before it broke is taken in any case: it was admitted.
+
+        Args:
+            request: That comes.
+            ongoing: Requests of its priority that are there.
+        """
+        if ongoing < self._most or request.waited_s > 0:
+            return None
+        name = Priority(request.priority).name.lower()
+        message = f"the queue is full: {ongoing} requests of priority {name}"
+        return orjson.dumps({"error": {"message": message, "type": QUEUE_FULL, "code": 429}})

@@ -1,0 +1,58 @@
+"""What runs in vLLM's own processes: the engine core and the workers, not the replica.
+
+Private names of vLLM again, held by tests/integration/test_engine_contract.py. Kept apart from
+`deployments.replica.engine`, which would have every worker import Ray Serve.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+STEP_S, NAP_S = 0.1, 0.0002
+ACTIVE_S, DOZE_MS = 1.0, 1
+IDLE_MS = 20
+
+
+class DeviceReport:
+    """vLLM worker extension: tells which devices a worker holds."""
+
+    def device_uuids(self) -> list[str]:
+        """UUIDs of the GPUs that this worker computes on, as NVML writes them."""
+        if not torch.cuda.is_available():
+            return []
+        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        return [f"GPU-{uuid}"]
+
+
+def wait_without_spinning() -> None:
+    """A plugin of vLLM (`vllm.general_plugins`): on CPU, wait without burning a core.
+
+    Matters to engines with several workers, see
+    `deployments.replica.engine.computing_in_engine_core` for the others. Between the steps of a
+    generation, and for a second after it, the engine core and its workers poll their shared memory
+    with `sched_yield` (vLLM pull request 52814 has figures). On a CPU these are the cores that
+    compute: other engines starve, and CPU time says nothing about work. Here they look every NAP_S
+    during a generation. Later they sleep on vLLM's notification, for some milliseconds at a time,
+    because it gets lost now and then [measured: every fourth request of a tiny model hung for 5 s].
+
+    On a GPU nothing is changed: the host's cores are idle there, and spinning saves microseconds.
+    """
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition  # noqa: PLC0415
+    from vllm.platforms import current_platform  # noqa: PLC0415
+
+    if not current_platform.is_cpu():
+        return
+    sleep = SpinCondition.wait
+
+    def wait(self: SpinCondition, timeout_ms: int | None = None) -> None:
+        quiet_s = time.monotonic() - self.last_read
+        if quiet_s < STEP_S:
+            time.sleep(NAP_S)
+        else:
+            sleep_ms = DOZE_MS if quiet_s < ACTIVE_S else IDLE_MS
+            sleep(self, sleep_ms if timeout_ms is None else min(sleep_ms, timeout_ms))
+
+    SpinCondition.__init__.__defaults__ = (0,)  # no spinning before the sleep
+    SpinCondition.wait = wait

@@ -1,0 +1,213 @@
+"""One LLM: a Ray Serve LLM deployment that takes request bytes and answers with bytes.
+
+It validates nothing itself (vLLM does) and routes nothing; it measures what each request took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from typing import Any
+
+import orjson
+from ray import get_runtime_context, serve
+from ray.serve.llm import LLMConfig
+from ray.serve.llm.deployment import LLMServer
+
+from cluster.energy.counters import open_counter
+from cluster.energy.meter import EnergyMeter, LocalMeter, SharedMeter, connect_device_meter
+from cluster.energy.nvml import CPU_WATTS_PER_CORE, inventory
+from cluster.store.load import ReplicaLoad
+from deployments.links.frames import Flag, Frame, ModelRequest, Reply, encode_observation
+from deployments.links.protocol import links_allowed
+from deployments.links.server import LinkServer
+from deployments.links.tokenizer_bundle import TokenizerBundle, TokenizerOffer
+from deployments.replica.admission import Door, ReplicaLimits
+from deployments.replica.engine import FrameEngine
+from deployments.replica.liveness import Watch
+from deployments.replica.load_reports import LoadReporter
+from deployments.replica.metering import ReplicaIdentity, RequestMeter, shares_devices
+from deployments.replica.request_trace import Trail
+from deployments.replica.sampling import Sampling
+from deployments.tracing import open_tracer, replica_span
+from scheduler.priority import rank
+
+
+class ModelServer(LLMServer):  # type: ignore[misc]
+    """Serves one model from one replica of vLLM.
+
+    Args:
+        llm_config: Ray's configuration of the model; its `model_source` may be `embedded:NAME`.
+        watts_per_core: For the energy estimate where neither NVML nor RAPL can be read.
+        limits: Of what it takes and how long it may be silent.
+        engine_cls: The engine; `deployments.replica.engine.FrameEngine` or a subclass.
+        links: Take requests over links too, see `deployments.links.server`.
+    """
+
+    engine: FrameEngine
+    _links: LinkServer | None = None
+
+    # Serve awaits it.
+    async def __init__(  # type: ignore[misc]
+        self,
+        llm_config: LLMConfig,
+        *,
+        engine_cls: type[FrameEngine],
+        watts_per_core: float = CPU_WATTS_PER_CORE,
+        limits: ReplicaLimits,
+        links: bool = True,
+    ) -> None:
+        self._tracer = open_tracer()
+        await super().__init__(llm_config, engine_cls=engine_cls)
+        slots = self.engine.max_num_seqs
+        self._max_queued = limits.queue(slots)
+        self._door = Door(slots + self._max_queued)
+        self._tokenizer = await asyncio.to_thread(TokenizerOffer.of, self.engine.tokenizer)
+        gpu_uuids = await self.engine.device_uuids()
+        identity = ReplicaIdentity(
+            model=llm_config.model_id,
+            replica_id=serve.get_replica_context().replica_id.unique_id,
+            node_id=get_runtime_context().get_node_id(),
+            accelerator=_kind_of_device(gpu_uuids),
+            device=",".join(gpu_uuids) or "cpu",
+        )
+        energy: EnergyMeter
+        if gpu_uuids and shares_devices(
+            llm_config.placement_group_config, llm_config.deployment_config
+        ):
+            meters = [
+                await asyncio.to_thread(connect_device_meter, uuid, identity.node_id)
+                for uuid in gpu_uuids
+            ]
+            energy = await SharedMeter.open(identity.replica_id, meters)
+        else:
+            counter = open_counter(
+                gpu_uuids=gpu_uuids, pids=[os.getpid()], watts_per_core=watts_per_core
+            )
+            energy = await LocalMeter.open(counter, self.engine.max_num_seqs)
+        self._meter = RequestMeter(identity, energy)
+        self._sampling = asyncio.create_task(Sampling(self._meter).run())
+        if links and links_allowed():
+            self._links = LinkServer(self)
+            await self._links.open()
+        self.engine.liveness.patience_s = limits.hung_after_s
+        self._watch = Watch(self.engine.liveness, self.engine.probe)
+        self._watching = asyncio.create_task(self._watch.run())
+        reporter = LoadReporter(self._load, self._meter.set_weights)
+        self._reporting = asyncio.create_task(reporter.run())
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces the replica after three failures in a row.
+
+        Raises:
+            EngineHungError: The engine gives no sign of life.
+            Exception: It is dead, in vLLM's own words.
+        """
+        await super().check_health()
+        self._watch.check()
+
+    async def describe(self, target: str | None = None) -> dict[str, Any]:
+        """What routers and the profiling job need to know of this replica.
+
+        Args:
+            target: Read by the request router, see `deployments.replica.placement`.
+        """
+        return {
+            **asdict(self._meter.identity),
+            **self._meter.describe(),
+            "max_model_len": self.engine.max_model_len,
+            "max_num_seqs": self.engine.max_num_seqs,
+            "prefix_block_tokens": self.engine.prefix_block_tokens,
+            "max_queued_requests": self._max_queued,
+            "vocab_size": self.engine.vocab_size,
+            **self._tokenizer.describe(),
+        }
+
+    async def tokenizer(self, target: str | None = None) -> TokenizerBundle:
+        """What the engine counts prompt tokens with; `describe` names it.
+
+        Args:
+            target: Read by the request router, see `deployments.replica.placement`.
+
+        Raises:
+            LookupError: There is none; `describe` says why.
+        """
+        return self._tokenizer.bundle_or_raise()
+
+    async def answer(self, request: ModelRequest, **placement: object) -> Reply:
+        """A whole answer.
+
+        Args:
+            request: What is asked.
+            placement: `target` and `avoid`, read by the request router, see
+                `deployments.replica.placement`.
+        """
+        if refusal := self._refusal(request):
+            return 429, refusal, b""
+        trail = Trail(scored=request.scored)
+        with (
+            self._span(request, trail),
+            self._meter.measure(trail, request.origin, request.priority) as measurement,
+        ):
+            payload = self._payload(request)
+            status, data = await self.engine.answer(request.endpoint, payload, trail)
+            if status != 200:
+                return status, data, b""
+            return status, data, encode_observation(await measurement.finish())
+
+    async def stream(self, request: ModelRequest, **placement: object) -> AsyncIterator[Frame]:
+        """A streamed answer as frames; the arguments are those of `answer`."""
+        if refusal := self._refusal(request):
+            yield refusal, (), int(Flag.ERROR)
+            return
+        trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored)
+        with (
+            self._span(request, trail),
+            self._meter.measure(trail, request.origin, request.priority) as measurement,
+        ):
+            payload = self._payload(request)
+            async for frame in self.engine.frames(request.endpoint, payload, trail):
+                if frame[2] & Flag.FINISH:
+                    observation = encode_observation(await measurement.finish())
+                    yield observation, (), int(Flag.OBSERVATION)
+                yield frame
+
+    async def __del__(self) -> None:
+        """Called by Serve, once, before the replica ends: it waits for its own requests only."""
+        if self._links is not None:
+            await self._links.drain()
+        await super().__del__()
+
+    def _span(self, request: ModelRequest, trail: Trail) -> AbstractContextManager[None]:
+        if self._tracer is None or request.trace_headers is None:
+            return nullcontext()
+        return replica_span(self._tracer, request.trace_headers, self._meter.identity.model, trail)
+
+    def _load(self) -> ReplicaLoad:
+        link = self._links.address if self._links else None
+        return replace(self._meter.load(), link=link, hung=self._watch.hung)
+
+    def _refusal(self, request: ModelRequest) -> bytes | None:
+        return self._door.refusal(request, self._meter.ongoing_of(request.priority))
+
+    def _payload(self, request: ModelRequest) -> dict[str, Any]:
+        payload: dict[str, Any] = orjson.loads(request.body)
+        payload.pop("routing", None)
+        payload["model"] = self._meter.identity.model
+        payload["request_id"] = request.request_id
+        payload.pop("priority", None)
+        if self.engine.orders_by_priority:
+            arrived_s = time.monotonic() - request.waited_s
+            payload["priority"] = rank(request.priority, arrived_s)
+        return payload
+
+
+def _kind_of_device(gpu_uuids: list[str]) -> str:
+    """What profiles call the devices of a replica."""
+    kinds = [a.name for a in inventory() if (a.uuid in gpu_uuids if gpu_uuids else a.uuid is None)]
+    # A MIG slice is none of the node's cards; its meter says what is wrong with it.
+    return kinds[0] if kinds else "unknown"

@@ -1,0 +1,142 @@
+"""What every API key may use in a minute, in an hour and on a day, over all routers.
+
+A router decides by the sums that the store knew a second ago and by what it has done itself since;
+a request never waits for the store. Tokens and joules are known when an answer ends. So a budget
+can be overshot by the requests that are running when it is reached, and by what the other routers
+let in within one exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.usage import PERIODS_S, Ledger, Period, Usage, add
+from deployments.router.access.keys import BUDGETS, ApiKey
+from deployments.router.wire.openai import ApiError
+from scheduler.costs.observations import Observation
+from scheduler.types import Decision
+
+
+class Budgets:
+    """One router's.
+
+    Args:
+        clock: Unix time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        # As the store last said, what it is being told, and what it is not told yet.
+        self._shared: Ledger = {}
+        self._sent: Ledger = {}
+        self._own: Ledger = {}
+
+    def admit(self, key: ApiKey) -> Account:
+        """Let one more request of a key in, and count it.
+
+        Returns:
+            What the answer is charged to.
+
+        Raises:
+            ApiError: 429, one of its budgets is used up; with the seconds until it is new.
+        """
+        now = self._clock()
+        waits = {}
+        for field, what, period_name in BUDGETS:
+            limit = getattr(key, field)
+            if limit is None:
+                continue
+            period = Period.at(period_name, now)
+            if self._used(key.name, period, what) >= limit:
+                waits[period.left_s(now)] = f"{field} of {limit:g}"
+        if waits:
+            # The last one that begins anew decides.
+            wait = max(waits)
+            raise ApiError(
+                429,
+                f"the key {key.name!r} has used up its {waits[wait]}",
+                code="budget_exceeded",
+                retry_after_s=math.ceil(wait),
+            )
+        self._spend(key, Usage(requests=1), now)
+        return Account(key, self)
+
+    def charge(self, key: ApiKey, tokens: int, joules: float) -> None:
+        """Count what an answer took."""
+        self._spend(key, Usage(tokens=tokens, joules=joules), self._clock())
+
+    def _spend(self, key: ApiKey, usage: Usage, now: float) -> None:
+        add(self._own, {Period.at(name, now): {key.name: usage} for name in PERIODS_S})
+
+    def _used(self, key: str, period: Period, what: str) -> float:
+        ledgers = (self._shared, self._sent, self._own)
+        used = (one.get(period, {}).get(key, Usage()) for one in ledgers)
+        return math.fsum(getattr(usage, what) for usage in used)
+
+    async def exchange(self, store: Any) -> None:
+        """Tell the store what is new here, and learn what all routers' keys have used.
+
+        Raises:
+            TimeoutError: The store does not answer. It may count this twice then.
+            RayError: It is away; what is new is kept.
+        """
+        now = self._clock()
+        self._sent = {period: sums for period, sums in self._own.items() if period.left_s(now) > 0}
+        self._own = {}
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                self._shared = await store.spend.remote(self._sent)
+        except BaseException:
+            add(self._own, self._sent)
+            raise
+        finally:
+            self._sent = {}
+
+
+class Account(NamedTuple):
+    """What one request is charged to."""
+
+    key: ApiKey
+    budgets: Budgets
+
+    def charge(
+        self,
+        decision: Decision,
+        observation: Observation | None,
+        error: BaseException | None,
+        generated_tokens: int,
+        rejected_joules: float = 0.0,
+    ) -> None:
+        """Count what the answer took.
+
+        Args:
+            decision: What was predicted of it.
+            observation: What it took, `None` where it has no end.
+            error: Why it has none. Where the client hung up or the time was over, what was
+                predicted is charged, or what was generated where that is more; other breaks cost
+                nothing.
+            generated_tokens: So many, as far as is known.
+            rejected_joules: Of answers before it that the client did not get; always charged.
+        """
+        if rejected_joules:
+            self.budgets.charge(self.key, 0, rejected_joules)
+        if observation is not None:
+            tokens = observation.input_tokens + observation.output_tokens
+            self.budgets.charge(self.key, tokens, observation.energy_joules or 0.0)
+        elif decision.candidates and _is_cut(error):
+            predicted = decision.chosen.prediction
+            share = max(1.0, generated_tokens / max(predicted.output_tokens, 1))
+            tokens = predicted.input_tokens + max(predicted.output_tokens, generated_tokens)
+            self.budgets.charge(self.key, tokens, predicted.energy_joules * share)
+
+
+def _is_cut(error: BaseException | None) -> bool:
+    """Whether nobody waited for the end, instead of a model that broke."""
+    if isinstance(error, Exception):
+        return isinstance(error, ApiError) and error.code == "timeout"
+    return error is not None

@@ -1,0 +1,217 @@
+"""Conversations: which requests are turns of one, and where the last turn left its tokens.
+
+A replica that answered a turn still holds it in its prefix cache, so that the next turn costs less
+there than anywhere else. That is told to the decision as tokens that need not be computed again,
+and only where the messages of before are, by their hash, the beginning of the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import orjson
+
+from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.sessions import Placement, SessionKey, SessionTable
+from deployments.config.app import SessionsConfig
+from deployments.router.decision.rules import Caller
+from deployments.router.models import ModelDirectory
+from deployments.router.wire.openai import ApiError, ParsedRequest
+from scheduler.costs.observations import Observation
+from scheduler.session import Session
+
+SESSION_HEADER = b"x-session-id"
+LONGEST_ID = 256
+KEEP_NEWS = 10_000
+"""So many wait for a store that is away."""
+NEWEST = 0.1
+"""Weight of the latest answer in the share of expected tokens that really were in the cache."""
+
+
+class Turn(NamedTuple):
+    """A chat request as a turn of a conversation.
+
+    Attributes:
+        named: The client gave the id.
+        said_before: Hash of the messages of the request of before, which are all up to the last
+            answer; `None` where there is no answer yet.
+        said: Hash of all messages.
+    """
+
+    key: SessionKey
+    named: bool
+    said_before: bytes | None
+    said: bytes
+
+    @property
+    def id(self) -> str:
+        """Of the conversation."""
+        return self.key[1]
+
+    def follows(self, placement: Placement) -> bool:
+        """Whether that turn is the beginning of this one, or this very one asked again."""
+        return placement.said in (self.said_before, self.said)
+
+
+def turn_of(
+    parsed: ParsedRequest, headers: Iterable[tuple[bytes, bytes]], key_name: str
+) -> Turn | None:
+    """The request as a turn, `None` where it is no chat.
+
+    Args:
+        parsed: The request.
+        headers: Of HTTP, names in lower case; `x-session-id` wins over the first messages.
+        key_name: Of the API key, empty where there are none. Conversations of different keys have
+            nothing to do with each other.
+
+    Raises:
+        ApiError: 400, the id in the header is too long.
+    """
+    members = parsed.prompt.members
+    if not parsed.prompt.is_chat:
+        return None
+    messages = members["messages"]
+    try:
+        parts = [orjson.dumps(message) for message in messages]
+        # Tools and the like stand before the messages in most templates.
+        others = b""
+        if len(members) > 1:
+            others = orjson.dumps([(n, v) for n, v in members.items() if n != "messages"])
+    except orjson.JSONEncodeError:
+        return None
+    roles = [message.get("role") for message in messages]
+    answered = len(roles) - 1 - roles[::-1].index("assistant") if "assistant" in roles else 0
+    hasher = blake2b(others, digest_size=16)
+    hasher.update(b"".join(parts[:answered]))
+    said_before = hasher.digest() if answered else None
+    hasher.update(b"".join(parts[answered:]))
+    name = _named(headers)
+    if name:
+        return Turn((key_name, name), True, said_before, hasher.digest())
+    asked = roles.index("user") + 1 if "user" in roles else 1
+    first = blake2b(b"".join(parts[:asked]), digest_size=8).hexdigest()
+    return Turn((key_name, first), False, said_before, hasher.digest())
+
+
+def _named(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    value = next((value for name, value in headers if name == SESSION_HEADER), b"")
+    if len(value) > LONGEST_ID:
+        name = SESSION_HEADER.decode()
+        message = f"{name}: must have at most {LONGEST_ID} characters, got {len(value)}"
+        raise ApiError(400, message, param=name, code="invalid_value")
+    return value.decode("latin-1").strip()
+
+
+class Sessions:
+    """One router's memory of conversations.
+
+    Args:
+        directory: The models, and which of their replicas may be asked.
+    """
+
+    def __init__(self, directory: ModelDirectory) -> None:
+        self._directory = directory
+        self._enabled = True
+        config = SessionsConfig()
+        self._table = SessionTable(config.max_sessions, config.max_idle_s)
+        # By model, how much of what should have been in the cache was there.
+        self._shares: dict[str, float] = {}
+        self._unsent: deque[tuple[SessionKey, Placement]] = deque(maxlen=KEEP_NEWS)
+        self._since = 0
+
+    def configure(self, config: SessionsConfig) -> None:
+        """Take in new bounds."""
+        self._enabled = config.enabled
+        self._table.max_sessions, self._table.max_idle_s = config.max_sessions, config.max_idle_s
+
+    def turn(self, parsed: ParsedRequest, caller: Caller) -> Turn | None:
+        """The request as a turn of a conversation, `None` where there are none.
+
+        Args:
+            parsed: The request.
+            caller: Who asks.
+
+        Raises:
+            ApiError: As `turn_of`.
+        """
+        if not self._enabled:
+            return None
+        return turn_of(parsed, caller.headers, caller.key or "")
+
+    def recall(self, turn: Turn, input_tokens: Mapping[str, int]) -> Session:
+        """What a decision needs to know of the conversation.
+
+        Args:
+            turn: Its next turn.
+            input_tokens: Of it, by model.
+        """
+        # The same question asked by many is no conversation, and is not to gather on one replica.
+        fresh = turn.said_before is None and not turn.named
+        placement = None if fresh else self._table.get(turn.key)
+        if placement is None or placement.model not in input_tokens:
+            return Session(turn.id)
+        model, replica_id = placement.model, placement.replica_id
+        if not turn.follows(placement):
+            return Session(turn.id, model)
+        held = self._held(placement, input_tokens[model])
+        held = int(held * self._shares.get(model, 1.0))
+        entry = self._directory[model]
+        if held < 1 or not self._directory.links.keeps(model, replica_id, entry.avoid):
+            return Session(turn.id, model)
+        return Session(turn.id, model, replica_id, held)
+
+    def remember(self, turn: Turn, observation: Observation) -> None:
+        """Take in where a turn was answered, and what of the turns of before was still there."""
+        before = self._table.get(turn.key)
+        seen = observation
+        if before and turn.follows(before) and before.replica_id == seen.replica_id:
+            held = self._held(before, seen.input_tokens)
+            if held:
+                share = self._shares.get(seen.model, 1.0)
+                found = min(seen.cached_input_tokens / held, 1.0)
+                self._shares[seen.model] = share + NEWEST * (found - share)
+        tokens = seen.input_tokens + seen.output_tokens
+        placement = Placement(turn.said, seen.model, seen.replica_id, tokens)
+        self._table.put(turn.key, placement)
+        self._unsent.append((turn.key, placement))
+
+    def _held(self, placement: Placement, input_tokens: int) -> int:
+        """Tokens of the beginning of a prompt that the replica keeps, if it still does."""
+        if placement.model not in self._directory:
+            return 0
+        description = self._directory[placement.model].description or {}
+        block = description.get("prefix_block_tokens") or 0
+        # The last token of a prompt is always computed, or there would be no first of the answer.
+        shared = min(placement.tokens, input_tokens - 1)
+        return shared // block * block if block else 0
+
+    async def exchange(self, store: Any, routers: int) -> None:
+        """Tell the other routers what is new here, and learn what is new there.
+
+        Args:
+            store: Handle of the store actor.
+            routers: How many there are; alone, there is nobody to tell.
+
+        Raises:
+            TimeoutError: The store does not answer.
+            RayError: It is away; what is new is kept.
+        """
+        if routers < 2 or not self._enabled:
+            self._unsent.clear()
+            return
+        news, self._unsent = self._unsent, deque(maxlen=KEEP_NEWS)
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                self._since, placed = await store.exchange_sessions.remote(self._since, list(news))
+        except BaseException:
+            self._unsent = deque([*news, *self._unsent], maxlen=KEEP_NEWS)
+            raise
+        # What was placed here meanwhile is newer than what others told.
+        own = {key for key, _ in (*news, *self._unsent)}
+        for key, placement in placed:
+            if key not in own:
+                self._table.put(key, placement)

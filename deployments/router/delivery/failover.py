@@ -1,0 +1,343 @@
+"""A request until it is answered: when a replica or a model breaks, it goes on elsewhere.
+
+Before the first byte it starts again. In the middle of a stream the client must not notice: on
+another replica of the same model it goes on by token ids, exactly; on the next-best model by text.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import orjson
+
+from deployments.links.frames import Endpoint, Flag, Frame, ModelRequest
+from deployments.router.delivery.continuation import (
+    continued_payload,
+    created_of,
+    is_exact,
+    obstacle,
+    text_of,
+    usage_chunk,
+    with_created,
+    with_generated,
+)
+from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelFullError
+from deployments.router.models import ModelDirectory
+from deployments.router.wire.openai import ApiError, ParsedRequest, whole_seconds
+from deployments.tracing import RequestTrace
+from scheduler.costs.observations import Observation
+from scheduler.sequential.steps import Step
+from scheduler.types import Decision
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether an answer of a cascade was taken.
+
+    Attributes:
+        accept_above: The mean log probability that it needed.
+        observation: What it took.
+    """
+
+    accept_above: float
+    accepted: bool
+    observation: Observation
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `routing.attempts`."""
+        return {
+            "mean_logprob": self.observation.mean_logprob,
+            "accept_above": self.accept_above,
+            "accepted": self.accepted,
+            "runtime_s": self.observation.runtime_s,
+            "energy_joules": self.observation.energy_joules,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StepJudgement:
+    """What the policy `sequential` did after an answer.
+
+    Attributes:
+        accepted: The client gets this answer.
+        observation: What it took.
+        answer: In comparable form, shortened; `None` where it has none.
+        agrees_with: Models whose earlier answers are the same.
+        step: The action and why.
+    """
+
+    accepted: bool
+    observation: Observation
+    answer: str | None
+    agrees_with: tuple[str, ...]
+    step: Step
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `routing.attempts`."""
+        return {
+            "accepted": self.accepted,
+            "answer": self.answer,
+            "agrees_with": list(self.agrees_with),
+            "mean_logprob": self.observation.mean_logprob,
+            "runtime_s": self.observation.runtime_s,
+            "energy_joules": self.observation.energy_joules,
+            "step": self.step.to_dict(),
+        }
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try, for the record.
+
+    Attributes:
+        begins: From nothing, or behind what an earlier one has generated.
+        exact: The answer is as likely as one that nothing disturbed.
+        refused: It began nothing: its queue was full, or it was going away.
+        output_tokens: Generated before it broke, by all tries together, or in a rejected answer.
+        error: Why it broke, `None` while it has not.
+        judged: Whether its answer was taken, `None` where nobody asked.
+    """
+
+    model: str
+    begins: Literal["anew", "by token ids", "by text"] = "anew"
+    exact: bool = True
+    refused: bool = False
+    replica_id: str | None = None
+    output_tokens: int | None = None
+    error: str | None = None
+    judged: Judgement | StepJudgement | None = None
+
+    @property
+    def rejected(self) -> Observation | None:
+        """What an answer took that the client did not get."""
+        return self.judged.observation if self.judged and not self.judged.accepted else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `routing.attempts`."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {"judged": self.judged.to_dict() if self.judged else None}
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One request of a client.
+
+    Attributes:
+        origin: Which router this is.
+        max_attempts: So many tries may break; with the last of them the request does. Who refuses
+            is not counted.
+        key: Name of the API key that asks, `None` without one.
+        trace: Its spans, `None` where tracing is off.
+        attempts: The tries so far; the last one answers.
+        observation: What the last one took, `None` until it is known; its tokens are those of the
+            whole answer.
+    """
+
+    decision: Decision
+    parsed: ParsedRequest
+    endpoint: Endpoint
+    body: bytes
+    directory: ModelDirectory
+    origin: str
+    max_attempts: int
+    key: str | None = None
+    trace: RequestTrace | None = None
+    attempts: list[Attempt] = field(default_factory=list, init=False)
+    observation: Observation | None = field(default=None, init=False)
+    # What the client has got, end marker and all that is in no chunk aside.
+    _chunks: list[bytes] = field(default_factory=list, init=False)
+    # What the present model was asked, and what it has generated behind that.
+    _asked: bytes = field(default=b"", init=False)
+    _ids: list[int] = field(default_factory=list, init=False)
+    # Generated by models before it: a part of its prompt.
+    _in_prompt: int = field(default=0, init=False)
+    _tried: set[str] = field(default_factory=set, init=False)
+    _began: float = field(default_factory=time.monotonic, init=False)
+    # The mean log probability of the answer is wanted.
+    _scored: bool = field(default=False, init=False)
+
+    @property
+    def model(self) -> str:
+        """Who answers, as far as is known."""
+        return self.attempts[-1].model if self.attempts else self.decision.model
+
+    @property
+    def rejected(self) -> list[Observation]:
+        """What answers took that the client did not get."""
+        return [attempt.rejected for attempt in self.attempts if attempt.rejected]
+
+    @property
+    def generated_tokens(self) -> int:
+        """By all tries together; 0 while nobody counts them: in whole answers and several ones."""
+        return self._in_prompt + len(self._ids)
+
+    async def answer(self) -> bytes:
+        """A whole answer as JSON.
+
+        Raises:
+            ApiError: Nobody gives one.
+        """
+        return await self._answered_by(self.decision.model)
+
+    async def _answered_by(self, model: str) -> bytes:
+        dispatch = self._begin(Attempt(model), self.body)
+        while True:
+            try:
+                data = await dispatch.answer()
+            except ModelBrokeError as error:
+                dispatch = self._again(dispatch, error)
+            else:
+                self._finish(dispatch)
+                return data
+
+    def frames(self) -> AsyncGenerator[Frame]:
+        """A streamed answer, as one stream wherever it comes from.
+
+        Raises:
+            ApiError: Nobody goes on with it.
+        """
+        return self._streamed_by(self.decision.model)
+
+    async def _streamed_by(self, model: str) -> AsyncGenerator[Frame]:
+        dispatch = self._begin(Attempt(model), self.body)
+        while True:
+            finished = False
+            try:
+                async with aclosing(self._one_try(dispatch)) as frames:
+                    async for frame in frames:
+                        finished = finished or bool(frame[2] & Flag.FINISH)
+                        yield frame
+                return
+            except ModelBrokeError as error:
+                if finished:
+                    # The answer is whole; only what goes around it is missing.
+                    break
+                dispatch = self._again(dispatch, error)
+        seen = self.observation
+        if self.parsed.include_usage and seen and self._chunks:
+            chunk = usage_chunk(self._chunks[-1], seen.input_tokens, seen.output_tokens)
+            yield chunk, (), int(Flag.USAGE)
+        yield b"data: [DONE]\n\n", (), int(Flag.DONE)
+
+    async def _one_try(self, dispatch: Dispatch) -> AsyncGenerator[Frame]:
+        created = created_of(self._chunks[0]) if self._chunks else None
+        # Every stream of a chat begins with the role, and the client has got it already.
+        drop = bool(self._chunks) and self.endpoint == "chat"
+        async with aclosing(dispatch.frames()) as frames:
+            async for data, ids, flags in frames:
+                if drop:
+                    drop = False
+                    continue
+                if flags & Flag.FINISH:
+                    self._finish(dispatch)
+                chunk = with_created(data, created) if created else data
+                if self._in_prompt and flags & Flag.USAGE:
+                    chunk = with_generated(chunk, self._in_prompt)
+                if self.parsed.choices == 1 and not flags & Flag.DONE:
+                    self._chunks.append(chunk)
+                    self._ids += ids
+                yield chunk, ids, flags
+
+    def _begin(self, attempt: Attempt, body: bytes, resumed_ids: tuple[int, ...] = ()) -> Dispatch:
+        self.attempts.append(attempt)
+        self._asked = body
+        entry = self.directory[attempt.model]
+        trace = self.trace
+        admitted = any(not earlier.refused for earlier in self.attempts[:-1])
+        request = ModelRequest(
+            self.endpoint,
+            body,
+            self.decision.decision_id,
+            self.origin,
+            resumed_ids,
+            self.parsed.priority,
+            waited_s=time.monotonic() - self._began if admitted else 0.0,
+            scored=self._scored,
+            trace_headers=trace.attempt(attempt.model, attempt.begins) if trace else None,
+        )
+        avoid = {*entry.avoid, *self._tried}
+        session = self.decision.session
+        prefer = session.replica_id if session and session.model == attempt.model else None
+        return Dispatch(entry, request, self.directory.links, avoid, prefer)
+
+    def _finish(self, dispatch: Dispatch) -> None:
+        self.attempts[-1].replica_id = dispatch.replica_id
+        seen = dispatch.observation
+        if seen and self._in_prompt:
+            seen = replace(
+                seen,
+                input_tokens=seen.input_tokens - self._in_prompt,
+                output_tokens=seen.output_tokens + self._in_prompt,
+            )
+        self.observation = seen
+
+    def _again(self, dispatch: Dispatch, error: ModelBrokeError) -> Dispatch:
+        """The next try.
+
+        Raises:
+            ApiError: There is none; why this one broke, or why its stream cannot go on.
+        """
+        broken = self.attempts[-1]
+        broken.replica_id, broken.error = dispatch.replica_id, str(error)
+        broken.refused = error.refused
+        broken.output_tokens = self.generated_tokens
+        if self.trace:
+            self.trace.broke(error)
+        if isinstance(error, ModelFullError):
+            error.retry_after_s = whole_seconds(self._predicted_wait_s())
+        else:
+            logger.warning("request %s: %s", self.decision.decision_id, error)
+        if dispatch.replica_id is not None:
+            self._tried.add(dispatch.replica_id)
+        broke = sum(bool(one.error) and not one.refused for one in self.attempts)
+        if broke >= self.max_attempts:
+            raise error
+        payload: dict[str, Any] = orjson.loads(self.body)
+        if self.parsed.stream and (self._chunks or self.parsed.choices != 1):
+            reason = "there are several choices" if self.parsed.choices != 1 else None
+            reason = reason or obstacle(payload, self.endpoint)
+            if reason:
+                message = f"{error}; it cannot go on elsewhere: {reason}"
+                raise ApiError(503, message, code="stream_broken") from error
+        if self.directory.links.choose(broken.model, self._tried) is not None:
+            return self._on_another_replica(broken, payload)
+        return self._on_another_model(payload, error)
+
+    def _predicted_wait_s(self) -> float | None:
+        candidates = self.decision.candidates
+        return candidates[0].prediction.wait_s if candidates else None
+
+    def _on_another_replica(self, broken: Attempt, payload: dict[str, Any]) -> Dispatch:
+        if not self._ids:
+            return self._begin(Attempt(broken.model, broken.begins, broken.exact), self._asked)
+        exact = broken.exact and is_exact(payload)
+        attempt = Attempt(broken.model, "by token ids", exact)
+        return self._begin(attempt, self._asked, tuple(self._ids))
+
+    def _on_another_model(self, payload: dict[str, Any], error: ModelBrokeError) -> Dispatch:
+        tried = {attempt.model for attempt in self.attempts}
+        able = (
+            candidate.model
+            for candidate in self.decision.candidates
+            if candidate.model not in tried and self.directory.why_not(candidate.model) is None
+        )
+        model = next(able, None)
+        if model is None:
+            raise error
+        generated = self.generated_tokens
+        if not generated:
+            return self._begin(Attempt(model), self.body)
+        text = text_of(self._chunks, self.endpoint)
+        continued = continued_payload(payload, self.endpoint, text, generated)
+        if continued is None:
+            message = f"{error}; no other model understands its prompt of token ids"
+            raise ApiError(503, message, code="stream_broken") from error
+        self._in_prompt, self._ids = generated, []
+        return self._begin(Attempt(model, "by text", exact=False), orjson.dumps(continued))

@@ -1,0 +1,268 @@
+"""The two routes that everything else is for, on bare ASGI: a body in, a decision, an answer out.
+
+A framework's request and response objects cost more here than the decision does. What is learnt of
+an answer, and what is logged, waits until the answer has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from deployments.config.app import RouterArgs
+from deployments.links.frames import Endpoint, Flag, Frame, with_member
+from deployments.router.access.idempotency import Idempotency, request_key
+from deployments.router.decision.decide import Decider
+from deployments.router.decision.rules import Caller
+from deployments.router.decision.sessions import Turn
+from deployments.router.delivery.cascade import Cascade
+from deployments.router.delivery.failover import Delivery
+from deployments.router.delivery.sequential import Sequential
+from deployments.router.observe.instruments import Instruments, Measured
+from deployments.router.observe.routing_report import decision_record, routing_object
+from deployments.router.sync.decision_log import DecisionLog
+from deployments.router.wire.errors import as_api_error, send_error
+from deployments.router.wire.openai import ApiError, ParsedRequest, parse_request
+from deployments.router.wire.response import Sending
+from scheduler.errors import InvalidRequestError, NoCandidateError
+
+logger = logging.getLogger("ray.serve")
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+}
+"""Path -> whose wire format."""
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request."""
+
+    parsed: ParsedRequest
+    endpoint: Endpoint
+    body: bytes
+    caller: Caller
+    measured: Measured
+
+
+class Completions:
+    """An ASGI application for `POST` on the paths of `ENDPOINTS`.
+
+    Args:
+        args: Limits.
+        decider: Decides, and learns from the answers.
+        log: Takes every decision.
+        idempotency: Knows requests that come again, and which router this is.
+        instruments: Metrics and traces.
+    """
+
+    def __init__(
+        self,
+        args: RouterArgs,
+        decider: Decider,
+        log: DecisionLog,
+        idempotency: Idempotency,
+        instruments: Instruments,
+    ) -> None:
+        self._args = args
+        self._decider = decider
+        self._log = log
+        self._idempotency = idempotency
+        self._instruments = instruments
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        endpoint = ENDPOINTS[scope["path"]]
+        measured = self._instruments.begin(scope, endpoint)
+        try:
+            body = await read_body(receive, self._args)
+            measured.received()
+            parsed = parse_request(body, endpoint)
+            key = request_key(scope, body)
+        except Exception as refusal:
+            await self._refuse(refusal, measured, send)
+            return
+        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured)
+        if key is None:
+            await self._generate(asked, send)
+        else:
+            await self._idempotency.answer(key, partial(self._generate, asked), send)
+
+    async def _generate(self, asked: _Asked, send: Send) -> bool:
+        """Have a model answer; says whether the answer was whole."""
+        parsed, caller, measured = asked.parsed, asked.caller, asked.measured
+        try:
+            if await self._decider.waker.wake(parsed.model, self._args.request_timeout_s):
+                measured.received()
+            counts = await self._decider.count(parsed)
+            turn = self._decider.sessions.turn(parsed, caller)
+            decision = self._decider.decide(parsed, counts, caller, turn)
+        except Exception as refusal:
+            await self._refuse(refusal, measured, send)
+            return False
+        measured.decided(parsed, decision)
+        self._decider.dispatched(decision)
+        self._log.asked(decision.decision_id, asked.body)
+        # Most requests ask one model, and pay nothing for those that climb.
+        kind = Cascade if decision.cascade else Sequential if decision.plan else Delivery
+        delivery = kind(
+            decision,
+            parsed,
+            asked.endpoint,
+            asked.body,
+            self._decider.directory,
+            self._idempotency.router_id,
+            self._args.max_attempts,
+            caller.key,
+            measured.trace,
+        )
+        exchange = _stream if parsed.stream else _answer
+        sending = Sending(send, partial(self._log.answered, decision.decision_id))
+        error: BaseException | None = None
+        try:
+            async with asyncio.timeout(self._args.request_timeout_s) as time_limit:
+                with sending.watched(self._args.stalled_client_s, time_limit):
+                    await exchange(delivery, sending)
+        except TimeoutError:
+            late = error = sending.stall or self._timed_out(delivery)
+            await sending.fail(late)
+        except Exception as unfinished:
+            error = unfinished
+            self._decider.note_refusal(as_api_error(error))
+            await sending.fail(error)
+        except BaseException as gone:
+            # Many clients hang up on the end marker; nobody waits for the rest of the others.
+            error = None if sending.done else gone
+            raise
+        finally:
+            if caller.account:
+                caller.account.charge(
+                    decision,
+                    delivery.observation,
+                    error,
+                    delivery.generated_tokens,
+                    math.fsum(seen.energy_joules or 0.0 for seen in delivery.rejected),
+                )
+            self._take_note(asked, turn, delivery, error)
+        return error is None
+
+    def _timed_out(self, delivery: Delivery) -> ApiError:
+        message = (
+            f"model {delivery.model!r} did not finish within {self._args.request_timeout_s:g} s"
+        )
+        return ApiError(504, message, code="timeout")
+
+    async def _refuse(self, error: Exception, measured: Measured, send: Send) -> None:
+        if not isinstance(error, ApiError | InvalidRequestError | NoCandidateError):
+            logger.error("a request failed", exc_info=error)
+        refusal = as_api_error(error)
+        self._decider.note_refusal(refusal)
+        await send_error(refusal, send)
+        measured.refused(refusal)
+
+    def _take_note(
+        self,
+        asked: _Asked,
+        turn: Turn | None,
+        delivery: Delivery,
+        error: BaseException | None,
+    ) -> None:
+        decision = delivery.decision
+        text = None
+        if isinstance(error, Exception):
+            text = str(as_api_error(error))
+            if not isinstance(error, ApiError):
+                logger.error("request %s failed", decision.decision_id, exc_info=error)
+        elif error is not None:
+            text = "the client went away"
+        try:
+            self._log.add(
+                decision_record(
+                    decision, delivery.observation, delivery.attempts, error=text, key=delivery.key
+                )
+            )
+            # An answer that several gave says nothing of any of them.
+            if text is None and all(attempt.error is None for attempt in delivery.attempts):
+                for observation in (*delivery.rejected, delivery.observation):
+                    self._decider.learn(asked.parsed, decision, observation)
+            if turn and text is None and delivery.observation is not None:
+                self._decider.sessions.remember(turn, delivery.observation)
+            asked.measured.finished(delivery, error)
+        except Exception:
+            # The client has its answer; nothing may come behind it.
+            logger.exception("request %s is not recorded", decision.decision_id)
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Who asks, as the access guard found out."""
+    return Caller(scope["headers"], scope.get("account"))
+
+
+async def _answer(delivery: Delivery, sending: Sending) -> None:
+    data = _with_routing(await delivery.answer(), delivery)
+    length = str(len(data)).encode()
+    await sending.start(
+        delivery, (b"content-type", b"application/json"), (b"content-length", length)
+    )
+    await sending.body(data, more=False)
+
+
+async def _stream(delivery: Delivery, sending: Sending) -> None:
+    reported_in = Flag.USAGE if delivery.parsed.include_usage else Flag.FINISH
+    frames: AsyncGenerator[Frame]
+    async with aclosing(delivery.frames()) as frames:
+        # The status line waits for the first frame, so that a refusal keeps its status.
+        started = False
+        async for data, _, flags in frames:
+            if not started:
+                started = True
+                await sending.start(delivery, (b"content-type", EVENT_STREAM))
+            chunk = _with_routing(data, delivery) if flags & reported_in else data
+            sending.done = bool(flags & Flag.DONE)
+            await sending.body(chunk, more=True)
+    await sending.body(b"", more=False)
+
+
+def _with_routing(data: bytes, delivery: Delivery) -> bytes:
+    report = routing_object(delivery.decision, delivery.observation, delivery.attempts)
+    return with_member(data, b"routing", orjson.dumps(report))
+
+
+async def read_body(receive: Receive, args: RouterArgs) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        ApiError: It is too large or too slow, or the client hung up before its end.
+    """
+    try:
+        async with asyncio.timeout(args.request_timeout_s):
+            return await _read_body(receive, args.max_body_bytes)
+    except TimeoutError as error:
+        message = "the body did not arrive in time"
+        raise ApiError(408, message, code="body_timeout") from error
+
+
+async def _read_body(receive: Receive, limit: int) -> bytes:
+    # Not bytes: a body that comes byte by byte would be copied for each of them.
+    body = bytearray()
+    while True:
+        message: Mapping[str, Any] = await receive()
+        if message["type"] == "http.disconnect":
+            raise ApiError(400, "the client hung up before the end of its request")
+        part: bytes = message.get("body", b"")
+        body += part
+        if len(body) > limit:
+            raise ApiError(413, f"the body is larger than {limit} bytes", code="body_too_large")
+        if not message.get("more_body"):
+            return bytes(body)

@@ -1,0 +1,230 @@
+"""The router's own OpenAPI document, from the types of what it reads.
+
+What vLLM takes beside these fields passes through and is not described here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+
+from deployments.router.access.idempotency import HEADER
+from deployments.router.decision.sessions import LONGEST_ID, SESSION_HEADER
+from deployments.router.endpoints.feedback import FeedbackFields
+from deployments.router.wire.openai import RoutingFields
+
+
+class StreamOptions(BaseModel):
+    """The optional body field `stream_options`."""
+
+    model_config = ConfigDict(extra="allow")
+    include_usage: bool | None = None
+
+
+class CommonFields(BaseModel):
+    """What the router reads of any completion request."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str = Field(min_length=1, description="`auto`, or a model's id.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    routing: RoutingFields | None = None
+
+
+class ChatMessage(BaseModel):
+    """One message; vLLM checks the rest of it."""
+
+    model_config = ConfigDict(extra="allow")
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class ChatRequest(CommonFields):
+    """Body of `POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+
+
+Text = str
+TokenIds = list[int]
+
+
+class CompletionRequest(CommonFields):
+    """Body of `POST /v1/completions`."""
+
+    prompt: Text | TokenIds | list[Text] | list[TokenIds]
+    echo: bool | None = None
+
+
+class ErrorDetails(BaseModel):
+    """What is wrong."""
+
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None = Field(description="Offending field, dotted.")
+    code: str | None
+
+
+class ErrorObject(BaseModel):
+    """Every answer that is an error."""
+
+    error: ErrorDetails
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path.
+
+    Attributes:
+        bodies: Any of them is taken.
+        query: JSON schemas by parameter.
+        headers: The same of headers.
+        errors: Statuses besides 431, which every path may answer, and 401, 403 and 429, which every
+            path but `/health` may.
+    """
+
+    method: Literal["get", "post"]
+    path: str
+    summary: str
+    bodies: tuple[type[BaseModel], ...] = ()
+    query: dict[str, dict[str, Any]] = field(default_factory=dict)
+    headers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    errors: tuple[int, ...] = ()
+
+
+KEY_HEADER = {
+    HEADER: {
+        "type": "string",
+        "pattern": "^[!-~]{1,255}$",
+        "description": "The same key and body within a day get the same answer.",
+    }
+}
+CONVERSATION_HEADER = {
+    SESSION_HEADER.decode(): {
+        "type": "string",
+        "maxLength": LONGEST_ID,
+        "description": "Names the conversation; without it the first messages do.",
+    }
+}
+DECIDING_ERRORS = (400, 404, 408, 413, 422, 500, 503)
+OPERATIONS = (
+    Operation(
+        "post",
+        "/v1/chat/completions",
+        "OpenAI's chat completion, streaming and not",
+        (ChatRequest,),
+        headers=KEY_HEADER | CONVERSATION_HEADER,
+        errors=(*DECIDING_ERRORS, 504),
+    ),
+    Operation(
+        "post",
+        "/v1/completions",
+        "OpenAI's completion; text or token ids, one or several",
+        (CompletionRequest,),
+        headers=KEY_HEADER,
+        errors=(*DECIDING_ERRORS, 504),
+    ),
+    Operation(
+        "post",
+        "/v1/route",
+        "a dry run: the decision, nothing dispatched",
+        (ChatRequest, CompletionRequest),
+        headers=CONVERSATION_HEADER,
+        errors=DECIDING_ERRORS,
+    ),
+    Operation(
+        "post",
+        "/v1/feedback",
+        "what somebody says of an answer; the last one counts",
+        (FeedbackFields,),
+        errors=(400, 404, 408, 413, 422, 500, 503),
+    ),
+    Operation("get", "/v1/models", "the models, and `auto`"),
+    Operation("get", "/v1/models/{model}", "one of them", errors=(404,)),
+    Operation(
+        "get",
+        "/v1/decisions",
+        "the latest decisions, newest first",
+        query={
+            "limit": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 100},
+            "before": {"type": "number", "description": "Unix time."},
+        },
+        errors=(400,),
+    ),
+    Operation("get", "/v1/decisions/{decision_id}", "one of them", errors=(404,)),
+    Operation("get", "/v1/profiles", "the profile set in use"),
+    Operation(
+        "get",
+        "/v1/live",
+        "what goes on now, and the decisions that finished after a moment",
+        query={"since": {"type": "number", "minimum": 0, "description": "Unix time."}},
+        errors=(400,),
+    ),
+    Operation("get", "/health", "state of the models, faults"),
+    Operation("get", "/openapi.json", "this document"),
+)
+
+
+def document() -> dict[str, Any]:
+    """The document, as OpenAPI 3.1 has it."""
+    models = (ChatRequest, CompletionRequest, FeedbackFields, ErrorObject)
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in models],
+        ref_template="#/components/schemas/{model}",
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _described(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Dynamic LLM Scheduler", "version": "1"},
+        "paths": paths,
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _described(operation: Operation) -> dict[str, Any]:
+    names = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
+    guarded = operation.path != "/health"
+    errors = sorted({*operation.errors, *((401, 403, 429) if guarded else ()), 431})
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "security": [{"key": []}] if guarded else [],
+        "parameters": [
+            *(_parameter("path", name, {"type": "string", "minLength": 1}) for name in names),
+            *(_parameter("query", name, schema) for name, schema in operation.query.items()),
+            *(_parameter("header", name, schema) for name, schema in operation.headers.items()),
+        ],
+        "responses": {
+            "200": {"description": "as docs/reference/http.md says"},
+            **{
+                str(status): {
+                    "description": HTTPStatus(status).phrase,
+                    "content": _json_of({"$ref": "#/components/schemas/ErrorObject"}),
+                }
+                for status in errors
+            },
+        },
+    }
+    if operation.bodies:
+        schemas = [{"$ref": f"#/components/schemas/{m.__name__}"} for m in operation.bodies]
+        schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        described["requestBody"] = {"required": True, "content": _json_of(schema)}
+    return described
+
+
+def _parameter(where: str, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"in": where, "name": name, "required": where == "path", "schema": schema}
+
+
+def _json_of(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

@@ -1,0 +1,249 @@
+"""What the router knows of the models: which are up, where, and how busy this router keeps them.
+
+Refreshed in the background; a request only reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+
+from cluster.naming import model_deployment_name
+from cluster.store.load import LoadView
+from deployments.links.client import LinkPool
+from deployments.router.sync.shared import SharedState
+from scheduler.costs.profiles import ProfileSet
+from scheduler.priority import Priority
+from scheduler.types import NO_CORRECTION, ClusterState, ModelState
+
+logger = logging.getLogger("ray.serve")
+
+DESCRIBE_TIMEOUT_S = 10.0
+SCALED_TO_ZERO = "scaled to 0 replicas"
+
+
+@dataclass(slots=True)
+class ModelEntry:
+    """One model of the configuration.
+
+    Attributes:
+        replicas: Running replicas.
+        description: What a replica says of itself, `None` until one answered.
+        unavailable: Why no request can go there, `None` if one can.
+        settled: `description` is of the version that is deployed.
+        under_trial: Replicas that are being profiled.
+        hung: Replicas whose engine gives no sign of life.
+        reporting: Replicas that have said something of themselves lately, these among them.
+        by_priority: Requests that this router has there, by their priority.
+    """
+
+    model: str
+    replicas: int = 0
+    description: dict[str, Any] | None = None
+    unavailable: str | None = "not deployed"
+    settled: bool = False
+    under_trial: tuple[str, ...] = ()
+    hung: tuple[str, ...] = ()
+    reporting: tuple[str, ...] = ()
+    by_priority: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
+    _handles: dict[bool, DeploymentHandle[Any]] = field(default_factory=dict)
+
+    def handle(self, *, stream: bool) -> DeploymentHandle[Any]:
+        """A handle of the model's deployment, made at the first use.
+
+        Raises:
+            ray.serve.exceptions.RayServeException: The application is not there.
+        """
+        if stream not in self._handles:
+            base = serve.get_deployment_handle(model_deployment_name(self.model), self.model)
+            self._handles[stream] = base.options(
+                method_name="stream" if stream else "answer",
+                stream=stream,
+                request_serialization="pickle",
+                response_serialization="pickle",
+            )
+        return self._handles[stream]
+
+    @property
+    def ongoing(self) -> int:
+        """Requests that this router has there."""
+        return sum(self.by_priority.values())
+
+    @property
+    def avoid(self) -> tuple[str, ...]:
+        """Replicas that are not asked while there are others."""
+        return self.under_trial + self.hung
+
+    @property
+    def all_avoided(self) -> bool:
+        """Whether there are no others.
+
+        Serve's count alone does not tell: one that it is replacing, because it hangs, has left the
+        count and is still among those to avoid.
+        """
+        others = set(self.reporting).difference(self.avoid)
+        return not others and len(self.avoid) >= self.replicas
+
+    @property
+    def accelerator(self) -> str | None:
+        """Kind of device of the replicas, `None` while unknown."""
+        return self.description["accelerator"] if self.description else None
+
+    def state(
+        self,
+        profiles: ProfileSet,
+        shared: SharedState,
+        own: Mapping[str, int],
+        unavailable: str | None,
+    ) -> ModelState:
+        """This model for a decision.
+
+        Args:
+            profiles: Those in use.
+            shared: The load, and what was learnt.
+            own: This router's ongoing requests by model.
+            unavailable: Why no request can go there now, see `ModelDirectory.why_not`.
+        """
+        description = self.description or {}
+        profile = profiles.find(self.model, self.accelerator) or profiles.find(self.model)
+        runtime_correction = energy_correction = NO_CORRECTION
+        if profile is not None:
+            key = (self.model, profile.accelerator, profile.fit_id)
+            runtime_correction = shared.learning.corrections.runtime(*key)
+            energy_correction = shared.learning.corrections.energy(*key)
+        return ModelState(
+            model=self.model,
+            max_model_len=description.get("max_model_len"),
+            profile=profile,
+            ongoing=shared.loads.ongoing(self.model, self.ongoing),
+            replicas=self.replicas,
+            slots=description.get("max_num_seqs"),
+            queue=description.get("max_queued_requests"),
+            ongoing_high=shared.loads.ongoing_high(self.model, self.by_priority[Priority.HIGH]),
+            ongoing_low=shared.loads.ongoing_low(self.model, self.by_priority[Priority.LOW]),
+            slowdown=shared.loads.slowdown(self.model, own),
+            runtime_correction=runtime_correction,
+            energy_correction=energy_correction,
+            lengths=shared.learning.lengths.lengths(self.model),
+            unavailable=unavailable,
+        )
+
+
+class ModelDirectory:
+    """All models of the configuration, in its order.
+
+    Attributes:
+        links: To their replicas.
+    """
+
+    def __init__(self) -> None:
+        self.links = LinkPool()
+        self._entries: dict[str, ModelEntry] = {}
+
+    def configure(self, models: Sequence[str]) -> None:
+        """Take exactly these models, keeping what is known of those that stay."""
+        self._entries = {m: self._entries.get(m) or ModelEntry(m) for m in models}
+
+    def __contains__(self, model: str) -> bool:
+        return model in self._entries
+
+    def __getitem__(self, model: str) -> ModelEntry:
+        return self._entries[model]
+
+    def entries(self) -> list[ModelEntry]:
+        """Every model."""
+        return list(self._entries.values())
+
+    def why_not(self, model: str) -> str | None:
+        """Why no request can go to a model now, `None` if one can."""
+        entry = self._entries[model]
+        if entry.unavailable is not None:
+            return entry.unavailable
+        if entry.all_avoided:
+            return "its engine hangs" if entry.hung else "being profiled"
+        if self.links.dead(model):
+            return "its replicas have died"
+        return "its replicas break requests" if self.links.broken(model) else None
+
+    def set_trials(self, trials: dict[str, tuple[str, ...]]) -> None:
+        """Say which replicas are being profiled."""
+        for entry in self._entries.values():
+            entry.under_trial = trials.get(entry.model, ())
+
+    def take(self, loads: LoadView) -> None:
+        """Take in what all replicas said of themselves lately."""
+        self.links.update(loads.replicas, loads.router_id)
+        for entry in self._entries.values():
+            entry.hung = loads.unhealthy(entry.model)
+            entry.reporting = loads.reporting(entry.model)
+
+    def ongoing(self) -> dict[str, int]:
+        """Requests that this router has, by model; models without one are left out."""
+        return {entry.model: entry.ongoing for entry in self._entries.values() if entry.ongoing}
+
+    def cluster_state(
+        self, profiles: ProfileSet, shared: SharedState, static_model: str | None
+    ) -> ClusterState:
+        """The models for a decision."""
+        own = self.ongoing()
+        return ClusterState(
+            models=tuple(
+                entry.state(profiles, shared, own, self.why_not(model))
+                for model, entry in self._entries.items()
+            ),
+            profile_version=profiles.version,
+            reference=profiles.reference,
+            static_model=static_model,
+        )
+
+    async def refresh(self) -> None:
+        """Ask Serve which models run, and new ones who they are."""
+        applications = (await asyncio.to_thread(serve.status)).applications
+        await asyncio.gather(
+            *(self._refresh_entry(e, applications.get(e.model)) for e in self.entries())
+        )
+
+    async def _refresh_entry(
+        self, entry: ModelEntry, application: ApplicationStatusOverview | None
+    ) -> None:
+        deployments = application.deployments if application else {}
+        deployment = deployments.get(model_deployment_name(entry.model))
+        entry.replicas = deployment.replica_states.get("RUNNING", 0) if deployment else 0
+        running = application is not None and application.status == ApplicationStatus.RUNNING
+        if entry.replicas:
+            # While an application is deployed, replicas of before may be answering still.
+            if not (entry.settled and running):
+                await self._describe(entry)
+                entry.settled = running and entry.unavailable is None
+            return
+        entry.settled = False
+        deploying = application is not None and application.status == ApplicationStatus.DEPLOYING
+        if deploying and entry.unavailable is None and (linked := self.links.open(entry.model)):
+            # A controller that has just started does not count yet what has been running all along.
+            entry.replicas = linked
+            return
+        entry.description = None
+        if application is None:
+            entry.unavailable = "not deployed"
+        elif running:
+            entry.unavailable = SCALED_TO_ZERO
+        else:
+            entry.unavailable = f"{application.status.lower()}: {application.message}".rstrip(": ")
+
+    async def _describe(self, entry: ModelEntry) -> None:
+        try:
+            handle = entry.handle(stream=False).options(method_name="describe")
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+                entry.description = await handle.remote()
+            entry.unavailable = None
+        except Exception as error:
+            # The replica may die between Serve's word and ours; the next round asks again.
+            entry.unavailable = f"does not answer: {type(error).__name__}"
+            logger.warning("%s does not describe itself: %s", entry.model, error)

@@ -1,0 +1,386 @@
+"""The ingress: OpenAI's API in, a decision, the answer of the chosen model out.
+
+HTTP handlers only. Deciding is `scheduler`, knowing the models is `directory`, talking to them is
+`dispatch`, wire formats are `openai_api`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cluster.serve_flags import slow_start
+from cluster.store.load import REPORT_PERIOD_S
+from cluster.store.replies import RENEWAL_S
+from deployments.config.app import RouterArgs, RouterConfig
+from deployments.config.base import describe_errors
+from deployments.router.access.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback
+from deployments.router.access.binding import serve_host
+from deployments.router.access.budgets import Budgets
+from deployments.router.access.idempotency import Idempotency
+from deployments.router.access.keys import KeyRing, read_keys
+from deployments.router.decision.decide import AUTO, Decider
+from deployments.router.endpoints.completions import ENDPOINTS, Completions, caller_of, read_body
+from deployments.router.endpoints.feedback import feedback_route
+from deployments.router.endpoints.live import live_view
+from deployments.router.endpoints.openapi import document
+from deployments.router.endpoints.page import page_routes
+from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
+from deployments.router.observe.instruments import Instruments
+from deployments.router.observe.metrics import RequestMetrics
+from deployments.router.probing import Prober
+from deployments.router.sync.decision_log import DecisionLog
+from deployments.router.sync.profiles import ProfileSource
+from deployments.router.sync.quality import QualitySource
+from deployments.router.sync.shared import SharedState
+from deployments.router.tokens.counting import TokenCounter
+from deployments.router.tokens.source import TokenizerSource
+from deployments.router.wire.errors import EXCEPTION_HANDLERS
+from deployments.router.wire.openai import ApiError, parse_request
+from scheduler.serialization import decision_to_dict
+
+logger = logging.getLogger("ray.serve")
+
+DIRECTORY_PERIOD_S = 1.0
+STORE_PERIOD_S = 5.0
+LOG_PERIOD_S = 0.5
+LESSON_PERIOD_S = 1.0
+PROBE_PERIOD_S = 5.0
+METRICS_PERIOD_S = 1.0
+FIRST_LOOK_TIMEOUT_S = 5.0
+"""A router that finds no store, say, goes without."""
+
+
+class Router:
+    """One replica of the router.
+
+    Args:
+        args: What a restart is needed for; the rest comes through `reconfigure`.
+    """
+
+    # Serve awaits it; the background tasks need the running loop.
+    async def __init__(self, args: RouterArgs) -> None:  # type: ignore[misc]
+        self._args = args
+        self._config_fault: str | None = None
+        self._directory = ModelDirectory()
+        self._profiles = ProfileSource(args.data_dir)
+        self._log = DecisionLog(args.retention, keep_content=args.record_content)
+        self._shared = SharedState(uuid.uuid4().hex[:12])
+        self._counter = TokenCounter()
+        self._tokenizers = TokenizerSource(self._counter)
+        self._quality = QualitySource()
+        self._decider = Decider(
+            self._directory, self._profiles, self._shared, self._counter, self._quality
+        )
+        self._decider.timeout_s = args.request_timeout_s
+        self._prober = Prober(self._decider, self._directory, self._shared)
+        self._idempotency = Idempotency(
+            self._shared.loads.router_id,
+            lambda: self._profiles.store,
+            args.idempotency_max_bytes,
+            args.request_timeout_s,
+            args.stalled_client_s,
+        )
+        self._keys: KeyRing | None = None
+        self._budgets = Budgets()
+        self._metrics = RequestMetrics()
+        self._looked = False
+        self._started = int(time.time())
+        slow = slow_start(os.environ)
+        self._start_warnings = [slow] if slow else []
+        self._rule_warnings: list[str] = []
+        for warning in self._start_warnings:
+            logger.warning(warning)
+        self._tasks = [
+            asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._directory.refresh)),
+            asyncio.create_task(self._repeat(STORE_PERIOD_S, self.refresh)),
+            asyncio.create_task(self._repeat(LOG_PERIOD_S, self._flush_log)),
+            asyncio.create_task(self._repeat(REPORT_PERIOD_S, self._refresh_loads)),
+            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_lessons)),
+            asyncio.create_task(self._repeat(PROBE_PERIOD_S, self._probe)),
+            asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._fetch_tokenizers)),
+            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_usage)),
+            asyncio.create_task(self._repeat(RENEWAL_S, self._idempotency.renew)),
+            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_sessions)),
+            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_bandit)),
+            asyncio.create_task(self._repeat(METRICS_PERIOD_S, self._publish_metrics)),
+        ]
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take in the `user_config` of the YAML; a wrong one changes nothing and shows in /health.
+
+        Never raises: Serve would replace the replica. The first time it returns once the router has
+        looked at its models, because Serve sends requests from then on.
+        """
+        self._configure(user_config)
+        if not self._looked:
+            self._looked = True
+            await self._look()
+
+    async def _look(self) -> None:
+        """At models, profiles and loads; whatever fails is tried again in the background."""
+        actions = (self._directory.refresh, self.refresh, self._refresh_loads)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_TIMEOUT_S):
+                await asyncio.gather(*(action() for action in actions), return_exceptions=True)
+
+    def _configure(self, user_config: dict[str, Any]) -> None:
+        try:
+            config = RouterConfig.model_validate(user_config)
+            self._profiles.set_prior(config.prior_profiles)
+        except ValidationError as error:
+            self._config_fault = f"user_config: {describe_errors(error)}"
+        except ValueError as error:
+            self._config_fault = f"user_config: {error}"
+        else:
+            self._decider.config, self._config_fault = config, None
+            self._directory.configure([model.id for model in config.models])
+            self._check_rules()
+            beside = [part.policy for part in (config.shadow, config.canary) if part]
+            beside += [rule.then.policy for rule in config.rules if rule.then.policy]
+            self._shared.bandit.configure(config.bandit, config.default_policy, *beside)
+        if self._config_fault:
+            logger.error("the configuration of before stays in use: %s", self._config_fault)
+
+    def _check_rules(self) -> None:
+        known, names = self._rule_warnings, None if self._keys is None else self._keys.names
+        self._rule_warnings = self._decider.rule_warnings(names)
+        for warning in self._rule_warnings:
+            if warning not in known:
+                logger.warning(warning)
+
+    async def refresh(self) -> str:
+        """Fetch profiles and trials from the store now; called by the store's publishers.
+
+        Returns:
+            The version of the profiles in use.
+        """
+        try:
+            await self._profiles.refresh()
+            await self._quality.refresh(self._profiles.store)
+        finally:
+            self._directory.set_trials(self._profiles.trials)
+            for entry in self._directory.entries():
+                if self._profiles.current.find(entry.model) is None:
+                    self._profiles.warn_unprofiled(entry.model)
+        return self._profiles.current.version
+
+    async def profiles(self) -> str:
+        """The profiles in use, as JSON text; for the profiling job."""
+        return self._profiles.current.to_json()
+
+    async def models(self) -> list[str]:
+        """Ids of all configured models; for the profiling job."""
+        return [entry.model for entry in self._directory.entries()]
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """The ASGI application that Serve runs for this replica.
+
+        Raises:
+            KeyFileError: The keys cannot be read; a router without them would let everybody in.
+        """
+        variable = os.environ.get(API_KEYS_VARIABLE, "")
+        self._keys = keys = KeyRing(read_keys(self._args.keys_file, variable))
+        self._check_rules()
+        host = serve_host()
+        if not keys and not is_loopback(host):
+            logger.error("listening on %s without API keys: the API answers 403", host)
+        completions = Completions(
+            self._args, self._decider, self._log, self._idempotency, Instruments(self._metrics)
+        )
+        feedback = feedback_route(self._args, self._log, self._profiles, self._shared.bandit)
+        routes = [
+            *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
+            Route("/v1/route", self._dry_run, methods=["POST"]),
+            Route("/v1/feedback", feedback, methods=["POST"]),
+            Route("/v1/models", self._list_models),
+            Route("/v1/models/{model:path}", self._get_model),
+            Route("/v1/decisions", self._list_decisions),
+            Route("/v1/decisions/{decision_id}", self._get_decision),
+            Route("/v1/profiles", self._get_profiles),
+            Route("/v1/live", live_view(self._decider, self._profiles, self._shared, self._log)),
+            Route("/health", self._health),
+            Route("/openapi.json", self._openapi),
+            *page_routes(),
+        ]
+        others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            # Past the framework, which costs more than the decision does.
+            fast = scope["type"] == "http" and scope["path"] in ENDPOINTS
+            chosen = completions if fast and scope["method"] == "POST" else others
+            await chosen(scope, receive, send)
+
+        guard = AccessGuard(
+            app,
+            keys=keys,
+            host=host,
+            budgets=self._budgets,
+            header_bytes=lambda: self._decider.config.limits.header_bytes,
+        )
+        guard.on_refusal = self._metrics.refused
+        return guard
+
+    # Looking
+
+    async def _dry_run(self, request: Request) -> Response:
+        parsed = parse_request(await read_body(request.receive, self._args), None)
+        counts = await self._decider.count(parsed)
+        caller = caller_of(request.scope)
+        turn = self._decider.sessions.turn(parsed, caller)
+        return _json(decision_to_dict(self._decider.decide(parsed, counts, caller, turn)))
+
+    async def _list_models(self, _: Request) -> Response:
+        names = [AUTO, *(entry.model for entry in self._directory.entries())]
+        return _json({"object": "list", "data": [self._model_card(name) for name in names]})
+
+    async def _get_model(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        if name != AUTO and name not in self._directory:
+            raise self._decider.unknown_model(name)
+        return _json(self._model_card(name))
+
+    def _model_card(self, name: str) -> dict[str, Any]:
+        card = {
+            "id": name,
+            "object": "model",
+            "created": self._started,
+            "owned_by": "dynamic-llm-scheduler",
+        }
+        if name != AUTO:
+            description = self._directory[name].description or {}
+            card["max_model_len"] = description.get("max_model_len")
+        return card
+
+    async def _list_decisions(self, request: Request) -> Response:
+        text = request.query_params.get("limit", "100")
+        if not text.isdecimal() or len(text) > 5 or not 1 <= int(text) <= 10_000:
+            raise ApiError(400, f"limit: must be 1..10000, got {text!r}", param="limit")
+        before = _unix_time(request.query_params.get("before"))
+        records = await self._log.latest(self._profiles.store, int(text), before)
+        return _json({"object": "list", "data": records})
+
+    async def _get_decision(self, request: Request) -> Response:
+        decision_id = request.path_params["decision_id"]
+        record = await self._log.find(self._profiles.store, decision_id)
+        if record is None:
+            raise ApiError(404, f"no decision {decision_id!r} is kept", code="decision_not_found")
+        return _json(record)
+
+    async def _get_profiles(self, _: Request) -> Response:
+        return Response(self._profiles.current.to_json(), media_type="application/json")
+
+    async def _health(self, _: Request) -> Response:
+        found = (
+            self._config_fault,
+            self._quality.fault,
+            *self._profiles.faults(),
+            *self._shared.loads.faults,
+        )
+        faults = [fault for fault in found if fault]
+        states = self._decider.state().models
+        models = {
+            state.model: {
+                "available": state.unavailable is None,
+                "reason": state.unavailable,
+                "replicas": state.replicas,
+                "ongoing": state.ongoing,
+                "profile": self._profiles.origin(state.model),
+                "input_tokens": self._counter.report(state.model),
+            }
+            for state in states
+        }
+        # Whoever scaled a model to 0 knows that it is away.
+        away = [m for m in models.values() if m["reason"] not in (None, SCALED_TO_ZERO)]
+        return _json(
+            {
+                "status": "degraded" if faults or away else "ok",
+                "models": models,
+                "profile_version": self._profiles.current.version,
+                "faults": faults,
+                "warnings": [*self._start_warnings, *self._rule_warnings],
+                "requests": {
+                    "dispatched": self._decider.decisions,
+                    "turned_away": self._decider.rejections,
+                },
+                "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
+            }
+        )
+
+    async def _openapi(self, _: Request) -> Response:
+        return _json(document())
+
+    # Background
+
+    async def _flush_log(self) -> None:
+        await self._log.flush(self._profiles.store)
+
+    async def _refresh_loads(self) -> None:
+        await self._shared.refresh_loads(self._profiles.store, self._directory.ongoing)
+        self._directory.take(self._shared.loads)
+
+    async def _fetch_tokenizers(self) -> None:
+        await self._tokenizers.refresh(self._directory.entries())
+
+    async def _exchange_usage(self) -> None:
+        if self._keys:
+            await self._budgets.exchange(self._profiles.store)
+
+    async def _exchange_sessions(self) -> None:
+        routers = self._shared.loads.routers
+        await self._decider.sessions.exchange(self._profiles.store, routers)
+
+    async def _exchange_bandit(self) -> None:
+        await self._shared.bandit.exchange(self._profiles.store)
+
+    async def _publish_metrics(self) -> None:
+        self._metrics.flush()
+        self._metrics.look(self._decider.state().models)
+
+    async def _probe(self) -> None:
+        await self._prober.probe(PROBE_PERIOD_S)
+
+    async def _exchange_lessons(self) -> None:
+        await self._shared.exchange_lessons(self._profiles.store)
+
+    async def _repeat(self, period_s: float, action: Callable[[], Awaitable[object]]) -> None:
+        failing = False
+        while True:
+            try:
+                await action()
+                failing = False
+            except Exception:
+                # Whatever failed is tried again; a router goes on with what it has.
+                if not failing:
+                    logger.warning("%s fails", action.__qualname__, exc_info=True)
+                failing = True
+            await asyncio.sleep(period_s)
+
+
+def _unix_time(text: str | None) -> float:
+    try:
+        value = math.inf if text is None else float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise ApiError(400, f"before: must be a Unix time, got {text!r}", param="before")
+    return value
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")

@@ -1,0 +1,69 @@
+"""Where the router's estimates per prompt come from: the quality model that the store holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.store.actor import STORE_TIMEOUT_S
+from scheduler.errors import QualityModelError
+from scheduler.prompts.features import TextFeatures
+from scheduler.prompts.quality import QualityModel
+from scheduler.types import QualityEstimate
+
+
+class QualitySource:
+    """The model in use; a store that is away or holds nonsense changes nothing.
+
+    Attributes:
+        current: `None` until one is published.
+        fault: What is wrong with the published one, for /health.
+    """
+
+    def __init__(self) -> None:
+        self.current: QualityModel | None = None
+        self.fault: str | None = None
+        self._refused: str | None = None
+
+    def estimate(
+        self, prompt: str, features: TextFeatures | None = None
+    ) -> tuple[Mapping[str, QualityEstimate], str]:
+        """Estimates by model id, and what gave them; nothing and the empty name without a model.
+
+        Args:
+            prompt: What is asked.
+            features: Of it, where they are known already.
+        """
+        if self.current is None:
+            return {}, ""
+        return self.current.estimate(prompt, features), f"quality model {self.current.version}"
+
+    async def refresh(self, store: Any) -> None:
+        """Fetch the model if it changed, give it back if the store lost it.
+
+        Args:
+            store: Handle of the store actor.
+
+        Raises:
+            TimeoutError: The store does not answer.
+            RayError: It is away.
+        """
+        async with asyncio.timeout(STORE_TIMEOUT_S):
+            version: str | None = await store.quality_version.remote()
+            if version is None and self.current is not None:
+                await store.publish_quality.remote(self.current.to_bytes())
+            elif version not in (self._version(), self._refused):
+                self._take(await store.quality.remote(), version)
+
+    def _version(self) -> str | None:
+        return self.current.version if self.current else None
+
+    def _take(self, data: bytes | None, version: str | None) -> None:
+        if data is None:
+            return
+        try:
+            self.current, self.fault = QualityModel.from_bytes(data), None
+        except QualityModelError as error:
+            # A store of a later version of this program; asked again when it has another one.
+            self.fault, self._refused = f"quality model: {error}", version

@@ -1,0 +1,59 @@
+"""Bounds of what one request may ask for; a refusal names the field and the value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from deployments.config.app import Limits
+from deployments.router.tokens.counting import TokenCount
+from deployments.router.wire.openai import ApiError, ParsedRequest
+
+
+def check_request(parsed: ParsedRequest, limits: Limits) -> None:
+    """What can be said before anybody counts tokens.
+
+    Raises:
+        ApiError: 400.
+    """
+    bounds = {
+        "max_tokens": limits.max_tokens,
+        "max_completion_tokens": limits.max_tokens,
+        "n": limits.n,
+        "prompt": limits.prompts,
+        "stop": limits.stop,
+        "stop_token_ids": limits.stop,
+    }
+    for field, value in parsed.asked.items():
+        if value > bounds[field]:
+            raise _too_much(field, value, bounds[field])
+
+
+def check_input_tokens(
+    parsed: ParsedRequest, counts: Mapping[str, TokenCount], limits: Limits
+) -> None:
+    """Whether the prompt is too long for every model.
+
+    Raises:
+        ApiError: 400.
+    """
+    least = min((count.tokens for count in counts.values()), default=0)
+    if least > limits.prompt_tokens:
+        field = "messages" if parsed.prompt.is_chat else "prompt"
+        raise _too_much(field, least, limits.prompt_tokens, " input tokens")
+
+
+def check_headers(headers: Iterable[tuple[bytes, bytes]], most: int) -> None:
+    """Names and values together.
+
+    Raises:
+        ApiError: 431.
+    """
+    size = sum(len(name) + len(value) for name, value in headers)
+    if size > most:
+        message = f"the headers have {size} bytes, more than {most}"
+        raise ApiError(431, message, code="headers_too_large")
+
+
+def _too_much(field: str, value: int, most: int, unit: str = "") -> ApiError:
+    message = f"{field}: at most {most}{unit}, got {value}"
+    return ApiError(400, message, param=field, code="limit_exceeded")

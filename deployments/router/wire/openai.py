@@ -1,0 +1,398 @@
+"""OpenAI's wire format at the router's edge: what it reads of a request, how it says no.
+
+The router reads only what it needs to decide; vLLM validates the rest in the model deployment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deployments.links.frames import Endpoint
+from deployments.router.tokens.prompts import (
+    CHAT_MEMBERS,
+    COMPLETION_MEMBERS,
+    TOKENS_PER_MESSAGE,
+    Prompt,
+    utf8_bytes,
+)
+from scheduler.choice.admission import REJECTIONS
+from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.policies import get_policy
+from scheduler.preferences import Constraints, Weights
+from scheduler.priority import Priority
+from scheduler.types import ExclusionKind
+
+Fields = TypeVar("Fields", bound=BaseModel)
+
+DEFAULT_MAX_TOKENS = 16
+UNKNOWN_WAIT_S = 5
+"""Retry-After where nobody can say."""
+MAX_MESSAGE = 2_000
+"""Characters of an error's message, which may quote what the client sent."""
+
+# `repr` itself fails on what is nested deeply.
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 110
+
+
+class ApiError(Exception):
+    """An answer that is an OpenAI error object.
+
+    Attributes:
+        status: HTTP status.
+        param: Offending field, dotted, `None` where no field is to blame.
+        code: Short machine-readable reason.
+        retry_after_s: Value of the Retry-After header, `None` for none.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> bytes:
+        """The error object as JSON."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        # A path may hold what is no text.
+        message = str(self)[:MAX_MESSAGE].encode(errors="replace").decode()
+        error = {"message": message, "type": kind, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": error})
+
+
+class RoutingFields(BaseModel):
+    """The optional body field `routing`."""
+
+    class WeightFields(BaseModel):
+        """Costs that are not named weigh nothing."""
+
+        model_config = ConfigDict(extra="forbid", strict=True)
+        accuracy: float = 0.0
+        energy: float = 0.0
+        time: float = 0.0
+
+    class ConstraintFields(BaseModel):
+        """Hard limits."""
+
+        model_config = ConfigDict(extra="forbid", strict=True)
+        max_latency_s: float | None = None
+        max_energy_joules: float | None = None
+        min_accuracy: float | None = None
+        confidence: float | None = None
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    weights: WeightFields | None = None
+    policy: str | None = None
+    models: list[str] | None = Field(default=None, min_length=1)
+    constraints: ConstraintFields | None = None
+    task: str | None = Field(default=None, max_length=64)
+    priority: Literal["low", "normal", "high"] = "normal"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """What the router knows of a request.
+
+    Attributes:
+        model: As asked for: `auto` or a model's id.
+        prompt: What becomes input tokens.
+        max_tokens: The client's bound of generated tokens.
+        output_tokens: Generated tokens where the request leaves no choice, else `None`.
+        choices: Answers that it asks for: prompts times `n`.
+        asked: What `limits` bounds, by field: tokens, answers, prompts, stop sequences.
+        task: Task class that the client named, empty where it named none.
+        text: What is asked: the last message of the user, or the first prompt; empty where it
+            came as token ids.
+        weights: `None` for the configured ones.
+        policy: `None` for the configured one.
+        user: Whom the client says that it asks for, empty where it does not.
+        priority: Who is served before it.
+    """
+
+    model: str
+    stream: bool
+    include_usage: bool
+    prompt: Prompt
+    max_tokens: int | None
+    output_tokens: int | None
+    choices: int
+    asked: Mapping[str, int]
+    task: str
+    text: str
+    weights: Weights | None
+    policy: str | None
+    models: tuple[str, ...] | None
+    constraints: Constraints
+    user: str = ""
+    priority: Priority = Priority.NORMAL
+
+
+def parse_request(body: bytes, endpoint: Endpoint | None) -> ParsedRequest:
+    """Read a completion request.
+
+    Args:
+        body: As the client sent it.
+        endpoint: `None` takes either form, by whether there are `messages`.
+
+    Raises:
+        ApiError: 400 with the field and what was given.
+        InvalidRequestError: The same, for what the scheduler's own types check.
+    """
+    data = json_object(body)
+    if endpoint is None:
+        endpoint = "chat" if "messages" in data else "completions"
+    routing = _routing(data.get("routing"))
+    if data.get("priority"):
+        # vLLM's own; with it anybody could go ahead of everybody.
+        raise invalid_value(
+            "priority", "use routing.priority: low, normal or high", data["priority"]
+        )
+    stream_options = _optional(data, "stream_options", dict) or {}
+    include_usage = _optional(stream_options, "include_usage", bool, "stream_options.")
+    max_tokens = _max_tokens(data, endpoint)
+    return ParsedRequest(
+        model=_model(data),
+        stream=bool(_optional(data, "stream", bool)),
+        include_usage=bool(include_usage),
+        prompt=_chat(data) if endpoint == "chat" else _completion(data),
+        max_tokens=max_tokens,
+        output_tokens=_fixed_tokens(data, max_tokens),
+        choices=_choices(data, endpoint),
+        asked=_asked(data, endpoint),
+        task=routing.task or "",
+        text=_last_message(data) if endpoint == "chat" else _first_prompt(data),
+        weights=Weights(**routing.weights.model_dump()) if routing.weights else None,
+        policy=routing.policy,
+        models=tuple(routing.models) if routing.models else None,
+        constraints=Constraints(
+            **(routing.constraints.model_dump() if routing.constraints else {})
+        ),
+        # vLLM checks the type.
+        user=user if isinstance(user := data.get("user"), str) else "",
+        priority=Priority[routing.priority.upper()],
+    )
+
+
+def from_scheduler(error: InvalidRequestError | NoCandidateError) -> ApiError:
+    """The HTTP side of what the scheduler raises."""
+    if isinstance(error, InvalidRequestError):
+        return ApiError(400, str(error), param=error.field, code="invalid_value")
+    if away := [e for e in error.excluded if e.kind in REJECTIONS]:
+        soonest = min(away, key=lambda e: math.inf if e.retry_after_s is None else e.retry_after_s)
+        retry_after_s = whole_seconds(soonest.retry_after_s)
+        return ApiError(429, str(error), code=soonest.kind.value, retry_after_s=retry_after_s)
+    kinds = {e.kind for e in error.excluded} - {ExclusionKind.NOT_REQUESTED}
+    if ExclusionKind.CONSTRAINT in kinds and ExclusionKind.UNAVAILABLE not in kinds:
+        message = f"routing.constraints: {error}"
+        return ApiError(422, message, param="routing.constraints", code="constraints_not_met")
+    if kinds == {ExclusionKind.RULE}:
+        return ApiError(403, str(error), param="model", code="barred_by_rules")
+    if kinds == {ExclusionKind.NO_PROFILE}:
+        return ApiError(
+            503, f"{error}; name a model, or run `python -m profiling run`", code="no_profile"
+        )
+    return ApiError(503, str(error), code="no_model_available", retry_after_s=5)
+
+
+def validated(fields: type[Fields], value: Any, *where: str) -> Fields:
+    """A value as the type that describes it.
+
+    Args:
+        fields: The type.
+        value: What the client sent.
+        where: Names of the members that it lies in.
+
+    Raises:
+        ApiError: 400 with the first field that is wrong, and what was given.
+    """
+    try:
+        return fields.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join((*where, *(str(part) for part in first["loc"])))
+        # pydantic would name its class.
+        rule = "must be an object" if first["type"] == "model_type" else first["msg"]
+        raise invalid_value(field, rule, first["input"]) from error
+
+
+def whole_seconds(predicted_s: float | None) -> int:
+    """A Retry-After, from a predicted wait."""
+    return UNKNOWN_WAIT_S if predicted_s is None else max(1, math.ceil(predicted_s))
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """A body as a JSON object.
+
+    Raises:
+        ApiError: 400, it is none.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # Python's clients write NaN and Infinity, which are not JSON: point at the field instead
+        # of at a column.
+        data = _lenient_json(body)
+        if isinstance(data, dict):
+            _routing(data.get("routing"))
+        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from error
+    if not isinstance(data, dict):
+        raise ApiError(
+            400, f"the body must be a JSON object, got {_kind(data)}", code="invalid_json"
+        )
+    return data
+
+
+def _lenient_json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _routing(value: Any) -> RoutingFields:
+    if value is None:
+        return RoutingFields()
+    routing = validated(RoutingFields, value, "routing")
+    # Here and not where they are used: a request that names its model is checked too.
+    if routing.weights:
+        Weights(**routing.weights.model_dump())
+    if routing.policy is not None:
+        get_policy(routing.policy)
+    return routing
+
+
+def _model(data: dict[str, Any]) -> str:
+    model = data.get("model")
+    if not isinstance(model, str) or not model:
+        raise invalid_value("model", "must be 'auto' or a model's id", model)
+    return model
+
+
+def _max_tokens(data: dict[str, Any], endpoint: Endpoint) -> int | None:
+    # With `echo`, 0 asks for the prompt's own log probabilities.
+    least = 0 if endpoint == "completions" and data.get("echo") else 1
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = _optional(data, name, int)
+        if value is not None:
+            if value < least:
+                raise invalid_value(name, f"must be at least {least}", value)
+            return int(value)
+    # OpenAI's default, and vLLM's; `null` means no bound.
+    return DEFAULT_MAX_TOKENS if endpoint == "completions" and "max_tokens" not in data else None
+
+
+def _fixed_tokens(data: dict[str, Any], max_tokens: int | None) -> int | None:
+    """How many tokens will be generated, where vLLM's own fields leave no choice."""
+    if max_tokens is not None and (
+        data.get("ignore_eos") is True or data.get("min_tokens") == max_tokens
+    ):
+        return max_tokens
+    return None
+
+
+def _choices(data: dict[str, Any], endpoint: Endpoint) -> int:
+    # vLLM checks `n`; only whether it is 1 matters here.
+    n = data.get("n")
+    n = n if type(n) is int and n > 0 else 1
+    prompt = data.get("prompt")
+    several = endpoint == "completions" and isinstance(prompt, list) and not _is_token_ids(prompt)
+    return n * len(prompt) if several and prompt is not None else n
+
+
+def _asked(data: dict[str, Any], endpoint: Endpoint) -> dict[str, int]:
+    # vLLM checks the types; what is no number and no list asks for nothing.
+    numbers = ("max_tokens", "max_completion_tokens", "n")
+    lists = ("stop", "stop_token_ids", *(("prompt",) if endpoint == "completions" else ()))
+    asked = {name: data[name] for name in numbers if type(data.get(name)) is int}
+    asked |= {name: len(data[name]) for name in lists if isinstance(data.get(name), list)}
+    if _is_token_ids(data.get("prompt")):
+        asked.pop("prompt", None)
+    return asked
+
+
+def _chat(data: dict[str, Any]) -> Prompt:
+    messages = data.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise invalid_value("messages", "must be a list with at least one message", messages)
+    text_bytes = 0
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise invalid_value(f"messages.{index}", "must be an object", message)
+        text_bytes += utf8_bytes(content_text(message.get("content")))
+    members = {name: data[name] for name in CHAT_MEMBERS if name in data}
+    return Prompt(members, text_bytes, other_tokens=TOKENS_PER_MESSAGE * len(messages))
+
+
+def _last_message(data: dict[str, Any]) -> str:
+    messages = data["messages"]
+    users = (m for m in reversed(messages) if m.get("role") == "user")
+    return content_text(next(users, messages[-1]).get("content"))
+
+
+def _first_prompt(data: dict[str, Any]) -> str:
+    prompt = data["prompt"]
+    first = prompt[0] if isinstance(prompt, list) else prompt
+    return first if isinstance(first, str) else ""
+
+
+def content_text(content: Any) -> str:
+    """The text of a message's content, which may come in parts; empty where it has none."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(part for part in parts if isinstance(part, str))
+    return ""
+
+
+def _completion(data: dict[str, Any]) -> Prompt:
+    prompt: Any = data.get("prompt")
+    several = isinstance(prompt, list) and not _is_token_ids(prompt)
+    prompts: list[Any] = prompt if several else [prompt]
+    members = {name: data[name] for name in COMPLETION_MEMBERS if name in data}
+    if prompts and all(isinstance(item, str) and item != "" for item in prompts):
+        return Prompt(members, sum(utf8_bytes(item) for item in prompts))
+    if prompts and all(_is_token_ids(item) for item in prompts):
+        tokens = sum(len(item) for item in prompts)
+        alone = members.keys() <= {"prompt", "add_special_tokens"}
+        return Prompt(members, 0, other_tokens=tokens, token_ids=tokens if alone else None)
+    raise invalid_value("prompt", "must be text or token ids, one or several, not empty", prompt)
+
+
+def _is_token_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+
+
+def _optional(data: dict[str, Any], name: str, kind: type, parent: str = "") -> Any:
+    value = data.get(name)
+    if value is not None and type(value) is not kind:
+        raise invalid_value(f"{parent}{name}", f"must be {kind.__name__}", value)
+    return value
+
+
+def invalid_value(field: str, rule: str, value: Any) -> ApiError:
+    """A 400 that names the field, what holds for it and what was given."""
+    shown = _short.repr(value)
+    shown = shown if len(shown) <= 100 else shown[:100] + "..."
+    return ApiError(400, f"{field}: {rule}, got {shown}", param=field, code="invalid_value")
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__

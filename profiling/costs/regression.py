@@ -1,0 +1,346 @@
+"""One regression of one cost on token counts and load: estimate, judge, cross-validate, choose.
+
+Arrays in, `Regression` values out. Knows nothing of models, files or profile sets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import nnls
+from scipy.stats import t as student
+from statsmodels.regression.linear_model import OLS
+
+from scheduler.costs.profiles import FORMS, TERMS, LinearModel
+
+Array = npt.NDArray[np.float64]
+
+FOLDS = 20
+# A simpler fit is easier to explain and strays less outside of what was profiled, so another must
+# be better by more than noise: by a share of its held-out error, and by a tenth of a percentage
+# point.
+BETTER_BY = 0.05
+NEGLIGIBLE = 0.001
+# Beyond this many scales a residual weighs less than its square: 95 % as efficient as least squares
+# where errors are normal (Huber, "Robust Estimation of a Location Parameter", 1964).
+HUBER_THRESHOLD = 1.345
+HUBER_STEPS = 50
+# The standard deviation of normal errors over the median of their absolute values.
+NORMAL_SCALE = 1.4826
+TINY = 1e-8
+# With fewer values the ranks of the 5 % and 95 % quantiles lie outside of them.
+ENOUGH_FOR_QUANTILES = 19
+# Actual over predicted where a single trial shows no spread, and the logarithm of the most.
+UNKNOWN_RATIOS = (0.5, 2.0)
+FAR = math.log(1e6)
+# More values of the concurrency than this are shown together, by powers of two.
+MOST_CONCURRENCIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The measurements of one cost.
+
+    Attributes:
+        concurrency: Requests side by side, the measured one included.
+        cost: Seconds or joules of one request, above 0.
+        groups: Equal for repeats of one configuration, which must not be split by a held-out fold.
+    """
+
+    input_tokens: Array
+    output_tokens: Array
+    concurrency: Array
+    cost: Array
+    groups: npt.NDArray[np.int64]
+
+    def design(self, form: str) -> Array:
+        """The matrix of the regression, one column per term of the form."""
+        columns: list[Array] = []
+        for name in FORMS[form]:
+            term: Callable[[Any, Any, Any], Any] = TERMS[name]
+            value = term(self.input_tokens, self.output_tokens, self.concurrency)
+            columns.append(np.broadcast_to(value, self.cost.shape))
+        return np.column_stack(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A fitted form with everything that speaks for or against it.
+
+    Attributes:
+        model: What would serve; its figures are those of the whole sample.
+        median_ape: Median absolute percentage error on the rows of the fit, as a fraction.
+        negative_share: Share of the rows with a prediction below 0.
+        objection: Why it must not serve, `None` if it may.
+        heldout_by_concurrency: Held-out error of the rows of each concurrency, as fractions; empty
+            where nothing could be held out.
+    """
+
+    model: LinearModel
+    median_ape: float
+    negative_share: float
+    objection: str | None
+    heldout_by_concurrency: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def error(self) -> float:
+        """The error to compare by: held out where possible."""
+        error = self.model.heldout_mape
+        return error if error is not None else float(self.model.mape or 0.0)
+
+
+def _ols(x: Array, y: Array) -> tuple[Array, Array | None]:
+    scale = np.linalg.norm(x, axis=0)  # columns differ by many orders of magnitude
+    result = OLS(y, x / scale).fit()
+    return result.params / scale, result.bse / scale if len(y) > x.shape[1] else None
+
+
+def _nnls(x: Array, y: Array) -> tuple[Array, Array | None]:
+    scale = np.linalg.norm(x, axis=0)
+    q, r = np.linalg.qr(x / scale)  # the same solution from a few rows instead of thousands
+    coefficients, _ = nnls(r, q.T @ y)
+    return coefficients / scale, None
+
+
+def _huber(x: Array, y: Array) -> tuple[Array, Array | None]:
+    relative = x / y[:, None]
+    weights = np.ones_like(y)
+    fitted = np.zeros_like(y)
+    # Iteratively reweighted: the weights of a step come from the residuals of the one before.
+    for _ in range(HUBER_STEPS):
+        root = np.sqrt(weights)
+        coefficients, _ = _nnls(relative * root[:, None], root)
+        before, fitted = fitted, relative @ coefficients
+        if np.abs(fitted - before).max() < TINY:
+            break
+        residuals = np.abs(1 - fitted)
+        # As many residuals as there are coefficients can be 0 and say nothing of the spread.
+        telling = np.sort(residuals)[x.shape[1] - 1 :]
+        scale = max(NORMAL_SCALE * float(np.median(telling)), TINY)
+        weights = HUBER_THRESHOLD * scale / np.maximum(residuals, HUBER_THRESHOLD * scale)
+    return coefficients, None
+
+
+ESTIMATORS: Mapping[str, Callable[[Array, Array], tuple[Array, Array | None]]] = {
+    "ols": _ols,
+    # Ordinary least squares with coefficients kept at 0 or above.
+    "nnls": _nnls,
+    # The same on relative error, so that short requests count as much as long ones, and with less
+    # weight on rows that lie far from the others.
+    "huber": _huber,
+}
+
+
+def identifiable(x: Array) -> list[int]:
+    """The columns, from the left, that no columns before them already explain."""
+    kept: list[int] = []
+    basis = np.empty((len(x), 0))
+    for index, column in enumerate((x / np.linalg.norm(x, axis=0)).T):
+        rest = column - basis @ (basis.T @ column)
+        rest -= basis @ (basis.T @ rest)  # once leaves rounding errors, twice is enough
+        if (size := np.linalg.norm(rest)) > TINY:
+            kept.append(index)
+            basis = np.column_stack([basis, rest / size])
+    return kept
+
+
+def _estimate(estimator: str, x: Array, y: Array) -> tuple[Array, Array | None]:
+    """Coefficients of all columns; those that cannot be told apart from others are 0."""
+    kept = identifiable(x)
+    fitted, fitted_errors = ESTIMATORS[estimator](x[:, kept], y)
+    coefficients = np.zeros(x.shape[1])
+    coefficients[kept] = fitted
+    if fitted_errors is None:
+        return coefficients, None
+    errors = np.zeros(x.shape[1])
+    errors[kept] = fitted_errors
+    return coefficients, errors
+
+
+def _held_out(estimator: str, x: Array, sample: Sample, seed: int) -> Array | None:
+    """Predictions of every row by a fit that saw no row of its group."""
+    _, group_of_row = np.unique(sample.groups, return_inverse=True)
+    groups = int(group_of_row.max()) + 1
+    if groups < 2:
+        return None
+    fold_of_group = np.random.default_rng(seed).permutation(groups) % min(FOLDS, groups)
+    fold_of_row = fold_of_group[group_of_row]
+    predicted = np.empty(len(x))
+    for fold in range(min(FOLDS, groups)):
+        out = fold_of_row == fold
+        coefficients, _ = _estimate(estimator, x[~out], sample.cost[~out])
+        predicted[out] = x[out] @ coefficients
+    return predicted
+
+
+def objection(model: LinearModel) -> str | None:
+    """Why a fit must not serve: a coefficient below 0, or a request that costs nothing.
+
+    No term falls as tokens grow. So without a coefficient below 0 no request, however long or
+    short, costs less than nothing or less than a shorter one.
+    """
+    terms = ("constant", *FORMS[model.form][1:])
+    fitted = zip(terms, model.coefficients, strict=True)
+    if negative := [term for term, coefficient in fitted if coefficient < 0]:
+        return f"{', '.join(negative)} below 0"
+    if model.predict(1, 1) <= 0:
+        return "a request of one token costs nothing"
+    return None
+
+
+def ratio_interval(ratios: Array) -> tuple[float, float]:
+    """Where the next actual/predicted will lie with a probability of 90 %, from those before it.
+
+    Quantiles at the ranks of n + 1 values (split conformal prediction: Vovk, Gammerman and Shafer,
+    "Algorithmic Learning in a Random World", 2005). Below 19 values there are no such ranks; there
+    it is the 90 % prediction interval of a log-normal distribution, or all values if that is wider.
+    """
+    n = len(ratios)
+    if n < 2:
+        return UNKNOWN_RATIOS
+    low, high = np.quantile(ratios, (0.05, 0.95), method="weibull")
+    if n < ENOUGH_FOR_QUANTILES:
+        logs = np.log(ratios)
+        reach = student.ppf(0.95, n - 1) * logs.std(ddof=1) * math.sqrt(1 + 1 / n)
+        ends = np.clip((logs.mean() - reach, logs.mean() + reach), -FAR, FAR)
+        low, high = min(low, math.exp(ends[0])), max(high, math.exp(ends[1]))
+    low, high = np.clip((low, high), math.exp(-FAR), math.exp(FAR))
+    return float(low), float(high)
+
+
+def _by_concurrency(concurrency: Array, ape: Array) -> dict[str, float]:
+    """Mean error by concurrency; the keys are single values or, where there are many, spans."""
+    values, bins = np.unique(concurrency, return_inverse=True)
+    if len(values) > MOST_CONCURRENCIES:
+        bins = np.floor(np.log2(concurrency))
+    errors: dict[str, float] = {}
+    for one in np.unique(bins):
+        inside = concurrency[bins == one]
+        ends = dict.fromkeys((inside.min(), inside.max()))
+        errors["-".join(f"{end:.0f}" for end in ends)] = float(ape[bins == one].mean())
+    return errors
+
+
+def regress(sample: Sample, form: str, estimator: str, seed: int = 0) -> Regression:
+    """Fit one form with one estimator and cross-validate it.
+
+    The folds are 20, of whole groups; with fewer groups each is held out by itself.
+    """
+    x, y = sample.design(form), sample.cost
+    coefficients, errors = _estimate(estimator, x, y)
+    predicted = x @ coefficients
+    ape = np.abs(predicted / y - 1)
+    held_out = _held_out(estimator, x, sample, seed)
+    judged = predicted if held_out is None else held_out
+    judged_ape = np.abs(judged / y - 1)
+    low, high = ratio_interval(y[judged > 0] / judged[judged > 0])
+    spread = float(np.sum((y - y.mean()) ** 2))
+    model = LinearModel(
+        form=form,
+        coefficients=tuple(map(float, coefficients)),
+        standard_errors=() if errors is None else tuple(map(float, errors)),
+        estimator=estimator,
+        n=len(y),
+        r2=1 - float(np.sum((y - predicted) ** 2)) / spread if spread > 0 else None,
+        mape=float(ape.mean()),
+        heldout_mape=None if held_out is None else float(judged_ape.mean()),
+        ratio_low=low,
+        ratio_high=high,
+    )
+    return Regression(
+        model=model,
+        median_ape=float(np.median(ape)),
+        negative_share=float((predicted < 0).mean()),
+        objection=objection(model),
+        heldout_by_concurrency=(
+            {} if held_out is None else _by_concurrency(sample.concurrency, judged_ape)
+        ),
+    )
+
+
+def regress_all(sample: Sample, seed: int = 0) -> tuple[list[Regression], list[str]]:
+    """Every form by every estimator, simple forms first, and words about what did not fit.
+
+    `linear` by `ols` is the first and never missing: a column that does not vary gets the
+    coefficient 0 there. Other forms are left out where the rows do not determine them.
+    """
+    regressions: list[Regression] = []
+    notes = _unvaried(sample)
+    forms = sorted(FORMS, key=lambda form: len(FORMS[form]))
+    if np.ptp(sample.concurrency) == 0:
+        forms = [form for form in forms if "+" not in form]
+        only = f"{sample.concurrency[0]:.0f}"
+        notes.append(f"all trials have concurrency {only}: no form with +load or +shared was tried")
+    left_out: dict[str, list[str]] = {}
+    for form in forms:
+        if form != "linear" and (reason := _undetermined(form, sample)):
+            left_out.setdefault(reason, []).append(form)
+        else:
+            regressions.extend(regress(sample, form, estimator, seed) for estimator in ESTIMATORS)
+    notes += [f"left out, {reason}: {', '.join(names)}" for reason, names in left_out.items()]
+    return regressions, notes
+
+
+def _undetermined(form: str, sample: Sample) -> str | None:
+    """Why a form cannot be fitted, `None` if it can."""
+    if (configurations := len(np.unique(sample.groups))) <= len(FORMS[form]):
+        return f"too few configurations ({configurations})"
+    if len(identifiable(sample.design(form))) < len(FORMS[form]):
+        return "the trials do not tell their terms apart"
+    return None
+
+
+def _unvaried(sample: Sample) -> list[str]:
+    """The lengths that the form `linear` does not use, in words."""
+    kept = identifiable(sample.design("linear"))
+    lengths = {"input_tokens": sample.input_tokens, "output_tokens": sample.output_tokens}
+    notes: list[str] = []
+    for column, (name, values) in enumerate(lengths.items(), start=1):
+        if column not in kept:
+            constant = np.ptp(values) == 0
+            why = f"is always {values[0]:.0f}" if constant else "varies only with input_tokens"
+            notes.append(f"{name} {why}: its coefficient is 0, other lengths are not predicted")
+    return notes
+
+
+def choose(
+    regressions: Sequence[Regression], form: str | None = None, estimator: str | None = None
+) -> tuple[Regression, str]:
+    """The regression that serves, and why where it is not the first that was wished for.
+
+    Of those without an objection the first one whose held-out error is at most 5 % above the
+    lowest. A wish for a form or an estimator holds as far as it can be met: the estimator gives
+    way before the form does, `ols` first to `nnls`, which minimizes the same errors.
+
+    Args:
+        regressions: As `regress_all` returns them.
+        form: Key of `FORMS`, `None` for the best.
+        estimator: Key of `ESTIMATORS`, `None` for the best.
+    """
+    of_form = [r for r in regressions if form in (None, r.model.form)]
+    wished = [r for r in of_form if estimator in (None, r.model.estimator)]
+    nearest = [r for r in of_form if (estimator, r.model.estimator) == ("ols", "nnls")]
+    candidates = next(
+        usable
+        for pool in (wished, nearest, of_form, regressions)
+        if (usable := [r for r in pool if r.objection is None])
+    )
+    lowest = min(r.error for r in candidates)
+    margin = max(BETTER_BY * lowest, NEGLIGIBLE)
+    chosen = next(r for r in candidates if r.error - lowest <= margin)
+
+    reasons: list[str] = []
+    if not of_form:
+        reasons.append(f"form {form} could not be fitted")
+    elif (preferred := wished[0]).objection:
+        name = f"{preferred.model.form}/{preferred.model.estimator}"
+        reasons.append(f"{name} may not serve ({preferred.objection})")
+    if chosen is not (first := candidates[0]):
+        name = f"{first.model.form}/{first.model.estimator}"
+        reasons.append(f"held-out error {chosen.error:.1%}, {name} has {first.error:.1%}")
+    return chosen, "; ".join(reasons)

@@ -1,0 +1,166 @@
+"""A model, a request and the load of this moment in, predicted costs with intervals out.
+
+Corrections for drift are applied here and learnt in `scheduler.costs.drift`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from scheduler.costs.load import meet
+from scheduler.costs.output_length import output_tokens_interval
+from scheduler.costs.profiles import LinearModel, ModelProfile
+from scheduler.errors import InvalidPredictionError
+from scheduler.types import (
+    Correction,
+    Interval,
+    ModelState,
+    Prediction,
+    QualityEstimate,
+    RoutingRequest,
+)
+
+# Of the half-width of an interval in log space, where a fit is used outside of what it has seen.
+LEAST_SPREAD_OUTSIDE = 0.1
+
+
+# Neither is frozen: one of each is made for every model of every decision, and freezing them would
+# take four times as long.
+@dataclass(slots=True)
+class Contender:
+    """A model that can take the request, with what predicting its costs takes.
+
+    Attributes:
+        cached_tokens: Input tokens that the model need not compute again; they cost nothing.
+    """
+
+    request: RoutingRequest
+    model: ModelState
+    profile: ModelProfile
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+
+    @property
+    def quality(self) -> QualityEstimate | None:
+        """What was estimated of the model's answer to this prompt."""
+        return self.request.quality.get(self.model.model)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The estimate for this prompt, else the model's mean, `None` where both are unknown."""
+        quality = self.quality
+        return self.profile.accuracy if quality is None else quality.accuracy
+
+
+@dataclass(slots=True)
+class PredictedCosts:
+    """The part of a prediction that a decision compares; the rest is only made to be shown."""
+
+    runtime_s: float
+    energy_joules: float
+
+
+def predict_costs(contender: Contender) -> PredictedCosts:
+    """What the request would cost on the contender's model at this moment.
+
+    Seconds are those of the wait and of the service at the concurrency that the request meets. A
+    request that has to wait is taken to wait for requests like itself.
+
+    Raises:
+        InvalidPredictionError: A predicted cost is negative, NaN or infinite, as a regression can
+            give outside the range that it was fitted on. It is never bent into a usable number.
+    """
+    state, profile = contender.model, contender.profile
+    # As floats: multiplying by an integer takes twice as long.
+    tin = float(contender.input_tokens - contender.cached_tokens)
+    tout = float(contender.output_tokens)
+    concurrency, queued = meet(state, contender.request.priority)
+    runtime_s = profile.runtime.predict(tin, tout, concurrency)
+    runtime_s *= state.runtime_correction.factor * state.slowdown
+    if queued:
+        runtime_s *= 1 + queued / concurrency
+    energy_joules = profile.energy.predict(tin, tout, concurrency) * state.energy_correction.factor
+    if 0 <= runtime_s < math.inf and 0 <= energy_joules < math.inf:
+        return PredictedCosts(runtime_s, energy_joules)
+    raise InvalidPredictionError(
+        f"predicted runtime_s {runtime_s:.6g} and energy_joules {energy_joules:.6g} for "
+        f"{contender.input_tokens} input and {contender.output_tokens} output tokens, both must "
+        "be finite and >= 0"
+    )
+
+
+def predict(contender: Contender) -> Prediction:
+    """The costs with everything that is said about them.
+
+    Raises:
+        InvalidPredictionError: As `predict_costs`.
+    """
+    state, profile = contender.model, contender.profile
+    tin, tout = contender.input_tokens, contender.output_tokens
+    computed = tin - contender.cached_tokens
+    costs = predict_costs(contender)
+    runtime_s, energy_joules = costs.runtime_s, costs.energy_joules
+    concurrency, queued = meet(state, contender.request.priority)
+    lengths = output_tokens_interval(contender.request, state, tin, tout)
+    distance = _distance(profile, tin, tout, concurrency)
+    quality = contender.quality
+
+    def interval(cost: float, model: LinearModel, correction: Correction) -> Interval:
+        expected = model.predict(computed, tout, concurrency)
+        if expected <= 0:
+            return Interval(cost, cost)
+        shorter = model.predict(computed, lengths.low, concurrency) / expected
+        longer = model.predict(computed, lengths.high, concurrency) / expected
+        return _around(cost, _ratios(model, correction), Interval(shorter, longer), distance)
+
+    return Prediction(
+        input_tokens=tin,
+        output_tokens=tout,
+        output_tokens_interval=lengths,
+        runtime_s=runtime_s,
+        energy_joules=energy_joules,
+        accuracy=contender.accuracy,
+        runtime_interval_s=interval(runtime_s, profile.runtime, state.runtime_correction),
+        energy_interval_joules=interval(energy_joules, profile.energy, state.energy_correction),
+        accuracy_interval=quality.interval if quality else None,
+        familiarity=quality.familiarity if quality else None,
+        concurrency=concurrency,
+        wait_s=runtime_s * queued / (queued + concurrency),
+        runtime_factor=state.runtime_correction.factor,
+        energy_factor=state.energy_correction.factor,
+        extrapolates=distance > 1,
+        input_tokens_exact=state.model not in contender.request.estimated_inputs,
+        cached_input_tokens=contender.cached_tokens,
+    )
+
+
+def _ratios(model: LinearModel, correction: Correction) -> Interval:
+    """The 90 % interval of actual over predicted: the latest requests', else the fit's."""
+    if correction.low is None or correction.high is None:
+        return Interval(model.ratio_low, model.ratio_high)
+    return Interval(correction.low, correction.high)
+
+
+def _distance(profile: ModelProfile, tin: int, tout: int, concurrency: float) -> float:
+    """How many times beyond what was profiled the request lies, 1 where it is within."""
+    profiled = (profile.input_tokens_range, profile.output_tokens_range, profile.concurrency_range)
+    # An estimate of the tokens of an empty prompt is 0, which is no distance to divide by.
+    return max(
+        max(value / most, least / value, 1.0)
+        for value, (least, most) in zip((max(tin, 1), tout, concurrency), profiled, strict=True)
+    )
+
+
+def _around(cost: float, ratios: Interval, lengths: Interval, distance: float) -> Interval:
+    """Put independent relative errors together: in log space their half-widths add as squares."""
+    low, high = (math.log(max(ratio, 1e-6)) for ratio in (ratios.low, ratios.high))
+    middle, spread = (low + high) / 2, (high - low) / 2
+    if distance > 1:
+        spread = max(spread, LEAST_SPREAD_OUTSIDE) * (1 + math.log(distance))
+    shorter, longer = (math.log(max(ratio, 1e-6)) for ratio in (lengths.low, lengths.high))
+    return Interval(
+        cost * math.exp(middle - math.hypot(spread, shorter)),
+        cost * math.exp(middle + math.hypot(spread, longer)),
+    )

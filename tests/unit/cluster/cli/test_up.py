@@ -1,0 +1,249 @@
+"""The parts of `up` that need no Ray; a whole start is what every integration test begins with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from http_double import QuietHandler, serving
+
+from cluster.cli import up as launcher
+from cluster.cli.up import LaunchError
+
+
+class Router:
+    """A router whose `/health` says what `answers` has left, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, str]] = []
+        self.address = ""
+
+    def say(self, status: int = 200, **models: tuple[bool, str | None]) -> None:
+        known = {
+            name: {"available": available, "profile": origin, "reason": "starting"}
+            for name, (available, origin) in models.items()
+        }
+        self.answers.append((status, json.dumps({"models": known})))
+
+
+@pytest.fixture
+def router() -> Iterator[Router]:
+    state = Router()
+
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name is http.server's
+            assert self.path == "/health"
+            status, text = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+    with serving(Handler) as state.address:
+        yield state
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "POLL_S", 0.01)
+    monkeypatch.setattr(launcher, "READY_TIMEOUT_S", 10.0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "READY_TIMEOUT_S", 0.1)
+
+
+@pytest.fixture
+def head() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs, as Ray would."""
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("applications: []", "http://127.0.0.1:8000"),
+        ("", "http://127.0.0.1:8000"),
+        ("http_options:", "http://127.0.0.1:8000"),
+        ("http_options: {port: 9000}", "http://127.0.0.1:9000"),
+        ("http_options: {host: 0.0.0.0, port: 9000}", "http://127.0.0.1:9000"),
+        ("http_options: {host: 10.1.2.3}", "http://10.1.2.3:8000"),
+        ("http_options: {host: '::'}", "http://[::1]:8000"),
+    ],
+)
+def test_the_address_of_a_config(tmp_path: Path, text: str, address: str) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text(text)
+    assert launcher._http_address(config) == address
+
+
+def test_models_that_were_not_measured_here(router: Router) -> None:
+    router.say(a=(True, "measured"), b=(True, "prior"), c=(True, None))
+    assert launcher._models_without_own_profile(router.address) == ["b", "c"]
+
+
+def test_it_waits_for_the_router_and_its_models(router: Router) -> None:
+    router.answers.append((502, "bad gateway"))
+    router.answers.append((200, "<html>"))
+    router.answers.append((200, "{}"))
+    router.say()
+    router.say(a=(True, "prior"), b=(False, "prior"))
+    router.say(a=(True, "prior"), b=(True, "prior"))
+    assert launcher._models_without_own_profile(router.address) == ["a", "b"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_model_that_does_not_come_up_does_not_keep_the_others(
+    router: Router, capsys: pytest.CaptureFixture[str]
+) -> None:
+    router.say(a=(True, "prior"), b=(False, "prior"))
+    assert launcher._models_without_own_profile(router.address) == ["a"]
+    assert "not available: b: starting" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_router_that_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launcher._models_without_own_profile("http://127.0.0.1:1") == []
+    assert "not available: http://127.0.0.1:1/health: " in capsys.readouterr().out
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+PROFILER = """
+import signal, sys, time
+def stop(*_):
+    time.sleep(0.1)
+    open("gave back", "a").write("x")
+    sys.exit(1)
+signal.signal(signal.SIGTERM, stop)
+open("started", "w").close()
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "after"), [(signal.SIGINT, "went on"), (signal.SIGTERM, "stopped")]
+)
+def test_what_a_signal_does_while_the_models_are_profiled(
+    tmp_path: Path, number: signal.Signals, after: str
+) -> None:
+    """Ctrl-C skips, SIGTERM stops; either way the profiling job gets one signal and its time."""
+    (tmp_path / "profiling.py").write_text(PROFILER)
+    script = textwrap.dedent("""
+        from cluster.cli import up as launcher
+        launcher._handle_signals()
+        try:
+            launcher._profile(["a"], 6379)
+            print("went on")
+        except SystemExit:
+            print("stopped")
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for((tmp_path / "started").exists)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert out.splitlines()[-1] == after
+    assert (tmp_path / "gave back").read_text() == "x"
+
+
+def test_applications_that_run_are_waited_for(
+    dashboard: Any,
+    details: dict[str, Any],
+    head: subprocess.Popen[bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    del details["applications"]["broken"]
+    details["applications"]["elastic"]["status"] = "DEPLOYING"
+
+    def finish() -> None:
+        wait_for(lambda: len(dashboard.requests) > 1)
+        details["applications"]["elastic"]["status"] = "RUNNING"
+
+    Thread(target=finish).start()
+    launcher._wait_for_applications(dashboard.address, head, 0.0)
+    printed = capsys.readouterr().out
+    assert "deploying" in printed
+    assert printed.count("running") == 4
+
+
+def test_one_that_fails_stops_the_start_with_serves_words(
+    dashboard: Any, head: subprocess.Popen[bytes]
+) -> None:
+    with pytest.raises(LaunchError, match="broken: No module named 'm'"):
+        launcher._wait_for_applications(dashboard.address, head, 0.0)
+
+
+def test_a_ray_that_ends_stops_the_start(
+    dashboard: Any, details: dict[str, Any], tmp_path: Path
+) -> None:
+    del details["applications"]["broken"]
+    details["applications"]["elastic"]["status"] = "DEPLOYING"
+    head = subprocess.Popen(["true"])
+    head.wait()
+    with pytest.raises(LaunchError, match="Ray ended"):
+        launcher._wait_for_applications(dashboard.address, head, 0.0)
+    log = tmp_path / "ray.log"
+    log.write_text("first\nport 6379 is taken\n")
+    with pytest.raises(LaunchError, match=r"(?s)did not start.*port 6379 is taken"):
+        launcher._wait_for_dashboard(dashboard.address, head, log)
+
+
+STUBBORN = """#!/bin/sh
+trap 'echo told to stop' TERM
+echo begun
+for i in $(seq 600); do sleep 0.05; done
+"""
+
+
+def test_a_second_signal_ends_a_ray_that_does_not_stop(tmp_path: Path) -> None:
+    """The first one asks it to; whatever ends the waiting kills it."""
+    command = tmp_path / "ray"
+    command.write_text(STUBBORN)
+    command.chmod(0o755)
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from cluster.cli import up as launcher
+        launcher._handle_signals()
+        launcher.BIN = Path({str(tmp_path)!r})
+        launcher._wait_for_dashboard = lambda *_: None
+        launcher.tempfile.tempdir = {str(tmp_path)!r}
+        with launcher._ray_head(1, 2, []) as head:
+            Path({str(tmp_path)!r}, "pid").write_text(str(head.pid))
+            head.wait()
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script])
+    log = tmp_path / "dynamic-llm-scheduler-ray-1.log"
+    try:
+        wait_for(lambda: log.exists() and "begun" in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "told to stop" in log.read_text())
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    finally:
+        process.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

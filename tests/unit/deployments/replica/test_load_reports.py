@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_serve import PROFILES, ActorHandle
+from ray.exceptions import ActorDiedError
+
+from cluster.store.actor import Store
+from cluster.store.load import ReplicaLoad, TokenWeights
+from deployments.replica.load_reports import LoadReporter
+
+IDLE = ReplicaLoad("frugal", "r1", "node", "test", "GPU-0", 0)
+BUSY = replace(IDLE, ongoing=2)
+
+
+class Replica:
+    def __init__(self) -> None:
+        self.load = IDLE
+        self.weights: list[TokenWeights] = []
+        self.reporter = LoadReporter(lambda: self.load, self.weights.append)
+
+
+@pytest.fixture
+def replica() -> Replica:
+    return Replica()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ActorHandle:
+    handle = ActorHandle(Store(str(tmp_path)))
+    monkeypatch.setattr("deployments.replica.load_reports.connect_store", lambda: handle)
+    return handle
+
+
+def reports(store: ActorHandle) -> list[ReplicaLoad]:
+    return list(store.state.loads("router").replicas)
+
+
+def test_the_store_hears_of_it(replica: Replica, store: ActorHandle) -> None:
+    replica.load = BUSY
+    asyncio.run(replica.reporter.report())
+    assert reports(store) == [BUSY]
+    replica.load = IDLE
+    asyncio.run(replica.reporter.report())
+    assert reports(store) == [IDLE]
+
+
+def test_a_hang_is_told_at_once(replica: Replica, store: ActorHandle) -> None:
+    for hung in (False, True, False):
+        replica.load = replace(IDLE, hung=hung)
+        asyncio.run(replica.reporter.report())
+        assert reports(store) == [replica.load]
+
+
+def test_an_idle_replica_says_so_once_a_heartbeat(
+    replica: Replica, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(replica.reporter.report())
+    replica.load = replace(IDLE, power_watts=1.0)
+    asyncio.run(replica.reporter.report())
+    assert reports(store) == [IDLE]
+    monkeypatch.setattr("deployments.replica.load_reports.HEARTBEAT_S", 0.0)
+    asyncio.run(replica.reporter.report())
+    assert reports(store) == [replica.load]
+
+
+def test_the_weights_come_back_once_there_is_a_profile(
+    replica: Replica, store: ActorHandle
+) -> None:
+    replica.load = BUSY
+    asyncio.run(replica.reporter.report())
+    assert not replica.weights
+    store.state.publish(PROFILES.to_json())
+    asyncio.run(replica.reporter.report())
+    assert replica.weights == [pytest.approx((0.01, 0.1))]
+
+
+def test_a_store_that_died_is_looked_for_again(
+    replica: Replica,
+    store: ActorHandle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deployments.replica.load_reports.REPORT_PERIOD_S", 0.001)
+    monkeypatch.setattr("deployments.replica.load_reports.HEARTBEAT_S", 0.001)
+    replica.load = BUSY
+    store.die()
+    with pytest.raises(ActorDiedError):
+        asyncio.run(replica.reporter.report())
+
+    async def until_it_is_back() -> None:
+        task = asyncio.create_task(replica.reporter.run())
+        await asyncio.sleep(0.05)
+        assert not task.done()
+        store.fault = None
+        while not reports(store):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(until_it_is_back(), 10))
+    assert reports(store) == [BUSY]

@@ -1,0 +1,303 @@
+"""What clients see when replicas and models break; over real links where there are replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, chunk, error_object, events, observation
+from ray.exceptions import ActorDiedError
+
+from cluster.store.load import ReplicaLoad
+from deployments.links.frames import Flag, Frame, ModelRequest, Reply, encode_observation
+from deployments.links.server import LinkServer
+
+WORDS = ["one ", "two ", "three ", "four "]
+DIE = ActorDiedError()
+
+
+def word_frames(begin: int = 0, model: str = FRUGAL) -> list[Any]:
+    """What an engine streams behind `begin` tokens; a word is a token, its id its place."""
+    frames: list[Frame] = [(chunk(w), (i,), 0) for i, w in enumerate(WORDS) if i >= begin]
+    seen = encode_observation(observation(model))
+    last, ids, _ = frames.pop()
+    finish = chunk(json.loads(last[6:])["choices"][0]["text"], "stop")
+    return [*frames, (seen, (), Flag.OBSERVATION), (finish, ids, Flag.FINISH),
+            (b"data: [DONE]\n\n", (), Flag.DONE)]  # fmt: skip
+
+
+class Replica:
+    """Generates the words; breaks where it is told to.
+
+    Attributes:
+        lives: Frames until it breaks, `None` for ever.
+    """
+
+    def __init__(self, lives: int | None = None) -> None:
+        self.lives = lives
+        self.requests: list[ModelRequest] = []
+
+    async def answer(self, request: ModelRequest) -> Reply:
+        self.requests.append(request)
+        if self.lives is not None:
+            raise RuntimeError("out of memory")
+        return 200, b'{"object": "text_completion"}', encode_observation(observation(FRUGAL))
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+        self.requests.append(request)
+        for number, frame in enumerate(word_frames(len(request.resumed_ids))):
+            if number == self.lives:
+                raise RuntimeError("out of memory")
+            yield frame
+
+
+Replicas = Callable[..., list[Replica]]
+
+
+@pytest.fixture
+def replicas(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replicas]:
+    """Has the frugal model served by these replicas; the first one is asked first."""
+    servers: list[LinkServer] = []
+
+    def start(*scripts: Replica) -> list[Replica]:
+        async def open_links() -> None:
+            for script in scripts:
+                servers.append(LinkServer(script))
+                await servers[-1].open()
+            links = site.router._directory.links
+            loads = [
+                ReplicaLoad(FRUGAL, f"r{i}", "n", "test", "cpu", i, link=server.address)
+                for i, server in enumerate(servers)
+            ]
+            # The store knows nothing of them.
+            monkeypatch.setattr(site.router._shared.loads, "replicas", loads)
+            monkeypatch.setattr(site.router._shared.loads, "take", lambda *_: None)
+            links.update(loads, "x")
+            async with asyncio.timeout(5):
+                while len(links._links.get(FRUGAL, {})) < len(scripts):  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+            # Now that they are connected, who is how busy.
+            links.update(loads, "x")
+
+        site.runner.run(open_links())
+        return list(scripts)
+
+    yield start
+    for server in servers:
+        site.runner.get_loop().call_soon(server.close)
+
+
+def ask(site: Site, **body: Any) -> httpx.Response:
+    return site.complete(stream=True, routing={"weights": {"energy": 1}}, **body)
+
+
+def text(pieces: list[Any]) -> str:
+    return "".join(c["text"] for piece in pieces for c in piece.get("choices", ()))
+
+
+def attempts(pieces: list[Any]) -> list[tuple[str, str, int | None]]:
+    (routing,) = [piece["routing"] for piece in pieces if "routing" in piece]
+    return [(a["model"], a["begins"], a["output_tokens"]) for a in routing["attempts"]]
+
+
+@pytest.mark.parametrize("lives", [0, 1, 2, 3])
+def test_on_another_replica_a_stream_goes_on_by_token_ids(
+    site: Site, replicas: Replicas, lives: int
+) -> None:
+    broken, whole = replicas(Replica(lives), Replica())
+    response = ask(site)
+    *pieces, end = events(response)
+    assert (end, text(pieces)) == ("[DONE]", "".join(WORDS))
+    assert response.headers["x-routed-model"] == FRUGAL
+    assert whole.requests[0].resumed_ids == tuple(range(lives))
+    assert whole.requests[0].body == broken.requests[0].body
+    begins = "by token ids" if lives else "anew"
+    assert attempts(pieces) == [(FRUGAL, "anew", lives), (FRUGAL, begins, None)]
+    record = site.get("/v1/decisions?limit=1")["data"][0]
+    assert record["error"] is None
+    assert [a["replica_id"] for a in record["attempts"]] == ["r0", "r1"]
+    assert "out of memory" in record["attempts"][0]["error"]
+
+
+def test_it_does_so_as_often_as_it_may(site: Site, replicas: Replicas) -> None:
+    replicas(Replica(1), Replica(1), Replica())
+    *pieces, end = events(ask(site))
+    assert (end, text(pieces)) == ("[DONE]", "".join(WORDS))
+    assert [begun for _, begun, _ in attempts(pieces)] == ["anew", "by token ids", "by token ids"]
+
+
+def test_but_not_more_often(site: Site, replicas: Replicas, serve: ServeDouble) -> None:
+    replicas(Replica(1), Replica(1), Replica(1), Replica())
+    *pieces, end = events(ask(site))
+    assert text(pieces) == "one two three "
+    assert "out of memory" in end["error"]["message"]
+    assert not serve.models[ACCURATE].calls
+
+
+@pytest.mark.parametrize("died", [1, 2])
+def test_with_no_other_replica_the_next_best_model_goes_on_by_text(
+    site: Site, serve: ServeDouble, died: int
+) -> None:
+    serve.models[FRUGAL].frames = [*word_frames()[:died], DIE]
+    serve.models[ACCURATE].frames = word_frames(died, ACCURATE)
+    *pieces, end = events(ask(site, prompt="Count: ", max_tokens=10))
+    assert (end, text(pieces)) == ("[DONE]", "".join(WORDS))
+    asked = json.loads(serve.models[ACCURATE].calls[0].request.body)
+    assert asked["prompt"] == "Count: " + "".join(WORDS[:died])
+    assert asked["max_tokens"] == 10 - died
+    assert attempts(pieces) == [(FRUGAL, "anew", died), (ACCURATE, "by text", None)]
+    routing = pieces[-1]["routing"]
+    assert routing["model"] == ACCURATE
+    assert not routing["attempts"][1]["exact"]
+    assert routing["actual"]["output_tokens"] == 2 + died
+
+
+def test_usage_has_the_totals_of_the_whole_answer(site: Site, serve: ServeDouble) -> None:
+    serve.models[FRUGAL].frames = [*word_frames()[:2], DIE]
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+    told = b"data: " + json.dumps({"choices": [], "created": 5, "usage": usage}).encode() + b"\n\n"
+    rest = word_frames(2, ACCURATE)
+    serve.models[ACCURATE].frames = [*rest[:-1], (told, (), Flag.USAGE), rest[-1]]
+    *pieces, _ = events(ask(site, stream_options={"include_usage": True}))
+    assert pieces[-1]["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 4,
+        "total_tokens": 11,
+    }
+
+
+def test_a_chat_has_one_role_marker(site: Site, serve: ServeDouble) -> None:
+    def delta(**fields: Any) -> bytes:
+        choice = {"index": 0, "delta": fields, "finish_reason": None}
+        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+    role = (delta(role="assistant", content=""), (), 0)
+    seen = (encode_observation(observation(ACCURATE)), (), Flag.OBSERVATION)
+    serve.models[FRUGAL].frames = [role, (delta(content="Hel"), (1,), 0), DIE]
+    serve.models[ACCURATE].frames = [
+        role,
+        seen,
+        (delta(content="lo"), (2,), Flag.FINISH),
+        (b"data: [DONE]\n\n", (), Flag.DONE),
+    ]
+    body = {
+        "model": "auto",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+        "routing": {"weights": {"energy": 1}},
+    }
+    response = site.request("POST", "/v1/chat/completions", json=body)
+    *pieces, end = events(response)
+    assert end == "[DONE]"
+    deltas = [piece["choices"][0]["delta"] for piece in pieces]
+    assert deltas == [{"role": "assistant", "content": ""}, {"content": "Hel"}, {"content": "lo"}]
+    asked = json.loads(serve.models[ACCURATE].calls[0].request.body)
+    assert asked["messages"][-1] == {"role": "assistant", "content": "Hel"}
+
+
+@pytest.mark.parametrize("usage", [True, False])
+def test_an_answer_that_is_whole_is_ended_for_the_engine_that_died(
+    site: Site, serve: ServeDouble, usage: bool
+) -> None:
+    serve.models[FRUGAL].frames = [*word_frames()[:-1], DIE]
+    options = {"stream_options": {"include_usage": True}} if usage else {}
+    *pieces, end = events(ask(site, **options))
+    assert (end, text(pieces)) == ("[DONE]", "".join(WORDS))
+    assert len(attempts(pieces)) == 1
+    if usage:
+        assert pieces[-1]["usage"]["completion_tokens"] == 2
+    assert not serve.models[ACCURATE].calls
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"logprobs": 1}, "log probabilities"),
+        ({"n": 2}, "several choices"),
+        ({"prompt": [1, 2, 3]}, "prompt of token ids"),
+    ],
+)
+def test_a_stream_that_cannot_go_on_ends_with_an_error(
+    site: Site, serve: ServeDouble, fields: dict[str, Any], told: str
+) -> None:
+    serve.models[FRUGAL].frames = [*word_frames()[:2], DIE]
+    *pieces, end = events(ask(site, **fields))
+    assert text(pieces) == "one two "
+    assert told in end["error"]["message"]
+    assert end["error"]["code"] == "stream_broken"
+    assert not serve.models[ACCURATE].calls
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("fault", [DIE, 500])
+def test_before_the_first_byte_it_starts_again_elsewhere(
+    site: Site, serve: ServeDouble, stream: bool, fault: Any
+) -> None:
+    broken = serve.models[FRUGAL]
+    broken.reply = (500, error_object(500, "engine died"), b"") if fault == 500 else fault
+    broken.frames = [(error_object(500, "engine died"), (), Flag.ERROR) if fault == 500 else fault]
+    response = site.complete(stream=stream, routing={"weights": {"energy": 1}})
+    assert response.status_code == 200
+    assert response.headers["x-routed-model"] == ACCURATE
+    told = events(response)[-2] if stream else response.json()
+    assert [a["model"] for a in told["routing"]["attempts"]] == [FRUGAL, ACCURATE]
+    # Nothing is learnt of an answer that went wrong first.
+    assert site.router._shared.learning.lessons == 0
+
+
+def test_a_whole_answer_comes_from_another_replica(site: Site, replicas: Replicas) -> None:
+    broken, whole = replicas(Replica(0), Replica())
+    response = site.complete(model=FRUGAL)
+    assert response.status_code == 200
+    assert [a["replica_id"] for a in response.json()["routing"]["attempts"]] == ["r0", "r1"]
+    assert (len(broken.requests), len(whole.requests)) == (1, 1)
+
+
+def test_a_refusal_is_final(site: Site, serve: ServeDouble) -> None:
+    serve.models[FRUGAL].reply = (400, error_object(400), b"")
+    assert site.complete(routing={"weights": {"energy": 1}}).status_code == 400
+    assert not serve.models[ACCURATE].calls
+
+
+def test_a_named_model_is_replaced_by_no_other(site: Site, serve: ServeDouble) -> None:
+    serve.models[FRUGAL].reply = DIE
+    response = site.complete(model=FRUGAL)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "model_failed")
+    assert not serve.models[ACCURATE].calls
+
+
+def test_the_constraints_hold_for_the_next_model_too(site: Site, serve: ServeDouble) -> None:
+    serve.models[FRUGAL].reply = DIE
+    routing = {"weights": {"energy": 1}, "constraints": {"max_energy_joules": 100}}
+    assert site.complete(routing=routing).status_code == 503
+    assert not serve.models[ACCURATE].calls
+
+
+def test_nobody_waits_for_a_model_whose_last_replica_has_just_died(
+    site: Site, replicas: Replicas, serve: ServeDouble
+) -> None:
+    replicas(Replica())
+    links = site.router._directory.links
+
+    async def kill() -> None:
+        (link,) = links._links[FRUGAL].values()
+        # As a process that is killed has its sockets closed.
+        link._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        async with asyncio.timeout(5):
+            while link.open:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        links.update([], "x")
+
+    site.runner.run(kill())
+    # Serve says that it runs, and its handle would wait for the next one.
+    assert serve.models[FRUGAL].replicas == 1
+    assert events(ask(site))[-1] == "[DONE]"
+    assert [len(m.calls) for m in serve.models.values()] == [1, 0]
+    refused = site.complete(model=FRUGAL)
+    assert refused.status_code == 503
+    assert "have died" in refused.json()["error"]["message"]

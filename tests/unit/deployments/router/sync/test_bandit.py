@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_clock import FakeClock
+from fake_serve import ActorHandle
+
+from cluster.store.actor import Store
+from deployments.config.learning import BanditConfig
+from deployments.router.sync.bandit import BanditSource
+from scheduler.asides import BanditReport
+from scheduler.bandit.model import SIZE, Bandit, Rating
+from scheduler.preferences import Weights
+from scheduler.types import Decision
+
+RATING = Rating("a", (1.0,) * SIZE, 0.5, 0.0, 0.0)
+
+
+@pytest.fixture
+def handle(tmp_path: Path) -> Any:
+    handle = ActorHandle(Store(str(tmp_path)))
+    yield handle
+    handle.state.close()
+
+
+def source(clock: FakeClock | None = None, limit: int = 2) -> BanditSource:
+    found = BanditSource(clock or FakeClock(7200.0))
+    found.configure(BanditConfig(explorations_per_hour=limit), "bandit")
+    return found
+
+
+def decision(*, explored: bool = True) -> Decision:
+    report = BanditReport((1.0,) * SIZE, 0.5, "a", explored)
+    return Decision("d", "b", "bandit", Weights(), "v", (), (), bandit=report)
+
+
+def exchange(router: BanditSource, handle: ActorHandle) -> None:
+    asyncio.run(router.exchange(handle))
+
+
+def test_exploration_is_bounded_over_all_routers_and_restarts(handle: ActorHandle) -> None:
+    clock = FakeClock(7200.0)
+    handle.state._feedback._clock = clock
+    one, other = source(clock), source(clock)
+    one.dispatched(decision())
+    one.dispatched(decision(explored=False))
+    assert one.may_explore
+    for router in (one, other):
+        exchange(router, handle)
+        assert router.may_explore
+    other.dispatched(decision())
+    assert not other.may_explore
+    exchange(other, handle)
+    exchange(one, handle)
+    assert not one.may_explore
+    restarted = source(clock)
+    exchange(restarted, handle)
+    assert not restarted.may_explore
+    clock.now += 3600
+    for router in (one, other, restarted):
+        assert router.may_explore
+
+
+def test_what_was_explored_while_the_store_was_away_is_told_later(handle: ActorHandle) -> None:
+    clock = FakeClock(7200.0)
+    handle.state._feedback._clock = clock
+    router = source(clock, limit=1)
+    router.dispatched(decision())
+    handle.die()
+    with pytest.raises(Exception, match="actor"):
+        exchange(router, handle)
+    assert not router.may_explore
+    handle.fault = None
+    exchange(router, handle)
+    assert not router.may_explore
+    assert handle.state.bandit_news({}, None).explored == 1
+
+
+def test_nothing_may_be_explored_while_it_is_frozen(handle: ActorHandle) -> None:
+    router = source()
+    handle.state.change_bandit("freeze")
+    exchange(router, handle)
+    assert not router.may_explore
+    handle.state.change_bandit("thaw")
+    exchange(router, handle)
+    assert router.may_explore
+
+
+def test_a_router_gives_back_what_the_store_lost(handle: ActorHandle, tmp_path: Path) -> None:
+    router = source()
+    router.current = Bandit(router.current.state.learn(RATING))
+    exchange(router, handle)
+    assert handle.state.change_bandit("show")["models"]["a"]["answers"] == 1
+    # It is on the disk already.
+    again = Store(str(tmp_path))
+    assert again.change_bandit("show")["models"]["a"]["answers"] == 1
+    again.close()
+
+
+def test_a_reset_reaches_the_routers(handle: ActorHandle) -> None:
+    router = source()
+    router.current = Bandit(replace(router.current.state.learn(RATING)))
+    exchange(router, handle)
+    handle.state.change_bandit("reset")
+    exchange(router, handle)
+    assert router.current.state.models == {}
+    assert router.current.state.epoch == 1
+
+
+def test_the_settings_stay_when_the_state_changes(handle: ActorHandle) -> None:
+    router = source()
+    router.configure(BanditConfig(ridge=7.0, exploration=0.5), "bandit")
+    handle.state.change_bandit("reset")
+    exchange(router, handle)
+    assert (router.current.ridge, router.current.exploration) == (7.0, 0.5)
+
+
+def test_who_does_not_want_it_asks_nothing(handle: ActorHandle) -> None:
+    router = BanditSource()
+    router.configure(BanditConfig(), "weighted", "constrained")
+    handle.die()
+    exchange(router, handle)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from fake_serve import ActorHandle
+from ray.exceptions import ActorDiedError
+
+from cluster.store.actor import Store
+from cluster.store.load import ReplicaLoad
+from deployments.router.sync.shared import SharedState
+from scheduler.costs.learning import Learning, Lesson
+from scheduler.costs.observations import Outcome
+
+KEY = ("model", "gpu", "fit")
+
+
+def lesson(actual: float = 2.0) -> Lesson:
+    outcome = Outcome(*KEY, 1.0, 1.0, actual, 10.0, 10.0, 10.0 * actual)
+    return Lesson(outcome, "model", "", 5, 7, cut=False)
+
+
+def teach(state: SharedState, n: int) -> None:
+    for _ in range(n):
+        state.learn(lesson())
+
+
+def exchange(state: SharedState, store: ActorHandle) -> None:
+    asyncio.run(state.exchange_lessons(store))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ActorHandle:
+    return ActorHandle(Store(str(tmp_path)))
+
+
+def test_a_router_learns_at_once_and_the_store_with_the_exchange(store: ActorHandle) -> None:
+    state = SharedState("one")
+    teach(state, 30)
+    assert state.learning.corrections.runtime(*KEY).factor > 1.5
+    exchange(state, store)
+    assert store.state.learn([]) == 30
+    theirs = Learning.from_json(store.state.learned())
+    assert theirs.corrections.runtime(*KEY) == state.learning.corrections.runtime(*KEY)
+
+
+def test_routers_learn_from_each_other(store: ActorHandle) -> None:
+    one, two = SharedState("one"), SharedState("two")
+    teach(one, 30)
+    exchange(one, store)
+    exchange(two, store)
+    assert two.learning.corrections.runtime(*KEY) == one.learning.corrections.runtime(*KEY)
+    assert two.learning.lengths.lengths("model") == one.learning.lengths.lengths("model")
+
+
+def test_lessons_that_came_in_meanwhile_are_not_lost(store: ActorHandle) -> None:
+    one, two = SharedState("one"), SharedState("two")
+    teach(one, 30)
+    exchange(one, store)
+
+    learned = store.state.learned
+    store.state.learned = lambda: (two.learn(lesson()), learned())[1]
+    exchange(two, store)
+    assert two.learning.lessons == 31
+    del store.state.learned
+    exchange(two, store)
+    assert store.state.learn([]) == two.learning.lessons == 31
+
+
+def test_a_store_that_is_away_costs_nothing_but_freshness(store: ActorHandle) -> None:
+    state = SharedState("one")
+    store.die()
+    teach(state, 3)
+    with pytest.raises(ActorDiedError):
+        exchange(state, store)
+    with pytest.raises(ActorDiedError):
+        asyncio.run(state.refresh_loads(store, dict))
+    teach(state, 2)
+    assert state.learning.lessons == 5
+    store.fault = None
+    exchange(state, store)
+    assert store.state.learn([]) == 5
+
+
+def test_a_store_that_lost_everything_gets_it_back(store: ActorHandle, tmp_path: Path) -> None:
+    state = SharedState("one")
+    teach(state, 30)
+    exchange(state, store)
+    store.state = Store(str(tmp_path / "new"))
+    exchange(state, store)
+    assert store.state.learn([]) == 30
+    again = SharedState("again")
+    exchange(again, store)
+    assert again.learning.corrections.runtime(*KEY) == state.learning.corrections.runtime(*KEY)
+
+
+def test_the_load_comes_from_the_store_and_from_its_own_count(store: ActorHandle) -> None:
+    store.state.report_load(ReplicaLoad("model", "r", "n", "cpu", "cpu", 3, {"one": 1}))
+    state = SharedState("one")
+    asyncio.run(state.refresh_loads(store, lambda: {"model": 1}))
+    assert state.loads.ongoing("model", 1) == 3
+    assert state.loads.ongoing("model", 2) == 4

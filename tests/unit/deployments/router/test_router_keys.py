@@ -1,0 +1,136 @@
+"""Keys and budgets over HTTP, from the file to the 429."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fake_serve import ACCURATE, FRUGAL, HANG, ActorHandle, ServeDouble, Site
+from ray.exceptions import ActorDiedError
+
+from cluster.store.usage import Usage
+from deployments.config.app import RouterArgs
+from deployments.router.access.keys import KeyFileError, hash_of
+
+
+def bearing(key: str) -> dict[str, Any]:
+    return {"headers": {"authorization": f"Bearer {key}"}}
+
+
+@pytest.fixture
+def keyed(site: Site, tmp_path: Path) -> Site:
+    """`boss` is an administrator's, `ann` has 10 tokens a minute, `eve` one request."""
+    path = tmp_path / "keys.yaml"
+    entries = [
+        {"name": "boss", "sha256": hash_of("boss"), "admin": True},
+        {"name": "ann", "sha256": hash_of("ann"), "tokens_per_minute": 10},
+        {"name": "eve", "sha256": hash_of("eve"), "requests_per_minute": 1},
+    ]
+    path.write_text(yaml.safe_dump(entries))
+    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    # In the middle of a minute, so that none ends in a test.
+    half_past = time.time() // 60 * 60 + 30
+    site.router._budgets._clock = lambda: half_past
+    site.app = site.router.__serve_build_asgi_app__()
+    return site
+
+
+def complete(site: Site, key: str, **body: Any) -> Any:
+    json = {"model": FRUGAL, "prompt": "Hello"} | body
+    return site.request("POST", "/v1/completions", json=json, **bearing(key))
+
+
+def test_looking_is_free(keyed: Site) -> None:
+    for _ in range(3):
+        assert keyed.request("GET", "/v1/live", **bearing("eve")).status_code == 200
+    dry = {"model": FRUGAL, "prompt": "Hello"}
+    assert keyed.request("POST", "/v1/route", json=dry, **bearing("eve")).status_code == 200
+    assert [complete(keyed, "eve").status_code for _ in range(2)] == [200, 429]
+    assert keyed.request("GET", "/v1/live", **bearing("eve")).status_code == 200
+
+
+def test_answers_are_charged_until_the_budget_is_used_up(keyed: Site) -> None:
+    # 5 input and 2 output tokens each.
+    answers = [complete(keyed, "ann") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    refused = answers[2]
+    assert refused.headers["retry-after"] == "30"
+    error = refused.json()["error"]
+    assert (error["code"], error["type"]) == ("budget_exceeded", "invalid_request_error")
+    assert "tokens_per_minute of 10" in error["message"]
+    assert complete(keyed, "boss").status_code == 200
+
+
+def test_streams_are_charged_too(keyed: Site) -> None:
+    answers = [complete(keyed, "ann", stream=True) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
+def test_an_answer_that_nobody_waited_for_is_charged_as_predicted(
+    keyed: Site, serve: ServeDouble
+) -> None:
+    serve.models[FRUGAL].reply = HANG
+    content = {"json": {"model": FRUGAL, "prompt": "Hello"}, **bearing("ann")}
+
+    async def hang_up() -> None:
+        call = keyed._request("POST", "/v1/completions", content)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(call, 0.05)
+
+    keyed.runner.run(hang_up())
+    # 16 output tokens were predicted.
+    assert complete(keyed, "ann").status_code == 429
+
+
+def test_an_answer_that_came_too_late_is_charged_as_predicted(
+    keyed: Site, serve: ServeDouble
+) -> None:
+    serve.models[FRUGAL].reply = HANG
+    assert [complete(keyed, "ann").status_code for _ in range(2)] == [504, 429]
+
+
+def test_what_the_models_broke_costs_nothing(keyed: Site, serve: ServeDouble) -> None:
+    reply = serve.models[FRUGAL].reply
+    serve.models[FRUGAL].reply = ActorDiedError()
+    for _ in range(3):
+        assert complete(keyed, "ann").status_code == 503
+    serve.models[FRUGAL].reply = reply
+    assert complete(keyed, "ann").status_code == 200
+
+
+def test_decisions_are_the_administrators(keyed: Site) -> None:
+    assert keyed.request("GET", "/v1/decisions", **bearing("boss")).status_code == 200
+    assert keyed.request("GET", "/v1/decisions", **bearing("ann")).status_code == 403
+    assert keyed.request("GET", "/v1/profiles", **bearing("ann")).status_code == 200
+    assert keyed.request("GET", "/v1/profiles").status_code == 401
+
+
+def test_what_was_used_is_told_to_the_store(keyed: Site, store: ActorHandle) -> None:
+    complete(keyed, "boss")
+    keyed.runner.run(keyed.router._exchange_usage())
+    (used,) = (by_key for period, by_key in store.state.spend({}).items() if period.name == "day")
+    assert used == {"boss": Usage(requests=1, tokens=7, joules=1.5)}
+
+
+def test_limits_come_from_the_configuration(site: Site) -> None:
+    limits = {"max_tokens": 9, "prompt_tokens": 3, "header_bytes": 400}
+    site.configure(models=[{"id": ACCURATE}, {"id": FRUGAL}], limits=limits)
+    assert site.complete(max_tokens=9).status_code == 200
+    refused = site.complete(max_tokens=10).json()["error"]
+    assert (refused["param"], refused["code"]) == ("max_tokens", "limit_exceeded")
+    body = {"model": "auto", "prompt": "x" * 13, "max_tokens": 1}
+    for path in ("/v1/completions", "/v1/route"):
+        answer = site.request("POST", path, json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"] == "prompt: at most 3 input tokens, got 4"
+    assert site.request("GET", "/health", headers={"x": "y" * 400}).status_code == 431
+
+
+def test_a_router_does_not_start_without_the_keys_that_it_was_promised(site: Site) -> None:
+    site.router._args = RouterArgs(keys_file="/nowhere/keys.yaml")
+    with pytest.raises(KeyFileError, match=r"/nowhere/keys\.yaml"):
+        site.router.__serve_build_asgi_app__()

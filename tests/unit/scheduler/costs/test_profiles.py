@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scheduler_examples import REFERENCE, profile
+
+from scheduler.costs.profiles import FORMS, TERMS, LinearModel, ProfileSet
+from scheduler.errors import ProfileError
+from scheduler.preferences import Metric
+
+SET = ProfileSet(
+    profiles=(profile("a", accuracy=None), profile("b", runtime=(0.1, 0.02, 1 / 3))),
+    reference=REFERENCE,
+    source="made for the tests",
+)
+
+coefficients = st.floats(-1e3, 1e3)
+
+
+@pytest.mark.parametrize(
+    ("form", "values", "cost"),
+    [
+        ("linear", (1.0, 2.0, 3.0), 1 + 2 * 10 + 3 * 4),
+        ("interaction", (1.0, 2.0, 3.0, 0.5), 1 + 2 * 10 + 3 * 4 + 0.5 * 40),
+        ("context", (1.0, 2.0, 3.0, 0.5), 1 + 2 * 10 + 3 * 4 + 0.5 * 4 * 12),
+        ("linear+load", (1.0, 2.0, 3.0, 0.5, 0.25), 1 + 2 * 10 + 3 * 4 + 8 * (0.5 * 10 + 0.25 * 4)),
+        (
+            "context+shared",
+            (1, 2, 3, 0.5, 6, 4, 8),
+            1 + 2 * 10 + 3 * 4 + 0.5 * 48 + (6 + 40 + 32) / 8,
+        ),
+    ],
+)
+def test_prediction_by_hand(form: str, values: tuple[float, ...], cost: float) -> None:
+    assert LinearModel(form, values).predict(10, 4, 8) == cost
+
+
+def test_one_request_alone_is_what_is_predicted_unless_said_otherwise() -> None:
+    model = LinearModel("linear+load", (1.0, 2.0, 3.0, 0.5, 0.25))
+    assert model.predict(10, 4) == model.predict(10, 4, 1)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(data=st.data(), tin=st.integers(0, 10**5), tout=st.integers(0, 10**5), c=st.floats(1, 1000))
+def test_prediction_is_the_sum_over_the_terms(
+    form: str, data: Any, tin: int, tout: int, c: float
+) -> None:
+    # `predict` has the terms written out; this holds it to the table.
+    values = tuple(data.draw(coefficients) for _ in FORMS[form])
+    terms = [k * TERMS[name](tin, tout, c) for k, name in zip(values, FORMS[form], strict=True)]
+    expected = pytest.approx(math.fsum(terms), abs=1e-9 * max(map(abs, terms), default=1) + 1e-12)
+    assert LinearModel(form, values).predict(tin, tout, c) == expected
+
+
+def test_every_form_begins_alike() -> None:
+    assert {terms[:3] for terms in FORMS.values()} == {("1", "tin", "tout")}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_load_term_is_in_the_forms_that_say_so(form: str) -> None:
+    model = LinearModel(form, (1.0,) * len(FORMS[form]))
+    assert (model.predict(10, 4, 3) != model.predict(10, 4, 1)) is ("+" in form)
+
+
+def test_round_trip_keeps_everything() -> None:
+    again = ProfileSet.from_json(SET.to_json())
+    assert again == SET
+    assert again.version == SET.version
+    assert json.loads(SET.to_json())["version"] == SET.version
+
+
+def test_a_file_of_the_first_schema_says_nothing_of_load() -> None:
+    data = json.loads(SET.to_json())
+    data["schema_version"] = 1
+    for fitted in data["profiles"]:
+        del fitted["concurrency_range"]
+    stated = data.pop("version")
+    assert stated == SET.version
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+    data["version"] = hashlib.sha256(canonical).hexdigest()[:16]
+
+    again = ProfileSet.from_json(json.dumps(data))
+
+    assert [p.concurrency_range for p in again.profiles] == [(1, 1), (1, 1)]
+    assert again.profiles == tuple(replace(p, concurrency_range=(1, 1)) for p in SET.profiles)
+    assert again.schema_version == 2
+
+
+def test_fit_id_names_the_regressions_and_nothing_else() -> None:
+    one = profile("a")
+    assert len(one.fit_id) == 16
+    assert replace(one, accuracy=0.1, mean_output_tokens=7.0, source="x").fit_id == one.fit_id
+    assert profile("a", runtime=(1.0, 0.0, 1e-9)).fit_id != one.fit_id
+    assert profile("a", energy=(10.0, 0.0, 1e-9)).fit_id != one.fit_id
+
+
+def test_version_follows_the_content() -> None:
+    other = replace(SET, source="another")
+    assert other.version != SET.version
+    assert len(SET.version) == 16
+
+
+def test_reference_by_metric() -> None:
+    assert REFERENCE[Metric.TIME] is REFERENCE.runtime_s
+    assert REFERENCE[Metric.ENERGY] is REFERENCE.energy_joules
+    assert REFERENCE[Metric.ACCURACY] is REFERENCE.accuracy_cost
+
+
+def test_find_takes_the_accelerator_or_any() -> None:
+    other = replace(profile("a"), accelerator="other")
+    both = ProfileSet((profile("a"), other))
+    assert both.find("a") == profile("a")
+    assert both.find("a", "other") == other
+    assert both.find("a", "third") is None
+    assert both.find("x") is None
+
+
+def test_merged_replaces_the_same_model_on_the_same_accelerator() -> None:
+    newer = ProfileSet((profile("b", accuracy=0.9), profile("c")))
+    merged = SET.merged(newer)
+    assert [p.model for p in merged.profiles] == ["a", "b", "c"]
+    assert merged.find("b") == profile("b", accuracy=0.9)
+    assert (merged.reference, merged.source) == (SET.reference, SET.source)
+
+
+def test_a_model_stands_there_once_per_accelerator() -> None:
+    with pytest.raises(ProfileError, match="'a' on 'test' stands there twice"):
+        ProfileSet((profile("a"), profile("a")))
+
+
+def changed(path: tuple[str | int, ...], value: Any) -> str:
+    """The file with one value changed, `...` to remove it, and no hash that would give it away."""
+    data = json.loads(SET.to_json())
+    del data["version"]
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return json.dumps(data)
+
+
+FIRST = ("profiles", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON, or cut off"),
+        (SET.to_json()[:-200], "not JSON, or cut off"),
+        ("[]", "must be a JSON object, got list"),
+        ("{}", "schema_version: this program reads 1 to 2, got None"),
+        (changed(("schema_version",), 3), "schema_version: this program reads 1 to 2, got 3"),
+        (changed(("schema_version",), 0), "schema_version: this program reads 1 to 2, got 0"),
+        (changed(("schema_version",), True), "schema_version: .* got True"),
+        (changed(("profiles",), ...), "profiles: missing"),
+        (changed(("profiles",), None), "malformed"),
+        (changed(("profiles",), ["a"]), "malformed"),
+        (changed(("reference",), [1]), "malformed"),
+        (changed(("reference", "runtime_s"), ...), "malformed: .*runtime_s"),
+        (changed(("reference", "runtime_s", "std"), -1.0), "finite std >= 0"),
+        (changed((*FIRST, "runtime"), ...), "runtime: missing"),
+        (changed((*FIRST, "model"), ...), "malformed: .*model"),
+        (changed((*FIRST, "new_field"), 1), "malformed: .*new_field"),
+        (changed((*FIRST, "accuracy"), 1.5), "accuracy: must be in 0..1, got 1.5"),
+        (changed((*FIRST, "mean_output_tokens"), math.nan), "mean_output_tokens: .* got nan"),
+        (changed((*FIRST, "input_tokens_range"), [1]), "malformed"),
+        (changed((*FIRST, "input_tokens_range"), [1, math.inf]), "malformed"),
+        (changed((*FIRST, "concurrency_range"), [1]), "malformed"),
+        (changed((*FIRST, "runtime", "form"), "cubic"), "form: unknown 'cubic', known: linear"),
+        (changed((*FIRST, "runtime", "coefficients"), [1.0]), "has 3 terms, got 1"),
+        (changed((*FIRST, "runtime", "coefficients"), [1, 2, math.nan]), "must be finite"),
+        (changed((*FIRST, "runtime", "ratio_low"), math.nan), "ratio_low, ratio_high"),
+        (changed((*FIRST, "runtime", "ratio_low"), 3.0), "got 3.0 and 2.0"),
+        (SET.to_json().replace("made for", "changed for"), "version: says .* content hashes to"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        ProfileSet.from_json(text)
+
+
+@given(st.integers(0, len(SET.to_json()) - 3))
+def test_a_file_cut_off_anywhere_is_refused(length: int) -> None:
+    with pytest.raises(ProfileError):
+        ProfileSet.from_json(SET.to_json()[:length])
