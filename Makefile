@@ -83,8 +83,9 @@ bench: install
 	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)
 	$(BIN)/python benchmarks/trace.py $(TRACE_OPTION) --plot plots/trace.png
 
-# Needs the outcomes that DATA names, three files quality_*.csv.gz.
+# Needs the outcomes that DATA names, three files quality_*.csv.gz, and outcomes_zeroeval.csv.gz.
 bench-routing: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/worth.py $(if $(DATA),--data $(DATA))
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/routing.py $(if $(DATA),--data $(DATA))
 
 clean:

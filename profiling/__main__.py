@@ -37,6 +37,10 @@ COMMANDS = {
         "profiling.task_classifier.command", "fit or report what tells kinds of work apart"
     ),
     "evaluate": _Command("profiling.quality.evaluate", "replay routing by prompt over outcomes"),
+    "table": _Command(
+        "profiling.worth.public_table", "one table of prompt, correctness and joules"
+    ),
+    "yardstick": _Command("profiling.worth.yardsticks", "RouterArena's and LLMRouterBench's files"),
     "shadow": _Command("profiling.replay.shadow", "compare policies that were tried out"),
     "plot": _Command(
         "profiling.figures.plots", "draw trade-offs, score changes, dominance and residuals"

@@ -19,7 +19,9 @@ from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.policies import bandit, get_policy
 from scheduler.policies.cascade import CascadePolicy
 from scheduler.policies.constrained import ConstrainedPolicy
+from scheduler.policies.sequential import SequentialPolicy
 from scheduler.preferences import LimitReport
+from scheduler.sequential.steps import plan_of
 from scheduler.types import Candidate, ClusterState, Decision, RoutingRequest
 
 PINNED = "pinned"
@@ -83,6 +85,9 @@ class Scheduler:
             # Stable: among each kind, the policy's order.
             order.sort(key=lambda index: contenders[index].model.model not in preferred)
         names = [contenders[index].model.model for index in order]
+        plan = None
+        if policy.name == SequentialPolicy.name and len(names) > 1:
+            plan = plan_of(request, state, comparison)
         return Decision(
             decision_id=request.decision_id,
             model=names[0],
@@ -95,6 +100,8 @@ class Scheduler:
             quality_source=request.quality_source,
             session=request.session,
             cascade=steps_of(state.cascade, names) if policy.name == CascadePolicy.name else (),
+            # A rule may have put a model first that the plan does not know.
+            plan=plan if plan and names[0] in plan.models else None,
             limits=report,
             rules=request.ruling.names,
             bandit=(

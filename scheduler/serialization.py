@@ -33,6 +33,7 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "cascade": [
             {"model": step.model, "accept_above": step.accept_above} for step in decision.cascade
         ],
+        "plan": decision.plan.to_dict() if decision.plan else None,
     }
 
 

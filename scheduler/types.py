@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from scheduler.cascade import CascadeStep
     from scheduler.costs.lengths import OutputLength
     from scheduler.costs.profiles import ModelProfile, Reference
+    from scheduler.sequential.posterior import AnswerModel
+    from scheduler.sequential.steps import Plan
     from scheduler.session import Session
 
 
@@ -174,6 +176,7 @@ class ClusterState:
         cascade: Of the policy `cascade`, the first model first.
         bandit: What feedback taught, for the policy `bandit`; `None` where nobody asks it.
         may_explore: Whether `bandit` may choose what is not the best as far as is known.
+        answers: How answers of the models agree, for the policy `sequential`; `None`: the prior.
     """
 
     models: tuple[ModelState, ...]
@@ -184,6 +187,7 @@ class ClusterState:
     cascade: tuple[CascadeStep, ...] = ()
     bandit: Bandit | None = None
     may_explore: bool = False
+    answers: AnswerModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +288,7 @@ class Decision:
         canary: `policy` is the one that a share of the traffic is for.
         session: The conversation that the request belongs to, `None` where none is known.
         cascade: Whom to ask in turn, `model` first; empty where only one model is asked.
+        plan: Of the policy `sequential`: what to do after each answer; `None` for other policies.
     """
 
     decision_id: str
@@ -302,6 +307,7 @@ class Decision:
     canary: bool = False
     session: Session | None = None
     cascade: tuple[CascadeStep, ...] = ()
+    plan: Plan | None = None
 
     @property
     def chosen(self) -> Candidate:

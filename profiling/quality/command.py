@@ -80,14 +80,15 @@ async def publish(model: QualityModel, store: Any, router: Any) -> tuple[str, in
 
 def _fit(args: argparse.Namespace) -> int:
     # scikit-learn takes a second to import.
+    from profiling.quality.answer_columns import with_answers  # noqa: PLC0415
     from profiling.quality.fit import fit_quality  # noqa: PLC0415
 
     models = [name.strip() for name in args.models.split(",")] if args.models else None
     outcomes = read_outcomes(args.input, models)
     console = Console(stderr=True)
     with console.status(f"fitting on {len(outcomes.prompts)} prompts"):
-        model = fit_quality(outcomes, args.seed).model
-    data = model.to_bytes()
+        model = with_answers(args.input, fit_quality(outcomes, args.seed))
+    data, report = model.to_bytes(), model.report
     try:
         write_atomic(args.output, data)
     except OSError as error:
@@ -96,6 +97,9 @@ def _fit(args: argparse.Namespace) -> int:
         print(json.dumps({"output": str(args.output), **_as_json(model)}, indent=2))
     else:
         Console().print(_table(model))
+        if model.answers is not None:
+            print(f"answers: compared on {model.answers.prompts} prompts for `sequential`")
+            print(report["answers_note"], end="\n" if report["answers_note"] else "")
         print(f"wrote {args.output}: {len(data) / 1e6:.1f} MB, version {model.version}")
     return 0
 

@@ -68,10 +68,17 @@ class ModelReport:
 
 @dataclass(frozen=True)
 class QualityFit:
-    """A fitted model and what it says of itself."""
+    """A fitted model and what it says of itself.
+
+    Attributes:
+        held_out: (n, m) estimates for the prompts that were learnt from, each by a fit without it.
+        prompts: These prompts.
+    """
 
     model: QualityModel
     reports: tuple[ModelReport, ...]
+    held_out: Floats
+    prompts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,7 @@ def fit_quality(outcomes: Outcomes, seed: int = 0) -> QualityFit:
             "models": [_as_dict(report) for report in reports],
         },
     )
-    return QualityFit(model, reports)
+    return QualityFit(model, reports, estimates, outcomes.prompts)
 
 
 def _enough(outcomes: Outcomes) -> Outcomes:

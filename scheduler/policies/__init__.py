@@ -12,6 +12,7 @@ from scheduler.policies.constrained import ConstrainedPolicy
 from scheduler.policies.least_loaded import LeastLoadedPolicy
 from scheduler.policies.random import RandomPolicy
 from scheduler.policies.round_robin import RoundRobinPolicy
+from scheduler.policies.sequential import SequentialPolicy
 from scheduler.policies.static import StaticPolicy
 from scheduler.policies.utility import UtilityPolicy
 from scheduler.policies.weighted import WeightedPolicy
@@ -22,6 +23,7 @@ _CLASSES: tuple[type[Policy], ...] = (
     ConstrainedPolicy,
     BanditPolicy,
     CascadePolicy,
+    SequentialPolicy,
     StaticPolicy,
     RoundRobinPolicy,
     RandomPolicy,

@@ -20,6 +20,7 @@ import numpy as np
 from scheduler.errors import QualityModelError
 from scheduler.prompts.features import BUCKETS, COUNT_NAMES, TextFeatures, extract
 from scheduler.prompts.model_file import Array, arrays_of, digest, pack, unpack
+from scheduler.sequential.posterior import AnswerModel
 from scheduler.types import Interval, QualityEstimate
 
 SCHEMA_VERSION = 1
@@ -148,6 +149,12 @@ class QualityModel:
         """First 16 hex digits of the SHA-256 of the content."""
         return digest(*self._content())
 
+    @cached_property
+    def answers(self) -> AnswerModel | None:
+        """How answers agree, where the outcomes had answers; for the policy `sequential`."""
+        values = self.report.get("answers")
+        return None if values is None else AnswerModel.from_dict(values)
+
     def to_bytes(self) -> bytes:
         """The file: one line of JSON that says what follows, and the compressed arrays."""
         return pack(*self._content(), level=6)
@@ -187,6 +194,9 @@ class QualityModel:
         except (KeyError, TypeError, ValueError) as error:
             raise QualityModelError(f"not a usable quality model: {error}") from error
         model.check()
+        if model.report.get("answers") is not None:
+            # Read now, so that a file that is not usable is rejected as a whole.
+            _ = model.answers
         return model
 
     def check(self) -> None:

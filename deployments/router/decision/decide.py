@@ -117,6 +117,7 @@ class Decider:
             cascade=self._cascade,
             bandit=bandit,
             may_explore=bandit is not None and self._bandit.may_explore,
+            answers=self._quality.current.answers if self._quality.current else None,
         )
 
     async def count(self, parsed: ParsedRequest) -> dict[str, TokenCount]:

@@ -41,6 +41,7 @@ from deployments.router.tracing import RequestTrace
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import ParsedRequest, whole_seconds
 from scheduler.costs.observations import Observation
+from scheduler.sequential.steps import Step
 from scheduler.types import Decision
 
 logger = logging.getLogger("ray.serve")
@@ -70,6 +71,37 @@ class Judgement:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class StepJudgement:
+    """What the policy `sequential` did after an answer.
+
+    Attributes:
+        accepted: The client gets this answer.
+        observation: What it took.
+        answer: In comparable form, shortened; `None` where it has none.
+        agrees_with: Models whose earlier answers are the same.
+        step: The action and why.
+    """
+
+    accepted: bool
+    observation: Observation
+    answer: str | None
+    agrees_with: tuple[str, ...]
+    step: Step
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `routing.attempts`."""
+        return {
+            "accepted": self.accepted,
+            "answer": self.answer,
+            "agrees_with": list(self.agrees_with),
+            "mean_logprob": self.observation.mean_logprob,
+            "runtime_s": self.observation.runtime_s,
+            "energy_joules": self.observation.energy_joules,
+            "step": self.step.to_dict(),
+        }
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try, for the record.
@@ -90,7 +122,7 @@ class Attempt:
     replica_id: str | None = None
     output_tokens: int | None = None
     error: str | None = None
-    judged: Judgement | None = None
+    judged: Judgement | StepJudgement | None = None
 
     @property
     def rejected(self) -> Observation | None:

@@ -28,6 +28,7 @@ from deployments.router.decision.rules import Caller
 from deployments.router.decision.sessions import Turn
 from deployments.router.delivery.cascade import Cascade
 from deployments.router.delivery.failover import Delivery
+from deployments.router.delivery.sequential import Sequential
 from deployments.router.edge.request_id import request_id_of
 from deployments.router.endpoints.sending import Sending
 from deployments.router.observe.instruments import Instruments, Measured
@@ -125,7 +126,8 @@ class Completions:
         self._decider.dispatched(decision)
         self._log.asked(decision.decision_id, asked.body)
         # Most requests ask one model, and pay nothing for those that climb.
-        delivery = (Cascade if decision.cascade else Delivery)(
+        kind = Cascade if decision.cascade else Sequential if decision.plan else Delivery
+        delivery = kind(
             decision,
             parsed,
             asked.endpoint,

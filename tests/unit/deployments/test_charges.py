@@ -47,7 +47,7 @@ class Endless:
 
 
 @pytest.fixture
-def endless(keyed: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]:  # noqa: F811
+def endless(keyed: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]:
     replica = Endless()
     server = LinkServer(replica)
 
@@ -98,7 +98,7 @@ def record(site: Site) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_stopped_answer_costs_what_was_generated_and_drawn(
-    keyed: Site,  # noqa: F811
+    keyed: Site,
     endless: Endless,
     stream: bool,
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_stopped_answer_costs_what_was_generated_and_drawn(
 
 
 def test_it_teaches_what_tokens_cost_and_not_how_long_answers_are(
-    keyed: Site,  # noqa: F811
+    keyed: Site,
     endless: Endless,
 ) -> None:
     lessons: list[Any] = []
@@ -126,7 +126,7 @@ def test_it_teaches_what_tokens_cost_and_not_how_long_answers_are(
 
 
 def test_where_the_replica_does_not_say_so_the_tokens_that_were_seen_count(
-    keyed: Site,  # noqa: F811
+    keyed: Site,
     endless: Endless,
 ) -> None:
     endless.knows = False

@@ -34,6 +34,7 @@ def test_every_policy_is_known_by_its_own_name() -> None:
         "constrained",
         "bandit",
         "cascade",
+        "sequential",
         "static",
         "round_robin",
         "random",

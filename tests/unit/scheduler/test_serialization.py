@@ -28,7 +28,7 @@ def test_the_keys_of_the_contract() -> None:
     assert list(data) == [
         "decision_id", "model", "policy", "weights", "profile_version", "candidates", "excluded",
         "task", "quality_source", "limits", "rules", "canary", "bandit", "shadow", "session",
-        "cascade",
+        "cascade", "plan",
     ]  # fmt: skip
     assert data["model"] == data["candidates"][0]["model"] == decision.model
     assert data["weights"] == {"accuracy": 0.7, "energy": 0.2, "time": 0.1}

@@ -1,0 +1,39 @@
+"""The model to ask first, where more may be asked after its answer was looked at."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from scheduler.choice.comparison import Comparison
+from scheduler.sequential.steps import plan_of
+from scheduler.types import ClusterState, RoutingRequest
+
+
+class SequentialPolicy:
+    """The highest expected utility over all that may be asked in turn.
+
+    `scheduler.sequential.steps` has the steps.
+
+    The decision names the first model and has the plan for the next ones. Candidates that the
+    plan leaves out come behind, for failover.
+    """
+
+    name: ClassVar[str] = "sequential"
+
+    def scores(
+        self, request: RoutingRequest, state: ClusterState, comparison: Comparison
+    ) -> list[float]:
+        """Expected utility of asking each candidate first, negative."""
+        worth = plan_of(request, state, comparison).first.worth
+        least = min(worth.values())
+        return [
+            -worth.get(contender.model.model, least - cost - 1.0)
+            for contender, cost in zip(
+                comparison.contenders, _ranked_costs(comparison), strict=True
+            )
+        ]
+
+
+def _ranked_costs(comparison: Comparison) -> list[float]:
+    # Behind the plan's models, the more accurate ones first.
+    return [1.0 - accuracy for accuracy in comparison.accuracies]
