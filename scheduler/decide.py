@@ -21,7 +21,7 @@ from scheduler.policies.cascade import CascadePolicy
 from scheduler.policies.constrained import ConstrainedPolicy
 from scheduler.policies.sequential import SequentialPolicy
 from scheduler.preferences import LimitReport
-from scheduler.sequential.steps import plan_of
+from scheduler.sequential.planning import plan_of
 from scheduler.types import Candidate, ClusterState, Decision, RoutingRequest
 
 PINNED = "pinned"

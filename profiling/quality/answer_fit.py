@@ -158,7 +158,11 @@ def _alike(seen: Seen, rows: Indices) -> tuple[Floats, float]:
                 right, right_alike = right + pair.sum(), right_alike + (pair & same).sum()
     np.fill_diagonal(tried, 0)
     np.fill_diagonal(agreed, 0)
-    mean = (agreed.sum() + WRONG_ALIKE_BEFORE * 4) / (tried.sum() + 4)
+    # Pairs of one prompt say the same thing: together they count as one.
+    pairs = max(m * (m - 1), 1)
+    mean = (agreed.sum() / pairs + WRONG_ALIKE_BEFORE * PSEUDO_PAIRS) / (
+        tried.sum() / pairs + PSEUDO_PAIRS
+    )
     chances = (agreed + PSEUDO_PAIRS * mean) / (tried + PSEUDO_PAIRS)
     return np.clip(chances, 0.005, 0.9), float(
         np.clip((right_alike + 10) / (right + 10.2), 0.5, 0.999)

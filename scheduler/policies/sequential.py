@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from scheduler.choice.comparison import Comparison
-from scheduler.sequential.steps import plan_of
+from scheduler.sequential.planning import plan_of
 from scheduler.types import ClusterState, RoutingRequest
 
 

@@ -16,19 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from scheduler.choice.comparison import Comparison
-from scheduler.preferences import Metric
 from scheduler.sequential.answers import form_of
 from scheduler.sequential.decide import Options, Planner
-from scheduler.sequential.posterior import BLANK, AnswerModel, Belief, Label, Traits, prior_model
-from scheduler.types import ClusterState, RoutingRequest
+from scheduler.sequential.posterior import BLANK, AnswerModel, Belief, Label, Traits
 
 MOST_ASKED = 3
-# Among more models the look ahead takes longer than it can save.
-MOST_MODELS = 3
-EDGE = 0.02
-# With all the weight on costs one right answer is still worth something.
-LEAST_ACCURACY_WEIGHT = 1e-3
 SAME = 1e-9
 NO_OUTCOMES = "the prior: no outcomes with answers"
 
@@ -210,34 +202,3 @@ def _labels(seen: Sequence[SeenAnswer]) -> list[Label]:
             key = f"\0{number}" if one.answer is None else one.answer
             labels.append(known.setdefault(key, len(known)))
     return labels
-
-
-def plan_of(request: RoutingRequest, state: ClusterState, comparison: Comparison) -> Plan:
-    """The plan of a request: its most useful candidates, their chances and what they cost."""
-    weights = request.weights.normalized()
-    energy, time = comparison.costs[Metric.ENERGY], comparison.costs[Metric.TIME]
-    units = max(*energy, SAME), max(*time, SAME)
-    scale = max(weights.accuracy, LEAST_ACCURACY_WEIGHT)
-    costs = [
-        (weights.energy * joules / units[0] + weights.time * seconds / units[1]) / scale
-        for joules, seconds in zip(energy, time, strict=True)
-    ]
-    chances = comparison.accuracies
-    useful = sorted(range(len(costs)), key=lambda place: (costs[place] - chances[place], place))
-    # The best ones by themselves, and the cheapest one, whose answer costs least to look at.
-    cheapest = min(range(len(costs)), key=lambda place: (costs[place], place))
-    taken = list(dict.fromkeys([cheapest, *useful]))[:MOST_MODELS]
-    taken.sort(key=useful.index)
-    models = tuple(comparison.contenders[place].model.model for place in taken)
-    fitted = state.answers
-    answers = fitted.of(models) if fitted else prior_model(models)
-    kind = answers.kinds.index(request.task) if request.task in answers.kinds else 0
-    inside = [min(max(chances[place], EDGE), 1 - EDGE) for place in taken]
-    return Plan(
-        models=models,
-        answers=answers,
-        kind=kind,
-        log_odds=tuple(math.log(chance / (1 - chance)) for chance in inside),
-        costs=tuple(costs[place] for place in taken),
-        output_tokens=tuple(float(comparison.contenders[place].output_tokens) for place in taken),
-    )
