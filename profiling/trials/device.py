@@ -35,11 +35,14 @@ class Outcome:
         measured: Trials that are in the log.
         given_up: Trials that other requests touched at every attempt.
         failed: Models that could not be measured to the end.
+        surplus: Model and start of trials of a last round that the time did not suffice for; they
+            are in the log, and left out of the fit, so that all models have as many trials.
     """
 
     measured: int
     given_up: int
     failed: tuple[str, ...]
+    surplus: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class _Turn:
     Attributes:
         runs: Costs of the trials that it has had, by index into its plan, `None` for one that was
             given up.
+        latest: Start of its last trial, `None` where that was given up.
     """
 
     replica: Replica
@@ -57,6 +61,7 @@ class _Turn:
     runs: dict[int, TrialCosts | None]
     task: TaskID
     pace: Pace
+    latest: float | None = None
     failed: bool = False
 
 
@@ -87,6 +92,7 @@ class Device:
         grid = QUICK if self.options.quick else FULL
         turns = [self._turn(replica) for replica in replicas]
         begun = [len(turn.runs) for turn in turns]
+        surplus: tuple[tuple[str, float], ...] = ()
         try:
             for turn in turns:
                 if self._seconds_left() > 0:
@@ -99,12 +105,13 @@ class Device:
                 for turn in due:
                     if self._seconds_left() > 0:
                         await self._try(turn, self._trial(turn, index))
+                surplus = _surplus(due, index)
         finally:
             await self._take(None)
         given_up = sum(costs is None for turn in turns for costs in turn.runs.values())
         done = sum(len(turn.runs) for turn in turns) - sum(begun)
         failed = tuple(turn.replica.model for turn in turns if turn.failed)
-        return Outcome(done - given_up, given_up, failed)
+        return Outcome(done - given_up, given_up, failed, surplus)
 
     def _turn(self, replica: Replica) -> _Turn:
         grid = QUICK if self.options.quick else FULL
@@ -142,6 +149,7 @@ class Device:
         await self.store.set_trials.remote(replica.model, [replica.replica_id])
         trial = await turn.runner.run(plan, attempts=ATTEMPTS)
         turn.runs[index] = None if trial is None else trial.costs
+        turn.latest = None if trial is None else trial.started_at
         if trial is not None:
             self.log.append(trial)
             turn.pace.took(plan, time.monotonic() - began)
@@ -159,3 +167,12 @@ class Device:
         if replica is not None:
             await self.store.set_trials.remote(replica.model, [replica.replica_id])
         await self.router.broadcast("refresh").results_async()
+
+
+def _surplus(due: Sequence[_Turn], index: int) -> tuple[tuple[str, float], ...]:
+    """Trials of a round that not all models had their part in, unless one has no other."""
+    waiting = [turn for turn in due if not turn.failed and index not in turn.runs]
+    if not all(turn.runs for turn in waiting):
+        return ()
+    had = [turn for turn in due if index in turn.runs and turn.latest is not None]
+    return tuple((t.replica.model, t.latest or 0.0) for t in had) if waiting else ()

@@ -105,7 +105,8 @@ async def _run(args: argparse.Namespace) -> int:
     given_up = sum(outcome.given_up for outcome in outcomes)
     if given_up:
         console.print(f"[yellow]{given_up} trials given up: other requests kept touching them[/]")
-    result, verdicts = _fit(data_dir, path, known, args.source or f"run {run_id}")
+    surplus = [trial for outcome in outcomes for trial in outcome.surplus]
+    result, verdicts = _fit(data_dir, path, known, args.source or f"run {run_id}", surplus)
     write_atomic(data_dir / SUMMARY_FILE, summary_csv(result))
     failed = missing.union(*(outcome.failed for outcome in outcomes))
     if not failed:
@@ -208,13 +209,19 @@ def _complete(data_dir: Path, run_id: str) -> None:
 
 
 def _fit(
-    data_dir: Path, raw: Path, known: ProfileSet, source: str
+    data_dir: Path,
+    raw: Path,
+    known: ProfileSet,
+    source: str,
+    surplus: Sequence[tuple[str, float]] = (),
 ) -> tuple[FitResult, tuple[Verdict, ...]]:
     """Fit the run, and keep what is in use where that predicts the trials better.
 
     Accuracies come from this cluster's own measurement, else from before.
     """
     frame, _ = read_trials(raw)
+    for model, started_at in surplus:
+        frame = frame[(frame["model"] != model) | (frame["started_at"] != started_at)]
     accuracies = {
         p.model: (p.accuracy, p.accuracy_source) for p in known.profiles if p.accuracy is not None
     }
