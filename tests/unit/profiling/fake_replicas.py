@@ -22,6 +22,8 @@ class FakeReplica:
     Attributes:
         on_answer: Called while the replica answers; may disturb or break it.
         delay_s: Until it answers; requests side by side wait together.
+        queue_time_s: As it reports it.
+        ttft_s: Likewise.
         slowness: Its answers cost so many times as much, in turn.
     """
 
@@ -36,6 +38,8 @@ class FakeReplica:
     request_ids: list[str] = field(default_factory=list)
     on_answer: Callable[[FakeReplica], None] = lambda _: None
     delay_s: float = 0.0
+    queue_time_s: float = 0.5
+    ttft_s: float | None = 0.25
     slowness: list[float] = field(default_factory=lambda: [1.0])
 
     def describe(self) -> dict[str, Any]:
@@ -73,8 +77,8 @@ class FakeReplica:
             input_tokens=len(payload["prompt"]),
             output_tokens=payload["max_tokens"],
             cached_input_tokens=min(len(self.prompts) - 1, len(payload["prompt"])),
-            queue_time_s=0.5,
-            ttft_s=0.25,
+            queue_time_s=self.queue_time_s,
+            ttft_s=self.ttft_s,
             runtime_s=(0.01 * payload["max_tokens"] + 0.001 * len(payload["prompt"])) * slowness,
             energy_joules=(0.1 * payload["max_tokens"] + 0.01 * len(payload["prompt"])) * slowness,
             energy_source="cpu_time",

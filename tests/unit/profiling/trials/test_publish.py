@@ -2,12 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from fake_cluster import Cluster
 
-from cluster.store.actor import Store
 from profiling.__main__ import main
 from profiling.trials import publish
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
@@ -27,43 +25,6 @@ def profiles(*models: str, factor: float = 1.0, source: str = "") -> ProfileSet:
         tuple(ModelProfile(m, "cpu", line, line, "rapl", (16, 500), (4, 48)) for m in models),
         source=source,
     )
-
-
-class Cluster:
-    """The store and the router, as `publish` calls them."""
-
-    def __init__(self, folder: Path, in_use: ProfileSet) -> None:
-        self.folder = folder
-        self.store = Store(str(folder))
-        self.store.publish(in_use.to_json())
-
-    def __getattr__(self, method: str) -> Any:
-        async def remote(*args: Any) -> Any:
-            return str(self.folder) if method == "data_dir" else getattr(self.store, method)(*args)
-
-        return SimpleNamespace(remote=remote)
-
-    @property
-    def in_use(self) -> ProfileSet:
-        text = self.store.snapshot().profiles
-        assert text is not None
-        return ProfileSet.from_json(text)
-
-    def options(self, *, method_name: str) -> SimpleNamespace:
-        assert method_name == "profiles"
-
-        async def remote() -> str:
-            return self.in_use.to_json()
-
-        return SimpleNamespace(remote=remote)
-
-    def broadcast(self, method: str) -> SimpleNamespace:
-        assert method == "refresh"
-
-        async def results() -> list[str]:
-            return [self.in_use.version]
-
-        return SimpleNamespace(results_async=results)
 
 
 @pytest.fixture
