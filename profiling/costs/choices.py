@@ -1,7 +1,7 @@
 """What each of the three weights alone chooses for a usual prompt, and by how much, in words.
 
-The choice is that of `scheduler`, on idle models; whether trials tell the best from the next one
-apart follows from the 90 % intervals of both predictions.
+The choice is that of `scheduler`, on idle models. Whether the trials tell the best from the next
+one apart follows from how well both means are known, not from how much single requests differ.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scheduler.costs.predict import Contender, predict
-from scheduler.costs.profiles import ModelProfile, ProfileSet
+from scheduler.costs.origins import MEASURED, MODEL_CARD, SHIPPED
+from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 from scheduler.decide import Scheduler
 from scheduler.errors import SchedulerError
 from scheduler.preferences import Weights
 from scheduler.types import Candidate, ClusterState, Interval, ModelState, RoutingRequest
 
 USUAL_INPUT_TOKENS = 32
+# Normal deviates between which 90 % of all lie.
 NORMAL_90 = 1.645
+LEAST_RATIO = 1e-6
 STANDARD_ERROR = re.compile(r"\bstandard_error ([0-9.eE+-]+)")
 WEIGHTS = {
     "accuracy": Weights(accuracy=1, energy=0, time=0),
@@ -41,7 +43,8 @@ class Choice:
         weight: `accuracy`, `energy` or `time`.
         model: Chosen, `None` where nothing can be chosen by this weight.
         value: A share of right answers, joules or seconds.
-        interval: 90 % of it for one request; `None` where it is not known.
+        interval: Where the mean over many such requests lies with a probability of 90 %; `None`
+            where it is not known.
         next_model: The second best of another name, `None` where there is one model only.
         next_value: Its value.
         better_by: Share that the chosen one takes less of energy or time; for the accuracy the
@@ -137,7 +140,7 @@ def _choice(weight: str, profiles: ProfileSet, states: Sequence[ModelState]) -> 
         return Choice(weight, None, without=without)
     first = decision.chosen
     value = _value(weight, first)
-    interval = _interval(weight, profile_of[first.model], request)
+    interval = _interval(weight, profile_of[first.model], value)
     choice = Choice(weight, first.model, value, _ends(interval), without=without)
     others = [c for c in decision.candidates if c.model != first.model]
     if not others:
@@ -155,7 +158,7 @@ def _choice(weight: str, profiles: ProfileSet, states: Sequence[ModelState]) -> 
         told_apart=_told_apart(
             weight,
             (value, interval),
-            (next_value, _interval(weight, profile_of[second.model], request)),
+            (next_value, _interval(weight, profile_of[second.model], next_value)),
         ),
     )
 
@@ -167,17 +170,29 @@ def _value(weight: str, candidate: Candidate) -> float:
     return prediction.energy_joules if weight == "energy" else prediction.runtime_s
 
 
-def _interval(weight: str, profile: ModelProfile, request: RoutingRequest) -> Interval | None:
-    """Of a request whose output length is known, which is none of the trials' business."""
+def _interval(weight: str, profile: ModelProfile, value: float) -> Interval | None:
+    """Where the mean over many such requests lies."""
     if weight == "accuracy":
         return _accuracy_interval(profile)
+    model = profile.energy if weight == "energy" else profile.runtime
     tokens = max(round(profile.mean_output_tokens), 1)
-    known = replace(request, output_tokens=tokens)
-    state = ModelState(profile.model, profile=profile)
-    prediction = predict(Contender(known, state, profile, USUAL_INPUT_TOKENS, tokens))
-    return (
-        prediction.energy_interval_joules if weight == "energy" else prediction.runtime_interval_s
-    )
+    reach = NORMAL_90 * math.sqrt(_log_variance(model, profile.origin or MEASURED, tokens))
+    return Interval(value * math.exp(-reach), value * math.exp(reach))
+
+
+def _log_variance(model: LinearModel, origin: str, output_tokens: int) -> float:
+    """Of the logarithm of the mean cost: single requests differ more than what trials average."""
+    low, high = (max(ratio, LEAST_RATIO) for ratio in (model.ratio_low, model.ratio_high))
+    single = (math.log(high / low) / 2 / NORMAL_90) ** 2
+    beyond = model.uncertainty(USUAL_INPUT_TOKENS, output_tokens)
+    if model.n < 1 or origin in (SHIPPED, MODEL_CARD):
+        # How far off it is here no trial has said.
+        return single + beyond
+    if model.log_covariance:
+        return single / model.n + model.log_variance + beyond
+    if origin == MEASURED:
+        return single * min(len(model.coefficients) / model.n, 1.0)
+    return single
 
 
 def _accuracy_interval(profile: ModelProfile) -> Interval | None:

@@ -99,9 +99,11 @@ class Device:
                     await self._try(turn, self._warm_up(turn))
             for index in rounds(grid, [turn.runs for turn in turns]):
                 due = [t for t in turns if not t.failed and index not in t.runs]
-                expected = [turn.pace.expects(turn.plan[index]) for turn in due]
-                if due and not can_finish(expected, self._seconds_left()):
+                if self._seconds_left() <= 0:
                     break
+                if not self._suffices(due, index):
+                    # A cheaper one may still have its time.
+                    continue
                 for turn in due:
                     if self._seconds_left() > 0:
                         await self._try(turn, self._trial(turn, index))
@@ -129,6 +131,13 @@ class Device:
 
     def _seconds_left(self) -> float:
         return float("inf") if self.deadline is None else self.deadline - time.monotonic()
+
+    def _suffices(self, due: Sequence[_Turn], index: int) -> bool:
+        """Whether the time suffices for a round."""
+        if self.deadline is None:
+            return True
+        expected = [turn.pace.expects(turn.plan[index]) for turn in due]
+        return can_finish(expected, self._seconds_left())
 
     async def _try(self, turn: _Turn, step: Awaitable[None]) -> None:
         try:

@@ -44,7 +44,9 @@ from scheduler.costs.profiles import ProfileSet
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
     parser.add_argument("--models", help="comma separated; every model of the router by default")
-    parser.add_argument("--quick", action="store_true", help="a small grid: about 20 s a model")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small grid, extremes first: about 20 s a model"
+    )
     parser.add_argument("--budget", type=float, metavar="S", help="stop measuring after S seconds")
     parser.add_argument("--seed", type=int, default=0, help="of the grid and the prompts")
     parser.add_argument("--fresh", action="store_true", help="do not resume an interrupted run")

@@ -48,6 +48,9 @@ def rounds(grid: Grid, runs: Sequence[Runs]) -> Iterator[int]:
     for part in (range(grid.extremes), range(grid.extremes, n)):
         yield from part
         for index in part:
+            if not any(index in run for run in runs):
+                # There was no time for it.
+                continue
             if grid.repeats > 1 and (index < PROBES or _noisy(runs, n)):
                 yield n + index
             for repeat in range(2, grid.repeats):

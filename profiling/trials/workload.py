@@ -75,17 +75,17 @@ class Grid:
         return min(len(EXTREMES), self.configurations) if self.extremes_first else 0
 
 
-# Input, output and concurrency: the least (0) or the most (1). After three of them each of the
-# three has been seen at both ends: a decode alone, a prefill alone, a decode under load. The most
+# Input, output and concurrency: the least (0) or the most (1). The first four, which cost little,
+# tell a decode, a prefill, what every request costs and a decode under load apart. The most
 # expensive one comes last.
 EXTREMES = (
     (0, 1, 0),
     (1, 0, 0),
-    (0, 1, 1),
-    (1, 0, 1),
-    (1, 1, 0),
     (0, 0, 0),
+    (0, 1, 1),
+    (1, 1, 0),
     (0, 0, 1),
+    (1, 0, 1),
     (1, 1, 1),
 )
 # Half of the trials run alone, as most requests do.

@@ -72,7 +72,7 @@ def test_the_first_trials_cover_the_whole_range(grid: Grid, enough: int, seed: i
 def test_a_quick_plan_begins_with_the_extremes() -> None:
     plan = plan_trials(QUICK, seed=3)
     ends = [(t.input_tokens, t.output_tokens, t.concurrency) for t in plan[:8]]
-    assert ends[:3] == [(16, 64, 1), (512, 4, 1), (16, 64, 8)]
+    assert ends[:4] == [(16, 64, 1), (512, 4, 1), (16, 4, 1), (16, 64, 8)]
     assert set(ends) == {(i, o, c) for i in (16, 512) for o in (4, 64) for c in (1, 8)}
 
 
