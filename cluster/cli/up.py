@@ -237,7 +237,10 @@ def _why(application: Application) -> str:
 
 
 def _profile(models: list[str], ray_port: int) -> None:
-    """Measure models whose profile is not from here."""
+    """Measure models whose profile is not from here.
+
+    What the job prints is shown; it ends with what each weight alone chooses.
+    """
     console.print(
         f"profiling {', '.join(models)} on this machine, at most {QUICK_PROFILE_S} s "
         "(Ctrl-C skips it, --no-profile never does it)",

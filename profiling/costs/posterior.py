@@ -113,7 +113,7 @@ def regress_with_prior(sample: Sample, prior: CostPrior, seed: int = 0) -> Regre
     held_out = _held_out(x, sample, prior, fit, seed)
     judged = predicted if held_out is None else held_out
     judged_ape = np.abs(judged / y - 1)
-    low, high = _ratios(np.log(y / judged), sample, fit)
+    low, high = ratios_of(np.log(y / judged), sample, fit.noise)
     spread = float(np.sum((y - y.mean()) ** 2))
     model = LinearModel(
         form=prior.form,
@@ -152,11 +152,16 @@ def _held_out(x: Array, sample: Sample, prior: CostPrior, fit: Shrunk, seed: int
     return predicted
 
 
-def _ratios(residuals: Array, sample: Sample, fit: Shrunk) -> tuple[float, float]:
+def ratios_of(residuals: Array, sample: Sample, noise: float) -> tuple[float, float]:
     """The 90 % interval of actual over predicted.
 
     With many trials as `ratio_interval`. A few say too little of their own spread: there it is the
     interval of a log-normal distribution whose variance counts the usual error as some trials more.
+
+    Args:
+        residuals: Logarithms of actual over predicted.
+        sample: The trials.
+        noise: Least standard deviation of the residuals.
     """
     n = len(residuals)
     if n < 2:
@@ -166,7 +171,7 @@ def _ratios(residuals: Array, sample: Sample, fit: Shrunk) -> tuple[float, float
     scale = max(NORMAL_SCALE * float(np.median(np.abs(residuals))), USUAL_ERROR)
     clipped = np.clip(residuals, -FAR_SCALES * scale, FAR_SCALES * scale)
     square = ERROR_TRIALS * USUAL_ERROR**2 + float(clipped @ clipped)
-    deviation = max(math.sqrt(square / (ERROR_TRIALS + n)), fit.noise)
+    deviation = max(math.sqrt(square / (ERROR_TRIALS + n)), noise)
     reach = min(float(student.ppf(0.95, ERROR_TRIALS + n)) * deviation, WIDEST)
     return math.exp(-reach), math.exp(reach)
 

@@ -1,7 +1,8 @@
 """`python -m profiling run`: profile every model on every kind of accelerator, fit and publish.
 
-Meant to be submitted with `ray job submit`. Devices are measured side by side, one trial at a time
-on each. Interrupted, it goes on where it was when it is started again with the same options.
+Published is what predicts the trials no worse than what is in use (`profiling.costs.guard`). Meant
+to be submitted with `ray job submit`. Devices are measured side by side, one trial at a time on
+each. Interrupted, it goes on where it was when it is started again with the same options.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,53 +26,36 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cluster.files import write_atomic
 from cluster.store.actor import connect_store
 from profiling.accuracy.measure import SCORES_FILE, read_accuracies
+from profiling.costs.choices import Choice, choices, idle_models, print_choices
+from profiling.costs.choices import as_json as choices_json
 from profiling.costs.fit import FitOptions, FitResult, fit_profiles
+from profiling.costs.guard import Verdict, guard
+from profiling.costs.guard import as_json as guard_json
 from profiling.costs.posterior import priors_of
-from profiling.costs.report import SUMMARY_FILE, print_brief, print_result, summary_csv
-from profiling.errors import InputError, TrialError
+from profiling.costs.report import SUMMARY_FILE, as_json, print_brief, print_result, summary_csv
+from profiling.errors import InputError
+from profiling.trials.device import Device, Options
 from profiling.trials.log import TrialLog, read_trials
-from profiling.trials.publish import connect_ray, publish, router_handle
-from profiling.trials.runner import Replica, TrialRunner, discover
-from profiling.trials.workload import FULL, QUICK, plan_trials, remaining
+from profiling.trials.publish import connect_ray, profiles_in_use, publish, router_handle
+from profiling.trials.runner import Replica, discover
 from scheduler.costs.profiles import ProfileSet
-
-ATTEMPTS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What decides which trials are run; the same options resume the same run."""
-
-    models: tuple[str, ...]
-    quick: bool
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a device did.
-
-    Attributes:
-        measured: Trials that are in the log.
-        given_up: Trials that other requests touched at every attempt.
-        failed: Models that could not be measured to the end.
-    """
-
-    measured: int
-    given_up: int
-    failed: tuple[str, ...]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
     parser.add_argument("--models", help="comma separated; every model of the router by default")
-    parser.add_argument("--quick", action="store_true", help="a small grid: about 20 s a model")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small grid, extremes first: about 20 s a model"
+    )
     parser.add_argument("--budget", type=float, metavar="S", help="stop measuring after S seconds")
     parser.add_argument("--seed", type=int, default=0, help="of the grid and the prompts")
     parser.add_argument("--fresh", action="store_true", help="do not resume an interrupted run")
     parser.add_argument("--source", help="what the profiles say about where they come from")
     parser.add_argument("--brief", action="store_true", help="one line a model, not every fit")
     parser.add_argument("--no-publish", action="store_true", help="measure and fit only")
+    parser.add_argument(
+        "--json", action="store_true", help="the result as JSON; progress goes to standard error"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,11 +75,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
-    console = Console()
+    console = Console(stderr=args.json)
     router = router_handle()
     store = connect_store()
     data_dir = Path(await store.data_dir.remote())
-    known = ProfileSet.from_json(await router.options(method_name="profiles").remote())
+    known = await profiles_in_use(router)
     routed: list[str] = await router.options(method_name="models").remote()
     options = Options(_models(args.models, routed), args.quick, args.seed)
     run_id = _run_id(data_dir, options, fresh=args.fresh)
@@ -113,7 +97,7 @@ async def _run(args: argparse.Namespace) -> int:
             by_place[replica.place].append(replica)
         outcomes = await asyncio.gather(
             *(
-                _Device(options, run_id, log, progress, store, router, everyone, deadline).measure(
+                Device(options, run_id, log, progress, store, router, everyone, deadline).measure(
                     group
                 )
                 for group in by_place.values()
@@ -123,88 +107,74 @@ async def _run(args: argparse.Namespace) -> int:
     given_up = sum(outcome.given_up for outcome in outcomes)
     if given_up:
         console.print(f"[yellow]{given_up} trials given up: other requests kept touching them[/]")
-    result = _fit(data_dir, path, known, args.source or f"run {run_id}")
+    surplus = [trial for outcome in outcomes for trial in outcome.surplus]
+    result, verdicts = _fit(data_dir, path, known, args.source or f"run {run_id}", surplus)
     write_atomic(data_dir / SUMMARY_FILE, summary_csv(result))
     failed = missing.union(*(outcome.failed for outcome in outcomes))
     if not failed:
         _complete(data_dir, run_id)
-    if args.brief:
-        print_brief(result.profile_set, console)
+    _print_fit(args, result, verdicts, console)
+    version: str | None = None
+    if args.no_publish:
+        in_use = known.merged(result.profile_set)
     else:
-        print_result(result, console)
-    if not args.no_publish:
-        version, in_use = await publish(result.profile_set, store, router)
-        console.print(f"published {version}; routers now use {', '.join(in_use)}")
+        version, versions = await publish(result.profile_set, store, router)
+        console.print(f"published {version}; routers now use {', '.join(versions)}")
+        in_use = await profiles_in_use(router)
+    found = choices(in_use, idle_models(in_use, _places(routed, everyone)))
+    if args.json:
+        print(json.dumps(_document(run_id, version, result, verdicts, found), indent=2))
+    else:
+        print_choices(found, console)
     return 1 if failed or given_up else 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Device:
-    """Measures the models of one device, one trial at a time.
+def _print_fit(
+    args: argparse.Namespace, result: FitResult, verdicts: Sequence[Verdict], console: Console
+) -> None:
+    """Tables of the fit, and what became of it; in brief only what was not published."""
+    if args.brief:
+        print_brief(result.profile_set, console)
+    elif not args.json:
+        print_result(result, console)
+    for verdict in verdicts:
+        if verdict.worse or not args.brief:
+            console.print(str(verdict), style="yellow" if verdict.worse else None, markup=False)
 
-    Attributes:
-        everyone: All replicas of the cluster.
-        deadline: `time.monotonic()` at which measuring stops, `None` for never.
-    """
 
-    options: Options
-    run_id: str
-    log: TrialLog
-    progress: Progress
-    store: Any
-    router: Any
-    everyone: Sequence[Replica]
-    deadline: float | None
+def _places(routed: Sequence[str], everyone: Sequence[Replica]) -> list[tuple[str, str | None]]:
+    """Every model and where it runs; one without a replica is left to its profile."""
+    running = [(replica.model, replica.accelerator) for replica in everyone]
+    return [*running, *((model, None) for model in routed)]
 
-    async def measure(self, replicas: Sequence[Replica]) -> Outcome:
-        """Every trial of every model of the device that is not done yet."""
-        measured = given_up = 0
-        failed: list[str] = []
-        for index, replica in enumerate(replicas):
-            grid = QUICK if self.options.quick else FULL
-            plan = plan_trials(grid, seed=self.options.seed, max_model_len=replica.max_model_len)
-            todo = remaining(plan, self.log.done(), replica.model, replica.accelerator)
-            task = self.progress.add_task(
-                f"{replica.model} on {replica.accelerator}",
-                total=len(plan),
-                completed=len(plan) - len(todo),
-            )
-            share = self._share_of_time(len(replicas) - index)
-            neighbours = [r for r in self.everyone if r.place == replica.place and r != replica]
-            runner = TrialRunner(self.run_id, replica, neighbours)
-            await self._announce(replica.model, [replica.replica_id])
-            try:
-                await runner.warm_up(self.options.seed)
-                for trial_plan in todo:
-                    if share is not None and time.monotonic() > share:
-                        break
-                    # The store forgets who does not say so again.
-                    await self.store.set_trials.remote(replica.model, [replica.replica_id])
-                    trial = await runner.run(trial_plan, attempts=ATTEMPTS)
-                    if trial is None:
-                        given_up += 1
-                    else:
-                        self.log.append(trial)
-                        measured += 1
-                    self.progress.advance(task)
-            except TrialError as error:
-                self.progress.console.print(f"[red]{error}[/]")
-                failed.append(replica.model)
-            finally:
-                await self._announce(replica.model, [])
-        return Outcome(measured, given_up, tuple(failed))
 
-    def _share_of_time(self, models_left: int) -> float | None:
-        """When this model's equal share of what is left of the budget ends."""
-        if self.deadline is None:
-            return None
-        now = time.monotonic()
-        return now + (self.deadline - now) / models_left
-
-    async def _announce(self, model: str, replica_ids: Sequence[str]) -> None:
-        """Tell the routers who is under trial, so that they send nothing there."""
-        await self.store.set_trials.remote(model, replica_ids)
-        await self.router.broadcast("refresh").results_async()
+def _document(
+    run_id: str,
+    version: str | None,
+    result: FitResult,
+    verdicts: Sequence[Verdict],
+    found: Sequence[Choice],
+) -> dict[str, Any]:
+    return {
+        "run": run_id,
+        "published": version,
+        "profiles": [
+            {
+                "model": p.model,
+                "accelerator": p.accelerator,
+                "origin": p.origin,
+                "trials": p.runtime.n,
+                "heldout_mape": {
+                    "runtime": p.runtime.heldout_mape,
+                    "energy": p.energy.heldout_mape,
+                },
+            }
+            for p in result.profile_set.profiles
+        ],
+        "guard": guard_json(verdicts),
+        "regressions": as_json(result),
+        "choices": choices_json(found),
+    }
 
 
 def _models(wanted: str | None, routed: Sequence[str]) -> tuple[str, ...]:
@@ -240,25 +210,37 @@ def _complete(data_dir: Path, run_id: str) -> None:
     (data_dir / "raw_profiles" / f"{run_id}.complete").touch()
 
 
-def _fit(data_dir: Path, raw: Path, known: ProfileSet, source: str) -> FitResult:
-    """Fit the run; accuracies come from this cluster's own measurement, else from before."""
+def _fit(
+    data_dir: Path,
+    raw: Path,
+    known: ProfileSet,
+    source: str,
+    surplus: Sequence[tuple[str, float]] = (),
+) -> tuple[FitResult, tuple[Verdict, ...]]:
+    """Fit the run, and keep what is in use where that predicts the trials better.
+
+    Accuracies come from this cluster's own measurement, else from before.
+    """
     frame, _ = read_trials(raw)
+    for model, started_at in surplus:
+        frame = frame[(frame["model"] != model) | (frame["started_at"] != started_at)]
     accuracies = {
         p.model: (p.accuracy, p.accuracy_source) for p in known.profiles if p.accuracy is not None
     }
     scores = data_dir / SCORES_FILE
     if scores.exists():
         accuracies.update(read_accuracies(scores))
-    lengths = {p.model: p.mean_output_tokens for p in known.profiles}
-    return fit_profiles(
+    result = fit_profiles(
         frame,
         FitOptions(
             accuracies=accuracies,
             source=source,
-            mean_output_tokens=lengths,
+            mean_output_tokens={p.model: p.mean_output_tokens for p in known.profiles},
             priors={(p.model, p.accelerator): priors_of(p) for p in known.profiles},
         ),
     )
+    profile_set, verdicts = guard(frame, result, known)
+    return replace(result, profile_set=profile_set), verdicts
 
 
 def _progress(console: Console) -> Progress:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -30,6 +30,13 @@ class TrialKey(NamedTuple):
     concurrency: float
     input_tokens: int
     output_tokens: int
+
+
+class TrialCosts(NamedTuple):
+    """What one trial took; the energy is `None` where the counter failed."""
+
+    runtime_s: float
+    energy_joules: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,11 @@ class Trial:
     def key(self) -> TrialKey:
         """The configuration that this trial measured."""
         return TrialKey(*(getattr(self, name) for name in TrialKey._fields))
+
+    @property
+    def costs(self) -> TrialCosts:
+        """What it took."""
+        return TrialCosts(self.runtime_s, self.energy_joules)
 
 
 COLUMNS = tuple(field.name for field in fields(Trial))
@@ -121,7 +133,7 @@ class TrialLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
         try:
-            self._done = self._recover()
+            self._costs = self._recover()
         except BaseException:
             self._file.close()
             raise
@@ -134,11 +146,16 @@ class TrialLog:
     def append(self, *trials: Trial) -> None:
         """Write trials and wait until they are on the disk."""
         self._write(asdict(trial).values() for trial in trials)
-        self._done.update(trial.key for trial in trials)
+        for trial in trials:
+            self._costs[trial.key].append(trial.costs)
 
     def done(self) -> Counter[TrialKey]:
         """How many finished trials there are of each configuration."""
-        return self._done.copy()
+        return Counter({key: len(costs) for key, costs in self._costs.items()})
+
+    def costs(self) -> dict[TrialKey, list[TrialCosts]]:
+        """What the finished trials of each configuration cost, the first one first."""
+        return {key: list(costs) for key, costs in self._costs.items()}
 
     def close(self) -> None:
         """Close the file; every appended trial is already safe."""
@@ -155,7 +172,7 @@ class TrialLog:
     ) -> None:
         self.close()
 
-    def _recover(self) -> Counter[TrialKey]:
+    def _recover(self) -> defaultdict[TrialKey, list[TrialCosts]]:
         self._file.seek(0)
         content = self._file.read()
         whole = content[: content.rfind(b"\n") + 1]
@@ -163,23 +180,27 @@ class TrialLog:
             self._file.truncate(len(whole))
         if not whole:
             self._write([COLUMNS])
-            return Counter()
+            return defaultdict(list)
         rows = csv.DictReader(io.StringIO(whole.decode("utf-8")))
         if tuple(rows.fieldnames or ()) != COLUMNS:
             raise InputError(
                 f"{self.path}: not a raw profile of this version, its columns are "
                 f"{', '.join(rows.fieldnames or ())}"
             )
-        return Counter(
-            TrialKey(
+        found: defaultdict[TrialKey, list[TrialCosts]] = defaultdict(list)
+        for row in rows:
+            key = TrialKey(
                 row["model"],
                 row["accelerator"],
                 float(row["concurrency"]),
                 int(row["input_tokens"]),
                 int(row["output_tokens"]),
             )
-            for row in rows
-        )
+            joules = row["energy_joules"]
+            found[key].append(
+                TrialCosts(float(row["runtime_s"]), float(joules) if joules else None)
+            )
+        return found
 
     def _write(self, rows: Iterable[Iterable[object]]) -> None:
         text = io.StringIO()

@@ -1,7 +1,8 @@
 """Which trials to run: a seeded random grid over lengths and concurrency, and prompts to match.
 
 A plan is the same for every model, so that a resumed job and a second model meet the same grid.
-Any prefix of a plan covers the whole range, so that a job may stop when its time is up.
+Any prefix of a plan covers the whole range, so that a job may stop when its time is up. In which
+order the models of a device get the trials of their plans is in `profiling.trials.rounds`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiling.errors import InputError
-from profiling.trials.log import TrialKey
+from profiling.trials.log import TrialCosts, TrialKey
 
 # Of so many random grids the one that leaves the least room between its configurations empty is
 # taken: with a handful of configurations under load, chance would often make all of them short.
@@ -56,7 +57,9 @@ class Grid:
         concurrencies: Equal requests side by side; used in turn, so that repeating a value
             gives it a larger share.
         configurations: Random combinations of the three.
-        repeats: Trials of each configuration.
+        repeats: Trials of each configuration; the most of them where extremes come first.
+        extremes_first: The plan begins with the combinations of the least and the most of the
+            three; they count as configurations.
     """
 
     input_tokens: Span | tuple[int, ...]
@@ -64,8 +67,27 @@ class Grid:
     concurrencies: tuple[int, ...]
     configurations: int
     repeats: int
+    extremes_first: bool = False
+
+    @property
+    def extremes(self) -> int:
+        """How many configurations at the beginning of the plan are extremes."""
+        return min(len(EXTREMES), self.configurations) if self.extremes_first else 0
 
 
+# Input, output and concurrency: the least (0) or the most (1). The first four, which cost little,
+# tell a decode, a prefill, what every request costs and a decode under load apart. The most
+# expensive one comes last.
+EXTREMES = (
+    (0, 1, 0),
+    (1, 0, 0),
+    (0, 0, 0),
+    (0, 1, 1),
+    (1, 1, 0),
+    (0, 0, 1),
+    (1, 0, 1),
+    (1, 1, 1),
+)
 # Half of the trials run alone, as most requests do.
 FULL = Grid(
     input_tokens=Span(16, 1500),
@@ -74,14 +96,14 @@ FULL = Grid(
     configurations=40,
     repeats=2,
 )
-# Three models in a minute on a slow CPU. Both ends of the load and nothing between: three trials
-# at the far end tell more about a straight line than one at each of three places.
+# Three models in a minute on a slow CPU. A prior holds the shape between the extremes.
 QUICK = Grid(
     input_tokens=Span(16, 512),
     output_tokens=Span(4, 64),
-    concurrencies=(1, 1, 1, 8),
+    concurrencies=(1, 2, 4, 8),
     configurations=12,
-    repeats=1,
+    repeats=4,
+    extremes_first=True,
 )
 
 
@@ -106,7 +128,8 @@ def plan_trials(grid: Grid, *, seed: int, max_model_len: int | None = None) -> l
 
     The configurations fill the space of lengths and concurrency evenly, and so do those at the
     beginning of the plan. Repeats come after all configurations had their turn, in another order,
-    so that a drift of the machine spreads over all lengths.
+    so that a drift of the machine spreads over all lengths. With extremes first every repeat has
+    the same order: trial `repeat * configurations + i` is of the i-th configuration.
 
     Args:
         grid: What to cover.
@@ -119,17 +142,22 @@ def plan_trials(grid: Grid, *, seed: int, max_model_len: int | None = None) -> l
     if max_model_len is not None and max_model_len < 2:
         raise InputError(f"max_model_len: must be at least 2, got {max_model_len}")
     rng = np.random.default_rng(seed)
-    grids = [_draw(grid, max_model_len, rng) for _ in range(DRAWS)]
+    extremes = _extremes(grid, max_model_len)
+    grids = [extremes + _draw(grid, max_model_len, rng) for _ in range(DRAWS)]
     # A maximin design (Johnson, Moore and Ylvisaker, "Minimax and maximin distance designs", 1990).
     configurations = max(grids, key=lambda drawn: _closest(_distances(drawn)))
-    distances = _distances(configurations)
-    # However short the plan is cut, requests without company are in it.
-    sides = np.array([side for *_, side in configurations])
-    alone = np.flatnonzero(sides == sides.min())
+    if grid.extremes_first:
+        indexes = [list(range(grid.configurations))] * grid.repeats
+    else:
+        distances = _distances(configurations)
+        # However short the plan is cut, requests without company are in it.
+        sides = np.array([side for *_, side in configurations])
+        alone = np.flatnonzero(sides == sides.min())
+        indexes = [_far_first(distances, int(rng.choice(alone))) for _ in range(grid.repeats)]
     order = [
         (repeat, configurations[index])
-        for repeat in range(grid.repeats)
-        for index in _far_first(distances, int(rng.choice(alone)))
+        for repeat, indexes_of_repeat in enumerate(indexes)
+        for index in indexes_of_repeat
     ]
     # One sequence for all, because two trials with one prompt would share the prefix cache.
     seeds = rng.choice(2**31, size=len(order), replace=False)
@@ -139,28 +167,33 @@ def plan_trials(grid: Grid, *, seed: int, max_model_len: int | None = None) -> l
     ]
 
 
-def remaining(
-    plan: Sequence[TrialPlan], done: Mapping[TrialKey, int], model: str, accelerator: str
-) -> list[TrialPlan]:
-    """The trials of a plan that a resumed job still has to run, in their order.
+def already_run(
+    plan: Sequence[TrialPlan],
+    costs: Mapping[TrialKey, Sequence[TrialCosts]],
+    model: str,
+    accelerator: str,
+) -> dict[int, TrialCosts]:
+    """Which trials of a plan a resumed job has in its log, and what they cost.
 
     Args:
         plan: What `plan_trials` returned, with the same seed as before.
-        done: Finished trials of each configuration, from `TrialLog.done`.
+        costs: Of the finished trials of each configuration, from `TrialLog.costs`.
         model: Whose turn it is.
         accelerator: Where.
+
+    Returns:
+        The costs, by index into the plan.
     """
-    left = Counter(done)
-    todo: list[TrialPlan] = []
-    for trial in plan:
+    used: Counter[TrialKey] = Counter()
+    found: dict[int, TrialCosts] = {}
+    for index, trial in enumerate(plan):
         key = TrialKey(
             model, accelerator, trial.concurrency, trial.input_tokens, trial.output_tokens
         )
-        if left[key] > 0:
-            left[key] -= 1
-        else:
-            todo.append(trial)
-    return todo
+        if used[key] < len(costs.get(key, ())):
+            found[index] = costs[key][used[key]]
+            used[key] += 1
+    return found
 
 
 def prompt_token_ids(
@@ -186,13 +219,24 @@ def prompt_token_ids(
     return drawn
 
 
+def _extremes(grid: Grid, max_model_len: int | None) -> list[tuple[int, int, int]]:
+    ends = [
+        (wanted.low, wanted.high) if isinstance(wanted, Span) else (min(wanted), max(wanted))
+        for wanted in (grid.input_tokens, grid.output_tokens, grid.concurrencies)
+    ]
+    extremes = EXTREMES[: grid.extremes]
+    picked = [tuple(pair[end] for pair, end in zip(ends, which, strict=True)) for which in extremes]
+    return [(*_fit(tin, tout, max_model_len), side) for tin, tout, side in picked]
+
+
 def _draw(
     grid: Grid, max_model_len: int | None, rng: np.random.Generator
 ) -> list[tuple[int, int, int]]:
+    n = grid.configurations - grid.extremes
     drawn = zip(
-        _lengths(grid.input_tokens, grid.configurations, rng),
-        _lengths(grid.output_tokens, grid.configurations, rng),
-        _in_turn(grid.concurrencies, grid.configurations, rng),
+        _lengths(grid.input_tokens, n, rng),
+        _lengths(grid.output_tokens, n, rng),
+        _in_turn(grid.concurrencies, n, rng),
         strict=True,
     )
     return [(*_fit(tin, tout, max_model_len), side) for tin, tout, side in drawn]

@@ -40,7 +40,7 @@ def test_the_job_profiles_fits_and_publishes(cluster: Cluster) -> None:
     assert not cleaning.reasons
     assert set(trials["model"]) == {"tiny-phi3", "tiny-mistral"}
     assert (trials["cached_input_tokens"] == 0).all()
-    assert set(trials["concurrency"]) == {1, 8}
+    assert {1, 8} <= set(trials["concurrency"])
     assert cluster.get("/health")["models"]["tiny-phi3"]["profile"] == "measured"
     assert (cluster.data_dir / "model_regression_summary.csv").exists()
 
@@ -85,6 +85,6 @@ def publish(cluster: Cluster, scale: float) -> str:
     changed = ProfileSet(tuple(replace(p, accuracy_source=mark) for p in prior().profiles))
     path = cluster.folder / "swap.json"
     path.write_text(changed.to_json())
-    done = cluster.run("python", "-m", "profiling", "publish", "--profiles", str(path))
+    done = cluster.run("python", "-m", "profiling", "publish", "--profiles", str(path), "--force")
     assert done.returncode == 0, done.stdout + done.stderr
     return mark

@@ -21,6 +21,10 @@ class FakeReplica:
 
     Attributes:
         on_answer: Called while the replica answers; may disturb or break it.
+        delay_s: Until it answers; requests side by side wait together.
+        queue_time_s: As it reports it.
+        ttft_s: Likewise.
+        slowness: Its answers cost so many times as much, in turn.
     """
 
     model: str
@@ -33,6 +37,10 @@ class FakeReplica:
     prompts: list[list[int]] = field(default_factory=list)
     request_ids: list[str] = field(default_factory=list)
     on_answer: Callable[[FakeReplica], None] = lambda _: None
+    delay_s: float = 0.0
+    queue_time_s: float = 0.5
+    ttft_s: float | None = 0.25
+    slowness: list[float] = field(default_factory=lambda: [1.0])
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -53,7 +61,7 @@ class FakeReplica:
         payload = orjson.loads(request.body)
         self.started += 1
         self.ongoing += 1
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.delay_s)
         try:
             self.on_answer(self)
         finally:
@@ -61,17 +69,18 @@ class FakeReplica:
         self.prompts.append(payload["prompt"])
         self.request_ids.append(request.request_id)
         assert payload["min_tokens"] == payload["max_tokens"]
+        slowness = self.slowness[(len(self.prompts) - 1) % len(self.slowness)]
         observation = Observation(
             model=self.model,
             accelerator=self.accelerator,
             replica_id=self.replica_id,
             input_tokens=len(payload["prompt"]),
             output_tokens=payload["max_tokens"],
-            cached_input_tokens=len(self.prompts) - 1,
-            queue_time_s=0.5,
-            ttft_s=0.25,
-            runtime_s=0.01 * payload["max_tokens"] + 0.001 * len(payload["prompt"]),
-            energy_joules=0.1 * payload["max_tokens"] + 0.01 * len(payload["prompt"]),
+            cached_input_tokens=min(len(self.prompts) - 1, len(payload["prompt"])),
+            queue_time_s=self.queue_time_s,
+            ttft_s=self.ttft_s,
+            runtime_s=(0.01 * payload["max_tokens"] + 0.001 * len(payload["prompt"])) * slowness,
+            energy_joules=(0.1 * payload["max_tokens"] + 0.01 * len(payload["prompt"])) * slowness,
             energy_source="cpu_time",
         )
         return 200, b"{}", encode_observation(observation)

@@ -169,6 +169,22 @@ def test_what_a_signal_does_while_the_models_are_profiled(
     assert (tmp_path / "gave back").read_text() == "x"
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_the_profile_says_is_shown(tmp_path: Path, code: int) -> None:
+    (tmp_path / "profiling.py").write_text(
+        f"import sys; print('energy: lite', sys.argv[1:]); sys.exit({code})"
+    )
+    script = "from cluster.cli import up; up._profile(['a', 'b'], 6379)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (
+        "energy: lite ['run', '--quick', '--brief', '--budget', '60', '--models', 'a,b']"
+        in done.stdout
+    )
+    assert ("not all models were profiled" in done.stdout) == bool(code)
+
+
 def test_applications_that_run_are_waited_for(
     dashboard: Any,
     details: dict[str, Any],

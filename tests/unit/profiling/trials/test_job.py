@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import ray.serve
 from fake_replicas import FakeReplica, FakeServe
@@ -17,8 +18,9 @@ from rich.console import Console
 from cluster.store.actor import Store
 from profiling.errors import InputError, TrialError
 from profiling.trials import job, runner
-from profiling.trials.job import Options, Outcome
+from profiling.trials.device import Device, Options, Outcome
 from profiling.trials.log import Trial, TrialLog
+from profiling.trials.rounds import PROBES
 from profiling.trials.runner import Replica
 from profiling.trials.workload import QUICK
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
@@ -135,7 +137,8 @@ def test_accuracies_come_from_here_or_from_before(tmp_path: Path) -> None:
             log.append(*trials(model))
     (tmp_path / "model_accuracy_scores.csv").write_text("model,accuracy,n\nb,0.75,40\n")
     before = known(("a", 0.5), ("b", 0.25), ("c", None))
-    fitted = job._fit(tmp_path, log.path, before, "run x").profile_set
+    result, _ = job._fit(tmp_path, log.path, before, "run x")
+    fitted = result.profile_set
     found = {p.model: (p.accuracy, p.accuracy_source) for p in fitted.profiles}
     assert found["a"] == (0.5, "before")
     assert found["b"][0] == 0.75
@@ -183,15 +186,25 @@ def measure(
     replicas = [Replica.of(replica.describe()) for replica in serve.replicas]
     console = Console(file=io.StringIO())
     with TrialLog.of_run(folder, "x") as log, job._progress(console) as progress:
-        device = job._Device(OPTIONS, "x", log, progress, cluster, cluster, replicas, deadline)
+        device = Device(OPTIONS, "x", log, progress, cluster, cluster, replicas, deadline)
         return asyncio.run(device.measure(replicas))
 
 
-def test_a_device_measures_its_models_one_after_the_other(serve: FakeServe, tmp_path: Path) -> None:
+def logged(folder: Path) -> pd.DataFrame:
+    """All trials, whatever they say."""
+    return pd.read_csv(folder / "raw_profiles" / "x.csv")
+
+
+# Two of them are run twice, to see whether the machine is quiet.
+QUIET = QUICK.configurations + PROBES
+
+
+def test_a_device_deals_its_trials_over_the_models(serve: FakeServe, tmp_path: Path) -> None:
     cluster = Announced(tmp_path)
-    trials_each = QUICK.configurations * QUICK.repeats
-    assert measure(serve, tmp_path, cluster) == Outcome(2 * trials_each, 0, ())
-    assert cluster.seen == [{"a": ("r1",)}, {}, {"b": ("r2",)}, {}]
+    assert measure(serve, tmp_path, cluster) == Outcome(2 * QUIET, 0, ())
+    # The warm-ups, then one trial of each in turn; nothing is under trial at the end.
+    assert cluster.seen[:5] == [{"a": ("r1",)}, {"b": ("r2",)}] * 2 + [{"a": ("r1",)}]
+    assert cluster.seen[-1] == {}
     # All is done already: nothing but the warm-up is sent.
     for replica in serve.replicas:
         replica.prompts.clear()
@@ -201,7 +214,6 @@ def test_a_device_measures_its_models_one_after_the_other(serve: FakeServe, tmp_
 
 def test_what_was_not_measured_is_measured_by_the_next(serve: FakeServe, tmp_path: Path) -> None:
     cluster = Announced(tmp_path)
-    trials_each = QUICK.configurations * QUICK.repeats
 
     def die(replica: FakeReplica) -> None:
         if len(replica.prompts) > 5:
@@ -210,23 +222,70 @@ def test_what_was_not_measured_is_measured_by_the_next(serve: FakeServe, tmp_pat
     serve.replicas[0].on_answer = die
     first = measure(serve, tmp_path, cluster)
     assert first.failed == ("a",)
-    assert trials_each < first.measured < 2 * trials_each
+    assert QUIET < first.measured < 2 * QUIET
     assert cluster.store.version()[1] == {}
     serve.replicas[0].on_answer = lambda _: None
     second = measure(serve, tmp_path, cluster)
-    assert first.measured + second.measured == 2 * trials_each
+    assert first.measured + second.measured == 2 * QUIET
 
 
 def test_a_device_that_others_use_gives_up(serve: FakeServe, tmp_path: Path) -> None:
     serve.replicas[1].ongoing = 1
     outcome = measure(serve, tmp_path, Announced(tmp_path))
-    assert outcome == Outcome(0, 2 * QUICK.configurations * QUICK.repeats, ())
+    assert outcome == Outcome(0, 2 * QUIET, ())
 
 
 def test_when_the_time_is_up_it_stops(serve: FakeServe, tmp_path: Path) -> None:
     cluster = Announced(tmp_path)
     assert measure(serve, tmp_path, cluster, time.monotonic() - 1) == Outcome(0, 0, ())
     assert cluster.store.version()[1] == {}
+
+
+@pytest.mark.parametrize("budget_s", [0.3, 0.6, 1.2])
+def test_all_models_have_as_many_trials_when_the_time_is_up(
+    serve: FakeServe, tmp_path: Path, budget_s: float
+) -> None:
+    serve.replicas.append(FakeReplica("c", "r3"))
+    for number, replica in enumerate(serve.replicas):
+        replica.delay_s = 0.01 * (1 + number)
+    began = time.monotonic()
+    outcome = measure(serve, tmp_path, Announced(tmp_path), began + budget_s)
+    assert time.monotonic() - began < budget_s + 0.1
+    trials = logged(tmp_path)
+    counts = trials.groupby("model").size()
+    assert set(counts.index) == {"a", "b", "c"}
+    assert counts.nunique() == 1
+    assert counts.sum() == outcome.measured
+    assert outcome.measured < 3 * QUIET
+
+
+def test_trials_of_a_round_that_took_longer_than_expected_are_surplus(
+    serve: FakeServe, tmp_path: Path
+) -> None:
+    def stall(replica: FakeReplica) -> None:
+        if len(replica.prompts) == 3:
+            time.sleep(0.5)
+
+    serve.replicas[0].on_answer = stall
+    outcome = measure(serve, tmp_path, Announced(tmp_path), time.monotonic() + 0.4)
+    trials = logged(tmp_path)
+    of_a, of_b = (trials[trials["model"] == model] for model in ("a", "b"))
+    assert outcome.surplus == (("a", of_a["started_at"].max()),)
+    assert len(of_a) == len(of_b) + 1
+    result, _ = job._fit(
+        tmp_path, tmp_path / "raw_profiles", ProfileSet(()), "run x", outcome.surplus
+    )
+    assert len({profile.runtime.n for profile in result.profile_set.profiles}) == 1
+
+
+def test_a_noisy_machine_gets_repeats(serve: FakeServe, tmp_path: Path) -> None:
+    # One prompt to warm up, 36 of the extremes; then the first repeat takes twice as long.
+    serve.replicas[1].slowness = [*[1.0] * 37, 2.0, *[1.0] * 500]
+    outcome = measure(serve, tmp_path, Announced(tmp_path))
+    # Another run of that configuration, and two of all.
+    assert outcome.measured == 2 * (2 * QUICK.configurations + 1)
+    trials = logged(tmp_path)
+    assert trials.groupby("model").size().nunique() == 1
 
 
 def test_a_job_that_is_told_to_stop_gives_the_replica_back(
@@ -244,7 +303,7 @@ def test_a_job_that_is_told_to_stop_gives_the_replica_back(
     async def only_measure(_: Any) -> int:
         replicas = [Replica.of(replica.describe()) for replica in serve.replicas]
         with TrialLog.of_run(tmp_path, "x") as log, job._progress(Console(quiet=True)) as progress:
-            device = job._Device(OPTIONS, "x", log, progress, cluster, cluster, replicas, None)
+            device = Device(OPTIONS, "x", log, progress, cluster, cluster, replicas, None)
             await device.measure(replicas)
         return 0
 

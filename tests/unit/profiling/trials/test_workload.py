@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiling.errors import InputError
-from profiling.trials.log import TrialKey
+from profiling.trials.log import TrialCosts, TrialKey
 from profiling.trials.workload import (
     FULL,
     QUICK,
     Grid,
     Span,
     TrialPlan,
+    already_run,
     plan_trials,
     prompt_token_ids,
-    remaining,
 )
 
 
@@ -49,7 +49,8 @@ def test_repeats_come_after_all_configurations_had_their_turn() -> None:
 
 
 def test_concurrencies_have_their_shares() -> None:
-    assert Counter(t.concurrency for t in plan_trials(QUICK, seed=5)) == {1: 9, 8: 3}
+    quick = plan_trials(QUICK, seed=5)[: QUICK.configurations]
+    assert Counter(t.concurrency for t in quick) == {1: 5, 2: 1, 4: 1, 8: 5}
     assert Counter(t.concurrency for t in plan_trials(FULL, seed=5)) == {1: 42, 2: 14, 4: 12, 8: 12}
 
 
@@ -68,6 +69,32 @@ def test_the_first_trials_cover_the_whole_range(grid: Grid, enough: int, seed: i
     assert plan[0].concurrency == 1
 
 
+def test_a_quick_plan_begins_with_the_extremes() -> None:
+    plan = plan_trials(QUICK, seed=3)
+    ends = [(t.input_tokens, t.output_tokens, t.concurrency) for t in plan[:8]]
+    assert ends[:4] == [(16, 64, 1), (512, 4, 1), (16, 4, 1), (16, 64, 8)]
+    assert set(ends) == {(i, o, c) for i in (16, 512) for o in (4, 64) for c in (1, 8)}
+
+
+def test_repeats_of_a_quick_plan_have_its_order_and_prompts_of_their_own() -> None:
+    plan = plan_trials(QUICK, seed=3)
+    n = QUICK.configurations
+    for first, again in zip(plan[:n], plan[n : 2 * n], strict=True):
+        assert (first.input_tokens, first.output_tokens, first.concurrency) == (
+            again.input_tokens, again.output_tokens, again.concurrency,
+        )  # fmt: skip
+        assert (first.repeat, again.repeat) == (0, 1)
+    assert len({trial.seed for trial in plan}) == len(plan)
+
+
+@given(context=st.integers(2, 3000), n=st.integers(1, 14))
+def test_a_quick_plan_of_any_size_fits_any_context(context: int, n: int) -> None:
+    grid = Grid(Span(16, 512), Span(4, 64), (1, 8), n, 2, extremes_first=True)
+    plan = plan_trials(grid, seed=0, max_model_len=context)
+    assert len(plan) == 2 * n
+    assert all(t.input_tokens + t.output_tokens <= context for t in plan)
+
+
 def test_configurations_keep_their_distance() -> None:
     def closest(plan: list[TrialPlan]) -> float:
         points = np.log([(t.input_tokens, t.output_tokens, t.concurrency) for t in plan])
@@ -76,7 +103,8 @@ def test_configurations_keep_their_distance() -> None:
         return float(gaps[np.triu_indices(len(plan), k=1)].min())
 
     # The first grid that comes has 0.13 on average.
-    assert np.mean([closest(plan_trials(QUICK, seed=seed)) for seed in range(10)]) > 0.2
+    grid = Grid(Span(16, 512), Span(4, 64), (1, 1, 1, 8), configurations=12, repeats=1)
+    assert np.mean([closest(plan_trials(grid, seed=seed)) for seed in range(10)]) > 0.2
 
 
 def test_equal_lengths_everywhere_are_a_plan_too() -> None:
@@ -107,18 +135,19 @@ def test_prompts_of_one_plan_have_different_seeds() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_quick_profiles_a_model_in_well_under_20_s_on_a_slow_cpu(seed: int) -> None:
-    plan = plan_trials(QUICK, seed=seed)
+def test_quick_profiles_a_quiet_model_in_about_20_s_on_a_slow_cpu(seed: int) -> None:
+    plan = plan_trials(QUICK, seed=seed)[: QUICK.configurations]
     seconds = sum(0.0007 * t.concurrency * t.input_tokens + 0.04 * t.output_tokens for t in plan)
-    assert 5 < seconds < 16
+    assert 10 < seconds < 25
 
 
-def test_a_resumed_job_runs_what_is_missing() -> None:
+def test_a_resumed_job_knows_what_was_run_and_what_it_cost() -> None:
     plan = [TrialPlan(8, 4, 1, repeat, repeat) for repeat in range(3)] + [TrialPlan(9, 4, 1, 0, 3)]
-    done = {TrialKey("a", "cpu", 1, 8, 4): 2, TrialKey("b", "cpu", 1, 9, 4): 1}
-    assert remaining(plan, done, "a", "cpu") == plan[2:]
-    assert remaining(plan, done, "b", "cpu") == plan[:3]
-    assert remaining(plan, done, "a", "gpu") == plan
+    first, second, other = (TrialCosts(seconds, None) for seconds in (1.0, 2.0, 3.0))
+    costs = {TrialKey("a", "cpu", 1, 8, 4): [first, second], TrialKey("b", "cpu", 1, 9, 4): [other]}
+    assert already_run(plan, costs, "a", "cpu") == {0: first, 1: second}
+    assert already_run(plan, costs, "b", "cpu") == {3: other}
+    assert already_run(plan, costs, "a", "gpu") == {}
 
 
 @given(n=st.integers(1, 300), seed=st.integers(0, 2**31), forbidden=st.sets(st.integers(0, 49)))
