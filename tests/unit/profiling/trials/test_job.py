@@ -241,7 +241,7 @@ def test_when_the_time_is_up_it_stops(serve: FakeServe, tmp_path: Path) -> None:
     assert cluster.store.version()[1] == {}
 
 
-@pytest.mark.parametrize("budget_s", [0.3, 0.6, 1.2])
+@pytest.mark.parametrize("budget_s", [0.4, 0.6])
 def test_all_models_have_as_many_trials_when_the_time_is_up(
     serve: FakeServe, tmp_path: Path, budget_s: float
 ) -> None:
@@ -250,13 +250,15 @@ def test_all_models_have_as_many_trials_when_the_time_is_up(
         replica.delay_s = 0.01 * (1 + number)
     began = time.monotonic()
     outcome = measure(serve, tmp_path, Announced(tmp_path), began + budget_s)
-    assert time.monotonic() - began < budget_s + 0.1
-    trials = logged(tmp_path)
-    counts = trials.groupby("model").size()
+    assert time.monotonic() - began < budget_s + 0.5
+    counts = logged(tmp_path).groupby("model").size()
     assert set(counts.index) == {"a", "b", "c"}
-    assert counts.nunique() == 1
     assert counts.sum() == outcome.measured
+    # All rounds would take 0.84 s.
     assert outcome.measured < 3 * QUIET
+    for model, _ in outcome.surplus:
+        counts[model] -= 1
+    assert counts.nunique() == 1
 
 
 def test_trials_of_a_round_that_took_longer_than_expected_are_surplus(
@@ -264,10 +266,10 @@ def test_trials_of_a_round_that_took_longer_than_expected_are_surplus(
 ) -> None:
     def stall(replica: FakeReplica) -> None:
         if len(replica.prompts) == 3:
-            time.sleep(0.5)
+            time.sleep(1.2)
 
     serve.replicas[0].on_answer = stall
-    outcome = measure(serve, tmp_path, Announced(tmp_path), time.monotonic() + 0.4)
+    outcome = measure(serve, tmp_path, Announced(tmp_path), time.monotonic() + 1.0)
     trials = logged(tmp_path)
     of_a, of_b = (trials[trials["model"] == model] for model in ("a", "b"))
     assert outcome.surplus == (("a", of_a["started_at"].max()),)
