@@ -82,6 +82,9 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             accelerator=_kind_of_device(gpu_uuids),
             device=",".join(gpu_uuids) or "cpu",
         )
+        # Loading it draws power, which is not what the devices draw at rest; and the first
+        # constraint must not wait for it.
+        await self.engine.constraints.loaded()
         energy: EnergyMeter
         if gpu_uuids and shares_devices(
             llm_config.placement_group_config, llm_config.deployment_config
@@ -105,8 +108,6 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
         reporter = LoadReporter(self._load, self._meter.set_weights)
-        # The first constraint must not wait for it.
-        await self.engine.constraints.loaded()
         self._reporting = asyncio.create_task(reporter.run())
 
     async def check_health(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+NO_ROUTER = b'"code": "unavailable"'
 END_MARKER = b"[DONE]"
 TIMEOUT_S = 120.0
 
@@ -133,7 +134,8 @@ def judge(stream: Stream) -> Verdict:
 
 def _judge_refused(stream: Stream) -> Verdict:
     told = _error_of(bytes(stream.data))
-    if told is None or stream.broke:
+    # HAProxy says so where no router takes the request, or where it died under it.
+    if told is None or stream.broke or NO_ROUTER in stream.data:
         return Verdict(Fate.TRANSPORT, f"status {stream.status}, not of the router")
     return Verdict(Fate.ERROR, f"status {stream.status}: {told}")
 

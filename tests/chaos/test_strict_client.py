@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from chaos.strict_client import Fate, Question, Stream, ask, chunks_of, judge, text_of
+from cluster.haproxy.errors import ANSWERS
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-routed-model: m\r\n\r\n"
 BODY = {"model": "m", "max_tokens": 2, "stream": True}
@@ -94,8 +95,8 @@ def test_a_refusal_of_the_router_is_an_error_and_one_of_a_proxy_is_not() -> None
     refusal = b'{"error": {"code": "model_failed", "message": "it broke"}}'
     head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: %d\r\n\r\n"
     assert judged(head % len(refusal) + refusal)[0] is Fate.ERROR
-    page = b"<html>503</html>"
-    assert judged(head % len(page) + page)[0] is Fate.TRANSPORT
+    for page in (b"<html>503</html>", ANSWERS[503].body().encode()):
+        assert judged(head % len(page) + page)[0] is Fate.TRANSPORT
 
 
 @pytest.mark.parametrize(
