@@ -98,6 +98,9 @@ def with_errors(configuration: str, folder: Path) -> str:
     lines = "".join(f"    errorfile {status} {folder / f'{status}.http'}\n" for status in ANSWERS)
     rest = _PLAIN_404.sub(
         lambda found: (
+            # HAProxy that has just started knows no route yet: not the client's fault.
+            f"{found[1]}http-request return status 503 content-type application/json "
+            f"hdr Retry-After 1 string '{ANSWERS[503].body()}' if {{ path_beg / }}\n"
             f"{found[1]}http-request return status 404 content-type application/json "
             f"string '{NOT_FOUND.body()}'"
         ),

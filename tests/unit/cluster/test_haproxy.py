@@ -37,7 +37,7 @@ frontend http_frontend
     bind 127.0.0.1:{port}
     acl is_router path_beg /
     acl is_router path /
-    use_backend router if is_router
+    use_backend router if is_router !{{ path_beg /unrouted }}
     default_backend default_backend
 backend default_backend
     http-request return status 404 content-type text/plain lf-string "Path \\'%[path]\\' not found."
@@ -97,6 +97,13 @@ def answer(port: int, request: bytes) -> tuple[str, dict[str, str], str]:
 def test_a_router_that_is_not_there_is_an_error_object(port: int) -> None:
     line, headers, body = answer(port, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
     assert line == "HTTP/1.1 503 Service Unavailable"
+    assert (headers["content-type"], headers["retry-after"]) == ("application/json", "1")
+    assert json.loads(body)["error"]["code"] == "unavailable"
+
+
+def test_a_path_without_a_route_yet_is_the_services_fault(port: int) -> None:
+    line, headers, body = answer(port, b"GET /unrouted HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert line.startswith("HTTP/1.1 503 ")
     assert (headers["content-type"], headers["retry-after"]) == ("application/json", "1")
     assert json.loads(body)["error"]["code"] == "unavailable"
 
