@@ -343,11 +343,3 @@ def _log_density(values: Floats, normal: Floats) -> Floats:
     at, deviation = normal[..., 0], normal[..., 1]
     density: Floats = -0.5 * ((values - at) / deviation) ** 2 - np.log(deviation)
     return density
-
-
-def labels_of(answers: Sequence[str | None]) -> tuple[Label, ...]:
-    """Number answers in comparable form by their clusters, in the order of their coming."""
-    known: dict[str, Label] = {}
-    return tuple(
-        BLANK if answer is None else known.setdefault(answer, len(known)) for answer in answers
-    )

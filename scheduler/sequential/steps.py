@@ -99,9 +99,7 @@ class Plan:
             "chances": [1 / (1 + math.exp(-odds)) for odds in self.log_odds],
             "costs": list(self.costs),
             "kind": self.answers.kinds[self.kind],
-            "answers_from": f"{fitted} prompts"
-            if fitted
-            else "the prior: no outcomes with answers",
+            "answers_from": f"{fitted} prompts" if fitted else NO_OUTCOMES,
         }
 
     @cached_property

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Iterable
 
 HEADER = b"x-request-id"
-MAX_LENGTH = 128
 _CLEAN = re.compile(rb"[A-Za-z0-9._~:@/+=,-]{1,128}")
 
 Headers = Iterable[tuple[bytes, bytes]]
