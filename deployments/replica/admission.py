@@ -8,6 +8,7 @@ import orjson
 
 from deployments.config.replica import PATIENCE_S, VettingLimits
 from deployments.links.frames import QUEUE_FULL, ModelRequest
+from scheduler.costs.load import places
 from scheduler.priority import Priority
 
 QUEUES_PER_SLOT = 4
@@ -57,7 +58,8 @@ class Door:
             request: That comes.
             ongoing: Requests of its priority that are there.
         """
-        fits = ongoing < self._slots or ongoing + request.sequences <= self._most
+        taken = places(request.sequences, self._slots)
+        fits = ongoing < self._slots or ongoing + taken <= self._most
         if fits or request.waited_s > 0:
             return None
         name = Priority(request.priority).name.lower()

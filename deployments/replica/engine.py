@@ -43,6 +43,7 @@ from deployments.replica.constraints import (
     field_of,
     is_constrained,
 )
+from deployments.replica.engine_queue import EngineQueue
 from deployments.replica.liveness import Liveness
 from deployments.replica.model_card import describe_card
 from deployments.replica.request_trace import StepFeed, Trail
@@ -191,7 +192,8 @@ def _close(trail: Trail, output: Any, called: float) -> None:
     trail.cached_input_tokens += output.num_cached_tokens or 0
     if output.metrics and output.metrics.scheduled_ts:
         waited = output.metrics.scheduled_ts - output.metrics.queued_ts
-        trail.queue_time_s = max(trail.queue_time_s, called - trail.started + waited)
+        waited += called - trail.started + trail.held_s
+        trail.queue_time_s = max(trail.queue_time_s, waited)
 
 
 BINDING = ("KMP_AFFINITY", "GOMP_CPU_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
@@ -288,7 +290,17 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             client = super()._start_async_llm_engine(args, config, placement_group)
         feed = StepFeed(self.liveness.sign)
         processor = client.output_processor
-        processor.process_outputs = feed.wrap(processor.process_outputs, processor.request_states)
+        states = processor.request_states
+        core, slots = client.engine_core, client.vllm_config.scheduler_config.max_num_seqs
+        queue = EngineQueue(
+            core.add_request_async,
+            core.abort_requests_async,
+            lambda one, error: states[one].queue.put(error) if one in states else None,
+            slots,
+        )
+        core.add_request_async = lambda request: queue.add(request, _trail.get())
+        core.abort_requests_async = queue.abort
+        processor.process_outputs = queue.watch(feed.wrap(processor.process_outputs, states))
         self.constraints = Constraints(client.vllm_config)
         generate = _tried(client.generate, self.constraints)
         client.generate = _followed(generate, feed, processor.tokenizer)

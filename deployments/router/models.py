@@ -21,6 +21,7 @@ from deployments.links.client import LinkPool
 from deployments.router.blame.judge import Blame
 from deployments.router.blame.suspects import handle_place
 from deployments.router.sync.shared import SharedState
+from scheduler.costs.load import places
 from scheduler.costs.profiles import ProfileSet
 from scheduler.priority import Priority
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState
@@ -79,6 +80,10 @@ class ModelEntry:
     def ongoing(self) -> int:
         """Requests that this router has there."""
         return sum(self.by_priority.values())
+
+    def places(self, sequences: int) -> int:
+        """How many places a request for so many answers takes there."""
+        return places(sequences, (self.description or {}).get("max_num_seqs"))
 
     @property
     def avoid(self) -> tuple[str, ...]:

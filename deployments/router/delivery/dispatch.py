@@ -191,7 +191,8 @@ class Dispatch:
     @contextmanager
     def _under_way(self, link: Link | None) -> Iterator[Run | None]:
         priority = self.request.priority
-        self.entry.by_priority[priority] += self.request.sequences
+        taken = self.entry.places(self.request.sequences)
+        self.entry.by_priority[priority] += taken
         run = None
         if self.suspicion:
             place = link.replica_id if link else handle_place(self.entry.model)
@@ -220,7 +221,7 @@ class Dispatch:
         finally:
             if run:
                 self.blame.left(run)
-            self.entry.by_priority[priority] -= self.request.sequences
+            self.entry.by_priority[priority] -= taken
 
     def _judge(self, error: ModelBrokeError, run: Run | None, link: Link | None) -> None:
         if error.refused:
