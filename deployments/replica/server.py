@@ -162,6 +162,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             return 429, refusal, b""
         trail = self._trail(request)
         with (
+            self._door.held(request),
             self._span(request, trail),
             self._measured(request, trail) as measurement,
         ):
@@ -185,6 +186,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             return
         trail = self._trail(request)
         with (
+            self._door.held(request),
             self._span(request, trail),
             self._measured(request, trail) as measurement,
         ):

@@ -41,10 +41,20 @@ def full(
         return None
     ongoing = ongoing_of(state, priority)
     most = max(state.replicas, 1) * (state.slots + state.queue)
-    if ongoing + places(sequences, state.slots) <= most:
+    taken = places(sequences, state.slots)
+    own, own_most = state.ongoing_caller.get(priority, 0), most_of_a_caller(most)
+    whose = ""
+    if own + taken > own_most:
+        ongoing, most, whose = own, own_most, " of this API key"
+    elif ongoing + taken <= most:
         return None
-    reason = f"its queue is full: {ongoing:g} requests of priority {priority.name.lower()}"
+    reason = f"its queue is full: {ongoing:g} requests{whose} of priority {priority.name.lower()}"
     return Exclusion(state.model, ExclusionKind.QUEUE_FULL, f"{reason}, {most} at most", wait_s)
+
+
+def most_of_a_caller(most: int) -> int:
+    """Of the places of a queue, how many one API key may have: the others are for others."""
+    return max(most - most // 4, 1)
 
 
 def turned_away(

@@ -105,10 +105,10 @@ class Decider:
         """The models."""
         return self._directory
 
-    def state(self) -> ClusterState:
-        """All models at this moment."""
+    def state(self, caller: str = "") -> ClusterState:
+        """All models at this moment, for a request of an API key if one asks."""
         state = self._directory.cluster_state(
-            self._profiles.current, self._shared, self.config.static_model
+            self._profiles.current, self._shared, self.config.static_model, caller
         )
         bandit = self._bandit.current if self._bandit.wanted else None
         return replace(
@@ -159,7 +159,7 @@ class Decider:
         if parsed.policy == BanditPolicy.name:
             # From now on also what it is not asked for teaches it.
             self._bandit.wanted = True
-        state = self.state()
+        state = self.state((caller.key if caller else None) or "")
         inputs = {
             m.model: counts.get(m.model) or self._counter.estimate(parsed.prompt, m.model)
             for m in state.models
