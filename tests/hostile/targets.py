@@ -21,14 +21,21 @@ PEER_MODEL = "tiny-mistral"
 RAY_OPTIONS = "--num-gpus=2 --num-cpus=2 --object-store-memory=100000000"
 
 
-def running_service(url: str) -> Target:
+def running_service(url: str, key: str | None = None, bad_key: str | None = None) -> Target:
     """One that somebody else has started.
+
+    Args:
+        url: Where.
+        key: API key of the ordinary clients.
+        bad_key: Of the client that sends the corpus.
 
     Raises:
         httpx.HTTPError: It does not say which models it has.
     """
     address = httpx.URL(url)
-    response = httpx.get(address.copy_with(raw_path=b"/v1/models"), timeout=30)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    models = address.copy_with(raw_path=b"/v1/models")
+    response = httpx.get(models, headers=headers, timeout=30)
     response.raise_for_status()
     names = [model["id"] for model in response.json()["data"]]
     ours = AUTO in names
@@ -37,6 +44,8 @@ def running_service(url: str) -> Target:
         tuple(name for name in names if name != AUTO),
         auto=AUTO if ours else None,
         routes=ours,
+        key=key,
+        bad_key=bad_key,
     )
 
 
