@@ -125,6 +125,10 @@ class Correction:
 NO_CORRECTION = Correction()
 
 
+Place = tuple[str, str]
+"""A node and the devices on it that a replica runs on."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelState:
     """One model as the router sees it at this moment.
@@ -145,6 +149,7 @@ class ModelState:
         energy_correction: Of the predicted joules.
         lengths: Generated tokens by task class; under the empty name for all together.
         unavailable: Why it cannot take requests now (`None`: it can).
+        places: Nodes and devices that its replicas run on, empty where unknown.
     """
 
     model: str
@@ -161,6 +166,7 @@ class ModelState:
     energy_correction: Correction = NO_CORRECTION
     lengths: Mapping[str, OutputLength] = field(default_factory=dict)
     unavailable: str | None = None
+    places: frozenset[Place] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
