@@ -99,6 +99,7 @@ bench: install
 bench-routing: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/worth.py $(if $(DATA),--data $(DATA))
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/routing.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python benchmarks/worth_live.py
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
