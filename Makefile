@@ -92,6 +92,7 @@ bench: install
 	$(BIN)/python benchmarks/flamegraph.py
 	$(BIN)/python benchmarks/overload.py
 	$(BIN)/python benchmarks/simulate.py --quick $(TRACE_OPTION)
+	$(BIN)/python benchmarks/shared_device.py $(TRACE_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)
 	$(BIN)/python benchmarks/trace.py $(TRACE_OPTION) --plot plots/trace.png
 

@@ -265,6 +265,8 @@ class Candidate:
         accuracy: The accuracy that was used: the profile's, or the mean of the others.
         accuracy_imputed: True where the model has no accuracy of its own.
         stages: By metric.
+        delays_others_s: Seconds that the requests of models on the same device would wait for it
+            in all; a part of its costs in time, not of its predicted runtime.
     """
 
     model: str
@@ -273,6 +275,7 @@ class Candidate:
     accuracy: float
     accuracy_imputed: bool
     stages: Mapping[Metric, Stages]
+    delays_others_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
