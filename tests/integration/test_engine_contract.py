@@ -78,7 +78,7 @@ def test_threads_on_a_cpu_are_bound_only_where_somebody_asks_for_it(
 ) -> None:
     from vllm.utils.ompmultiprocessing import OMPProcessManager
 
-    from deployments.replica.engine import BINDING, computing_in_engine_core
+    from deployments.replica.cpu_engine import BINDING, computing_in_engine_core
 
     source = inspect.getsource(OMPProcessManager.configure_omp_envs)
     assert all(f'envs_dict["{name}"]' in source for name in BINDING)
