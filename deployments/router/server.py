@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cluster.naming import AUTO
 from cluster.serve_flags import slow_start
 from cluster.store.load import REPORT_PERIOD_S
 from cluster.store.replies import RENEWAL_S
@@ -34,9 +35,10 @@ from deployments.router.access.binding import serve_host
 from deployments.router.access.budgets import Budgets
 from deployments.router.access.idempotency import Idempotency
 from deployments.router.access.keys import KeyRing, read_keys
-from deployments.router.decision.decide import AUTO, Decider
+from deployments.router.decision.decide import Decider
+from deployments.router.edge.doors import Doors
 from deployments.router.edge.middleware import answer_early
-from deployments.router.endpoints.completions import Completions, caller_of, read_body
+from deployments.router.endpoints.completions import Completions, caller_of
 from deployments.router.endpoints.feedback import feedback_route
 from deployments.router.endpoints.health import Health
 from deployments.router.endpoints.live import live_view
@@ -53,6 +55,7 @@ from deployments.router.sync.shared import SharedState
 from deployments.router.tokenizers import TokenizerSource
 from deployments.router.tokens.counting import TokenCounter
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.body import read_body
 from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import EXCEPTION_HANDLERS
 from deployments.router.wire.paths import ENDPOINTS
@@ -230,6 +233,8 @@ class Router:
             *page_routes(),
         ]
         others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
+        # They would lead to where the client's Host header says.
+        others.router.redirect_slashes = False
 
         health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
         answer_early(health.answer)
@@ -248,37 +253,42 @@ class Router:
             header_bytes=lambda: self._decider.config.limits.header_bytes,
         )
         guard.on_refusal = self._metrics.refused
-        return health.before(guard)
+        return Doors(health.before(guard), lambda: self._decider.config.cors_origins)
 
     # Looking
 
     async def _dry_run(self, request: Request) -> Response:
-        body = await read_body(request.receive, self._args)
-        parsed = parse_bounded(body, None, self._decider.config.limits)
+        body = await read_body(request.scope, request.receive, self._args)
+        parsed = self._decider.named(parse_bounded(body, None, self._decider.config.limits))
         counts = await self._decider.count(parsed)
         caller = caller_of(request.scope)
         turn = self._decider.sessions.turn(parsed, caller)
         return _json(decision_to_dict(self._decider.decide(parsed, counts, caller, turn)))
 
     async def _list_models(self, _: Request) -> Response:
-        names = [AUTO, *(entry.model for entry in self._directory.entries())]
+        models = (entry.model for entry in self._directory.entries())
+        names = [AUTO, *models, *self._decider.config.aliases]
         return _json({"object": "list", "data": [self._model_card(name) for name in names]})
 
     async def _get_model(self, request: Request) -> Response:
         name = request.path_params["model"]
-        if name != AUTO and name not in self._directory:
+        aliases = self._decider.config.aliases
+        if name != AUTO and name not in self._directory and name not in aliases:
             raise self._decider.unknown_model(name)
         return _json(self._model_card(name))
 
     def _model_card(self, name: str) -> dict[str, Any]:
+        model = self._decider.config.aliases.get(name, name)
         card = {
             "id": name,
             "object": "model",
             "created": self._started,
             "owned_by": "dynamic-llm-scheduler",
         }
-        if name != AUTO:
-            description = self._directory[name].description or {}
+        if model != name:
+            card["alias_of"] = model
+        if model != AUTO:
+            description = self._directory[model].description or {}
             card["max_model_len"] = description.get("max_model_len")
         return card
 

@@ -98,7 +98,7 @@ class AccessGuard:
                 f"{API_KEYS_VARIABLE} or keys_file, or http_options.host to 127.0.0.1",
                 code="no_api_keys",
             )
-        key = self._keys.find(dict(scope["headers"]).get(b"authorization", b""))
+        key = self._keys.find(scope["headers"])
         if key is None:
             raise ApiError(401, "missing or wrong API key", code="invalid_api_key")
         if path.startswith(ADMIN_PATH) and not key.admin:

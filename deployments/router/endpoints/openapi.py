@@ -30,7 +30,11 @@ class CommonFields(BaseModel):
     """What the router reads of any completion request."""
 
     model_config = ConfigDict(extra="allow")
-    model: str = Field(min_length=1, description="`auto`, or a model's id.")
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="`auto`, a model's id or an alias; left out, `default_model`.",
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
