@@ -24,7 +24,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cluster.naming import AUTO
 from cluster.serve_flags import slow_start
 from cluster.store.load import REPORT_PERIOD_S
 from cluster.store.replies import RENEWAL_S
@@ -39,9 +38,16 @@ from deployments.router.decision.decide import Decider
 from deployments.router.edge.doors import Doors
 from deployments.router.edge.middleware import answer_early
 from deployments.router.endpoints.completions import Completions, caller_of
+from deployments.router.endpoints.dialects import (
+    AnthropicErrors,
+    MessagesRoute,
+    ResponsesRoute,
+    TokenCountRoute,
+)
 from deployments.router.endpoints.feedback import feedback_route
 from deployments.router.endpoints.health import Health
 from deployments.router.endpoints.live import live_view
+from deployments.router.endpoints.model_cards import ModelCards
 from deployments.router.endpoints.openapi import document
 from deployments.router.endpoints.page import page_routes
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
@@ -215,12 +221,22 @@ class Router:
             self._args, self._decider, self._log, self._idempotency, Instruments(self._metrics)
         )
         feedback = feedback_route(self._args, self._log, self._profiles, self._shared.bandit)
+        doors = self._args, self._decider, completions
+        models = ModelCards(self._decider, self._started)
+        counting = TokenCountRoute(self._args, self._decider)
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
+            Route("/v1/messages", MessagesRoute(*doors), methods=["POST"]),
+            Route("/v1/messages/count_tokens", counting.answer, methods=["POST"]),
+            Route(
+                "/v1/responses",
+                ResponsesRoute(*doors, self._log, self._profiles),
+                methods=["POST"],
+            ),
             Route("/v1/route", self._dry_run, methods=["POST"]),
             Route("/v1/feedback", feedback, methods=["POST"]),
-            Route("/v1/models", self._list_models),
-            Route("/v1/models/{model:path}", self._get_model),
+            Route("/v1/models", models.list_all),
+            Route("/v1/models/{model:path}", models.get),
             Route("/v1/decisions", self._list_decisions),
             Route("/v1/decisions/{decision_id}", self._get_decision),
             Route("/v1/profiles", self._get_profiles),
@@ -253,7 +269,9 @@ class Router:
             header_bytes=lambda: self._decider.config.limits.header_bytes,
         )
         guard.on_refusal = self._metrics.refused
-        return Doors(health.before(guard), lambda: self._decider.config.cors_origins)
+        return Doors(
+            health.before(AnthropicErrors(guard)), lambda: self._decider.config.cors_origins
+        )
 
     # Looking
 
@@ -264,33 +282,6 @@ class Router:
         caller = caller_of(request.scope)
         turn = self._decider.sessions.turn(parsed, caller)
         return _json(decision_to_dict(self._decider.decide(parsed, counts, caller, turn)))
-
-    async def _list_models(self, _: Request) -> Response:
-        models = (entry.model for entry in self._directory.entries())
-        names = [AUTO, *models, *self._decider.config.aliases]
-        return _json({"object": "list", "data": [self._model_card(name) for name in names]})
-
-    async def _get_model(self, request: Request) -> Response:
-        name = request.path_params["model"]
-        aliases = self._decider.config.aliases
-        if name != AUTO and name not in self._directory and name not in aliases:
-            raise self._decider.unknown_model(name)
-        return _json(self._model_card(name))
-
-    def _model_card(self, name: str) -> dict[str, Any]:
-        model = self._decider.config.aliases.get(name, name)
-        card = {
-            "id": name,
-            "object": "model",
-            "created": self._started,
-            "owned_by": "dynamic-llm-scheduler",
-        }
-        if model != name:
-            card["alias_of"] = model
-        if model != AUTO:
-            description = self._directory[model].description or {}
-            card["max_model_len"] = description.get("max_model_len")
-        return card
 
     async def _list_decisions(self, request: Request) -> Response:
         text = request.query_params.get("limit", "100")

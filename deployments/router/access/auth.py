@@ -15,7 +15,7 @@ from deployments.router.access.keys import KeyRing
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.errors import send_error
 from deployments.router.wire.limits import check_headers
-from deployments.router.wire.paths import ENDPOINTS, HEALTH_PATHS, is_page
+from deployments.router.wire.paths import CHARGED, HEALTH_PATHS, is_page
 
 API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"
 """Environment variable with the accepted keys, separated by commas."""
@@ -105,4 +105,4 @@ class AccessGuard:
             message = f"{path}: the key {key.name!r} is not an administrator's"
             raise ApiError(403, message, code="admin_only")
         # Looking is free: the page asks every second.
-        return self._budgets.admit(key) if path in ENDPOINTS else Account(key, self._budgets)
+        return self._budgets.admit(key) if path in CHARGED else Account(key, self._budgets)

@@ -102,6 +102,10 @@ class Decider:
         meaning = self._meanings.get(parsed.model)
         return parsed if meaning is None else replace(parsed, model=meaning)
 
+    def knows(self, name: str) -> bool:
+        """Whether requests may ask for a model of that name."""
+        return name == AUTO or name in self._directory
+
     def rule_warnings(self, keys: Sequence[str] | None) -> list[str]:
         """What is odd about the rules; the names of the API keys are `None` until they are read."""
         return self._rules.warnings([model.id for model in self.config.models], keys)

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -48,6 +49,18 @@ DECISIONS_A_TURN = 4
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
+class Recorded(NamedTuple):
+    """What the record keeps of a request, where contents are recorded.
+
+    Attributes:
+        request: The body as the client sent it.
+        history: As for `DecisionLog.asked`.
+    """
+
+    request: bytes
+    history: bytes = b""
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """One request."""
@@ -58,6 +71,7 @@ class _Asked:
     caller: Caller
     measured: Measured
     request_id: str
+    recorded: Recorded
 
 
 class Completions:
@@ -102,7 +116,8 @@ class Completions:
             await self._refuse(refusal, measured, send)
             return
         request_id = request_id_of(scope["headers"])
-        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured, request_id)
+        recorded = scope.get("recorded") or Recorded(body)
+        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured, request_id, recorded)
         if key is None:
             await self._generate(asked, send)
         else:
@@ -125,7 +140,7 @@ class Completions:
             return False
         measured.decided(parsed, decision)
         self._decider.dispatched(decision)
-        self._log.asked(decision.decision_id, asked.body)
+        self._log.asked(decision.decision_id, *asked.recorded)
         # Most requests ask one model, and pay nothing for those that climb.
         kind = Cascade if decision.cascade else Sequential if decision.plan else Delivery
         delivery = kind(
@@ -193,6 +208,10 @@ class Completions:
             f"model {delivery.model!r} did not finish within {self._args.request_timeout_s:g} s"
         )
         return ApiError(504, message, code="timeout")
+
+    async def refuse(self, error: Exception, scope: Scope, send: Send) -> None:
+        """Answer a request with an error that could not even become a chat completion."""
+        await self._refuse(error, self._instruments.begin(scope, "chat"), send)
 
     async def _refuse(self, error: Exception, measured: Measured, send: Send) -> None:
         if not isinstance(error, ApiError | InvalidRequestError | NoCandidateError):

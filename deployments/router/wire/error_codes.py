@@ -48,6 +48,7 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "not_found"
     MODEL_NOT_FOUND = "model_not_found"
     DECISION_NOT_FOUND = "decision_not_found"
+    RESPONSE_NOT_FOUND = "response_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BODY_TIMEOUT = "body_timeout"
     SLOW_READER = "slow_reader"
@@ -98,6 +99,7 @@ MEANINGS = {
     ErrorCode.NOT_FOUND: Meaning(404, "there is no such path"),
     ErrorCode.MODEL_NOT_FOUND: Meaning(404, "no model of that name is configured"),
     ErrorCode.DECISION_NOT_FOUND: Meaning(404, "no decision of that id is kept"),
+    ErrorCode.RESPONSE_NOT_FOUND: Meaning(404, "no response of that id is kept"),
     ErrorCode.METHOD_NOT_ALLOWED: Meaning(405, "the path does not have that method"),
     ErrorCode.BODY_TIMEOUT: Meaning(408, "the body did not arrive in time"),
     ErrorCode.SLOW_READER: Meaning(408, "the client does not read its answer"),
