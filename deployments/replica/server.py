@@ -249,9 +249,18 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         payload["model"] = self._meter.identity.model
         payload["request_id"] = request.request_id
         payload.pop("priority", None)
+        if payload.get("tools") == []:
+            without_tools(payload)
         if trail.rank:
             payload["priority"] = trail.rank
         return payload
+
+
+def without_tools(payload: dict[str, Any]) -> None:
+    """Take an empty list of tools out of a request; vLLM rejects what clients mean by it: none."""
+    del payload["tools"]
+    if payload.get("tool_choice") in ("auto", "none"):
+        del payload["tool_choice"]
 
 
 def _kind_of_device(gpu_uuids: list[str]) -> str:

@@ -17,7 +17,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
-from cluster.naming import model_deployment_name
+from cluster.naming import application_name, model_deployment_name
 from cluster.store.load import LoadView
 from deployments.links.client import LinkPool
 from deployments.router.blame.judge import Blame
@@ -71,7 +71,8 @@ class ModelEntry:
             ray.serve.exceptions.RayServeException: The application is not there.
         """
         if stream not in self._handles:
-            base = serve.get_deployment_handle(model_deployment_name(self.model), self.model)
+            name = model_deployment_name(self.model)
+            base = serve.get_deployment_handle(name, application_name(self.model))
             self._handles[stream] = base.options(
                 method_name="stream" if stream else "answer",
                 stream=stream,
@@ -291,7 +292,10 @@ class ModelDirectory:
         """Ask Serve which models run, and new ones who they are."""
         applications = (await asyncio.to_thread(serve.status)).applications
         await asyncio.gather(
-            *(self._refresh_entry(e, applications.get(e.model)) for e in self.entries())
+            *(
+                self._refresh_entry(e, applications.get(application_name(e.model)))
+                for e in self.entries()
+            )
         )
 
     async def _refresh_entry(
