@@ -22,6 +22,7 @@ from deployments.router.blame.judge import Blame
 from deployments.router.blame.suspects import handle_place
 from deployments.router.sync.shared import SharedState
 from scheduler.costs.profiles import ProfileSet
+from scheduler.extras import Extras
 from scheduler.priority import Priority
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState
 
@@ -226,9 +227,9 @@ class ModelDirectory:
         return {entry.model: entry.ongoing for entry in self._entries.values() if entry.ongoing}
 
     def cluster_state(
-        self, profiles: ProfileSet, shared: SharedState, static_model: str | None
+        self, profiles: ProfileSet, shared: SharedState, extras: Extras
     ) -> ClusterState:
-        """The models for a decision."""
+        """The models for a decision, and what single policies look at."""
         own = self.ongoing()
         return ClusterState(
             models=tuple(
@@ -237,7 +238,7 @@ class ModelDirectory:
             ),
             profile_version=profiles.version,
             reference=profiles.reference,
-            static_model=static_model,
+            extras=extras,
         )
 
     async def refresh(self) -> None:

@@ -22,7 +22,7 @@ from deployments.router.delivery.failover import Attempt, Delivery, StepJudgemen
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.sequential.answers import comparable
-from scheduler.sequential.steps import SeenAnswer, Step
+from scheduler.sequential.steps import Plan, SeenAnswer, Step
 
 SHOWN_CHARS = 80
 
@@ -43,6 +43,10 @@ class Sequential(Delivery):
 
     _held: list[_Held] = field(default_factory=list, init=False)
     _frames: list[Frame] = field(default_factory=list, init=False)
+    _plan: Plan | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._plan = self.decision.report(Plan)
 
     async def answer(self) -> bytes:
         """A whole answer as JSON.
@@ -95,7 +99,7 @@ class Sequential(Delivery):
             yield frame
 
     def _is_looked_at(self, model: str) -> bool:
-        plan = self.decision.plan
+        plan = self._plan
         # Several answers to one request have no one answer that could be compared.
         if plan is None or self.parsed.choices != 1 or model not in plan.models:
             return False
@@ -103,7 +107,7 @@ class Sequential(Delivery):
         return bool(self._held) or plan.may_go_on(self._seen(), model, able)
 
     def _able(self, besides: set[str]) -> list[str]:
-        plan = self.decision.plan
+        plan = self._plan
         tried = {attempt.model for attempt in self.attempts} | besides
         return [
             name
@@ -115,8 +119,8 @@ class Sequential(Delivery):
         return [held.seen for held in self._held]
 
     def _step(self, besides: tuple[str, ...]) -> Step:
-        assert self.decision.plan is not None
-        return self.decision.plan.after(self._seen(), self._able(set(besides)))
+        assert self._plan is not None
+        return self._plan.after(self._seen(), self._able(set(besides)))
 
     def _next(self, data: bytes, answer: tuple[str | None, bool]) -> str | None:
         """Look at the answer that is there.
@@ -140,7 +144,7 @@ class Sequential(Delivery):
             if form is not None and not held.seen.blank and held.seen.answer == form
         )
         self._held.append(_Held(attempt, observation, seen, data, list(self._frames)))
-        plan = self.decision.plan
+        plan = self._plan
         self._forget()
         if observation is None or plan is None or attempt.model not in plan.models:
             # Without a measurement, or from a model that stood in for another, it is the last one.
