@@ -152,6 +152,10 @@ class Correction:
 NO_CORRECTION = Correction()
 
 
+Place = tuple[str, str]
+"""A node and the devices on it that a replica runs on."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelState:
     """One model as the router sees it at this moment.
@@ -172,6 +176,7 @@ class ModelState:
         energy_correction: Of the predicted joules.
         lengths: Generated tokens by task class; under the empty name for all together.
         unavailable: Why it cannot take requests now (`None`: it can).
+        places: Nodes and devices that its replicas run on, empty where unknown.
     """
 
     model: str
@@ -188,6 +193,7 @@ class ModelState:
     energy_correction: Correction = NO_CORRECTION
     lengths: Mapping[str, OutputLength] = field(default_factory=dict)
     unavailable: str | None = None
+    places: frozenset[Place] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +286,8 @@ class Candidate:
         accuracy: The accuracy that was used: the profile's, or the mean of the others.
         accuracy_imputed: True where the model has no accuracy of its own.
         stages: By metric.
+        delays_others_s: Seconds that the requests of models on the same device would wait for it
+            in all; a part of its costs in time, not of its predicted runtime.
     """
 
     model: str
@@ -288,6 +296,7 @@ class Candidate:
     accuracy: float
     accuracy_imputed: bool
     stages: Mapping[Metric, Stages]
+    delays_others_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,7 @@ class ModelEntry:
             energy_correction=energy_correction,
             lengths=shared.learning.lengths.lengths(self.model),
             unavailable=unavailable,
+            places=shared.loads.places(self.model),
         )
 
 
