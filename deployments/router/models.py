@@ -25,6 +25,7 @@ from deployments.router.blame.suspects import handle_place
 from deployments.router.sync.shared import SharedState
 from scheduler.costs.load import places, share
 from scheduler.costs.profiles import ProfileSet
+from scheduler.extras import Extras
 from scheduler.priority import Priority
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState
 
@@ -270,13 +271,16 @@ class ModelDirectory:
         return {entry.model: entry.ongoing for entry in self._entries.values() if entry.ongoing}
 
     def cluster_state(
-        self,
-        profiles: ProfileSet,
-        shared: SharedState,
-        static_model: str | None,
-        caller: str = "",
+        self, profiles: ProfileSet, shared: SharedState, extras: Extras, caller: str = ""
     ) -> ClusterState:
-        """The models for a decision on a request of an API key, if one asks."""
+        """The models for a decision on a request of an API key, if one asks.
+
+        Args:
+            profiles: Those in use.
+            shared: The load, and what was learnt.
+            extras: What single policies look at.
+            caller: Name of the API key.
+        """
         own = self.ongoing()
         return ClusterState(
             models=tuple(
@@ -285,7 +289,7 @@ class ModelDirectory:
             ),
             profile_version=profiles.version,
             reference=profiles.reference,
-            static_model=static_model,
+            extras=extras,
         )
 
     async def refresh(self) -> None:

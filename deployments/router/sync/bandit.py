@@ -15,8 +15,7 @@ from cluster.store.actor import STORE_TIMEOUT_S
 from cluster.store.feedback import HOUR_S, BanditNews
 from deployments.config.learning import BanditConfig
 from scheduler.bandit.model import Bandit, BanditState
-from scheduler.policies.bandit import BanditPolicy
-from scheduler.types import Decision
+from scheduler.policies.bandit import BanditReport
 
 
 class BanditSource:
@@ -40,14 +39,14 @@ class BanditSource:
         self._own: Counter[int] = Counter()
         self._known: tuple[int, int, bool] | None = None
 
-    def configure(self, config: BanditConfig, *policies: str | None) -> None:
-        """Take in how it works.
+    def configure(self, config: BanditConfig, *, wanted: bool) -> None:
+        """Apply settings.
 
         Args:
             config: The settings.
-            policies: All that the configuration names.
+            wanted: The configuration names a policy that learns from feedback.
         """
-        self.wanted = self.wanted or BanditPolicy.name in policies
+        self.wanted = self.wanted or wanted
         self._limit = config.explorations_per_hour
         self.current = Bandit(
             self.current.state, config.algorithm, config.ridge, config.exploration
@@ -60,9 +59,10 @@ class BanditSource:
         shared = self._shared[1] if self._shared[0] == hour else 0
         return not self.current.state.frozen and shared + self._own[hour] < self._limit
 
-    def dispatched(self, decision: Decision) -> None:
-        """Count a decision that is acted on."""
-        if decision.bandit and decision.bandit.explored:
+    def dispatched(self, report: BanditReport) -> None:
+        """Count a decision that is acted on; from now on the state is fetched from the store."""
+        self.wanted = True
+        if report.explored:
             self._own[self._hour()] += 1
 
     async def exchange(self, store: Any) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from cluster.store.actor import STORE_TIMEOUT_S
 from scheduler.errors import QualityModelError
-from scheduler.prompts.features import TextFeatures
 from scheduler.prompts.quality import QualityModel
-from scheduler.types import QualityEstimate
 
 
 class QualitySource:
@@ -25,19 +22,6 @@ class QualitySource:
         self.current: QualityModel | None = None
         self.fault: str | None = None
         self._refused: str | None = None
-
-    def estimate(
-        self, prompt: str, features: TextFeatures | None = None
-    ) -> tuple[Mapping[str, QualityEstimate], str]:
-        """Estimates by model id, and what gave them; nothing and the empty name without a model.
-
-        Args:
-            prompt: What is asked.
-            features: Of it, where they are known already.
-        """
-        if self.current is None:
-            return {}, ""
-        return self.current.estimate(prompt, features), f"quality model {self.current.version}"
 
     async def refresh(self, store: Any) -> None:
         """Fetch the model if it changed, give it back if the store lost it.

@@ -13,7 +13,6 @@ from typing import Any
 
 from cluster.store.actor import STORE_TIMEOUT_S
 from cluster.store.load import LoadSnapshot, LoadView
-from deployments.router.sync.bandit import BanditSource
 from scheduler.costs.learning import Learning, Lesson
 
 KEEP_LESSONS = 10_000
@@ -29,13 +28,11 @@ class SharedState:
     Attributes:
         loads: What the models run.
         learning: What finished requests taught, those of this router included at once.
-        bandit: What feedback taught.
     """
 
     def __init__(self, router_id: str) -> None:
         self.loads = LoadView(router_id)
         self.learning = Learning()
-        self.bandit = BanditSource()
         self._unsent: deque[Lesson] = deque(maxlen=KEEP_LESSONS)
         self._elapsed_at = time.monotonic()
 

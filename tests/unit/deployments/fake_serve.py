@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from ray.exceptions import ActorDiedError
@@ -21,6 +21,7 @@ from cluster.naming import model_deployment_name
 from deployments.config.app import RouterArgs
 from deployments.links.frames import Flag, Frame, encode_observation
 from deployments.links.tokenizer_bundle import TokenizerBundle
+from deployments.router.decision.advisors.base import Advisor
 from deployments.router.server import Router
 from scheduler.costs.observations import Observation
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
@@ -242,6 +243,9 @@ class ActorHandle:
         self.fault = ActorDiedError()
 
 
+A = TypeVar("A", bound=Advisor)
+
+
 class Site:
     """A router over its ASGI application, without a socket."""
 
@@ -253,6 +257,10 @@ class Site:
 
     async def _start(self, args: RouterArgs) -> None:
         await self.router.__init__(args)  # type: ignore[misc]
+
+    def advisor(self, kind: type[A]) -> A:
+        """The router's advisor of one class."""
+        return next(one for one in self.router._decider.advisors if isinstance(one, kind))
 
     def configure(self, **user_config: Any) -> None:
         self.runner.run(self.router.reconfigure(user_config))
