@@ -11,11 +11,11 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.sessions import Placement, SessionKey, SessionTable
 from deployments.config.app import SessionsConfig
 from deployments.router.decision.rules import Caller
@@ -190,11 +190,11 @@ class Sessions:
         shared = min(placement.tokens, input_tokens - 1)
         return shared // block * block if block else 0
 
-    async def exchange(self, store: Any, routers: int) -> None:
+    async def exchange(self, store: Store, routers: int) -> None:
         """Tell the other routers what is new here, and learn what is new there.
 
         Args:
-            store: Handle of the store actor.
+            store: Handles of its actors.
             routers: How many there are; alone, there is nobody to tell.
 
         Raises:
@@ -207,7 +207,9 @@ class Sessions:
         news, self._unsent = self._unsent, deque(maxlen=KEEP_NEWS)
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                self._since, placed = await store.exchange_sessions.remote(self._since, list(news))
+                self._since, placed = await store.board.exchange_sessions.remote(
+                    self._since, list(news)
+                )
         except BaseException:
             self._unsent = deque([*news, *self._unsent], maxlen=KEEP_NEWS)
             raise

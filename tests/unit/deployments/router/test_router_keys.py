@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from fake_serve import ACCURATE, FRUGAL, HANG, ActorHandle, ServeDouble, Site, bearing
+from fake_serve import ACCURATE, FRUGAL, HANG, ServeDouble, Site, StoreDouble, bearing
 from ray.exceptions import ActorDiedError
 
 from cluster.store.usage import Usage
@@ -92,7 +92,7 @@ def test_decisions_are_the_administrators(keyed: Site) -> None:
     assert keyed.request("GET", "/v1/profiles").status_code == 401
 
 
-def test_what_was_used_is_told_to_the_store(keyed: Site, store: ActorHandle) -> None:
+def test_what_was_used_is_told_to_the_store(keyed: Site, store: StoreDouble) -> None:
     complete(keyed, "boss")
     keyed.runner.run(keyed.router._exchange_usage())
     (used,) = (by_key for period, by_key in store.state.spend({}).items() if period.name == "day")
