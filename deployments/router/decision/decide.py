@@ -109,9 +109,7 @@ class Decider:
         extras: dict[type, object] = {**self._policy_inputs}
         for advisor in self.advisors:
             extras |= advisor.extras()
-        return self._directory.cluster_state(
-            self._profiles.current, self._shared, extras, caller
-        )
+        return self._directory.cluster_state(self._profiles.current, self._shared, extras, caller)
 
     async def count(self, parsed: ParsedRequest) -> dict[str, TokenCount]:
         """The input tokens of a request for every model that it may go to.

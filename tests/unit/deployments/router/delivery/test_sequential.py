@@ -12,9 +12,9 @@ from fake_serve import (
     ACCURATE,
     FRUGAL,
     HANG,
-    ActorHandle,
     ServeDouble,
     Site,
+    StoreDouble,
     chunk,
     events,
     observation,
@@ -112,7 +112,7 @@ SiteOn = Callable[[str, str], Site]
 
 
 @pytest.fixture
-def site_on(store: ActorHandle, start_site: Callable[..., Site]) -> SiteOn:
+def site_on(store: StoreDouble, start_site: Callable[..., Site]) -> SiteOn:
     """Starts a router whose models take the same, and run on these devices."""
     alike = (profile(ACCURATE, 8.0, 300.0, 0.6), profile(FRUGAL, 8.0, 300.0, 0.6))
     store.state.publish(ProfileSet(alike).to_json())
