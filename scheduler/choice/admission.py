@@ -54,7 +54,7 @@ def full(
 
 def most_of_a_caller(most: int) -> int:
     """Of the places of a queue, how many one API key may have: the others are for others."""
-    return max(most - most // 4, 1)
+    return max(most - max(most // 4, 1), 1)
 
 
 def turned_away(
