@@ -11,7 +11,7 @@ import orjson
 
 from deployments.config.replica import PATIENCE_S, VettingLimits
 from deployments.links.frames import QUEUE_FULL, ModelRequest
-from scheduler.choice.admission import most_of_a_caller
+from scheduler.choice.admission import most_for_one
 from scheduler.costs.load import places
 from scheduler.priority import Priority
 
@@ -57,7 +57,7 @@ class Places:
 
     def full(self, caller: str) -> bool:
         """Whether there is none for this caller; for the empty name, for anybody."""
-        own_most = most_of_a_caller(self._most) if caller else self._most
+        own_most = most_for_one(self._most) if caller else self._most
         return self.total >= self._most or self._callers[caller] >= own_most
 
     def take(self, caller: str) -> None:
@@ -97,11 +97,12 @@ class Door:
             ongoing: Requests of its priority that are there.
         """
         taken = places(request.sequences, self._slots)
-        fits = ongoing < self._slots or ongoing + taken <= self._most
+        most = most_for_one(self._most) if request.sequences > 1 else self._most
+        fits = ongoing < self._slots or ongoing + taken <= most
         whose = ""
         if request.caller:
             own = self._callers[request.caller, request.priority]
-            if own + taken > most_of_a_caller(self._most):
+            if own + taken > most_for_one(self._most):
                 fits, ongoing, whose = False, own, " of this API key"
         if fits or request.waited_s > 0:
             return None

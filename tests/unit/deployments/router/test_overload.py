@@ -180,9 +180,9 @@ def test_the_door_leaves_places_to_other_keys() -> None:
     # Two places each: half of the slots.
     with ExitStack() as stack:
         for _ in range(7):
-            assert door.refusal(boss, 15) is None
+            assert door.refusal(boss, 12) is None
             stack.enter_context(door.held(boss))
-        refusal = door.refusal(boss, 15)
+        refusal = door.refusal(boss, 12)
         assert refusal is not None
         assert "14 requests of this API key" in json.loads(refusal)["error"]["message"]
         for other in (
@@ -190,7 +190,15 @@ def test_the_door_leaves_places_to_other_keys() -> None:
             ModelRequest("chat", b"", ""),
         ):
             assert door.refusal(other, 15) is None
-    assert door.refusal(boss, 15) is None
+    assert door.refusal(boss, 12) is None
+
+
+def test_the_door_leaves_places_to_requests_of_one_answer() -> None:
+    door = Door(most=20, slots=4)
+    several = ModelRequest("chat", b"{}", "r", sequences=64)
+    assert door.refusal(several, 13) is None
+    assert door.refusal(several, 14) is not None
+    assert door.refusal(ModelRequest("chat", b"{}", "r"), 19) is None
 
 
 def test_how_long_a_queue_is() -> None:
