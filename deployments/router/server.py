@@ -222,17 +222,14 @@ class Router:
         )
         feedback = feedback_route(self._args, self._log, self._profiles, self._shared.bandit)
         doors = self._args, self._decider, completions
+        responses = ResponsesRoute(*doors, self._log, self._profiles)
         models = ModelCards(self._decider, self._started)
         counting = TokenCountRoute(self._args, self._decider)
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
             Route("/v1/messages", MessagesRoute(*doors), methods=["POST"]),
             Route("/v1/messages/count_tokens", counting.answer, methods=["POST"]),
-            Route(
-                "/v1/responses",
-                ResponsesRoute(*doors, self._log, self._profiles),
-                methods=["POST"],
-            ),
+            Route("/v1/responses", responses, methods=["POST"]),
             Route("/v1/route", self._dry_run, methods=["POST"]),
             Route("/v1/feedback", feedback, methods=["POST"]),
             Route("/v1/models", models.list_all),
