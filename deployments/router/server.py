@@ -50,6 +50,7 @@ from deployments.router.endpoints.live import live_view
 from deployments.router.endpoints.model_cards import ModelCards
 from deployments.router.endpoints.openapi import document
 from deployments.router.endpoints.page import page_routes
+from deployments.router.endpoints.tokenize import Tokenize
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
 from deployments.router.observe.instruments import Instruments
 from deployments.router.observe.metrics import RequestMetrics
@@ -223,6 +224,7 @@ class Router:
         feedback = feedback_route(self._args, self._log, self._profiles, self._shared.bandit)
         doors = self._args, self._decider, completions
         responses = ResponsesRoute(*doors, self._log, self._profiles)
+        tokenize = Tokenize(self._args, self._decider, self._counter)
         models = ModelCards(self._decider, self._started)
         counting = TokenCountRoute(self._args, self._decider)
         routes = [
@@ -230,6 +232,8 @@ class Router:
             Route("/v1/messages", MessagesRoute(*doors), methods=["POST"]),
             Route("/v1/messages/count_tokens", counting.answer, methods=["POST"]),
             Route("/v1/responses", responses, methods=["POST"]),
+            Route("/tokenize", tokenize.encode, methods=["POST"]),
+            Route("/detokenize", tokenize.decode, methods=["POST"]),
             Route("/v1/route", self._dry_run, methods=["POST"]),
             Route("/v1/feedback", feedback, methods=["POST"]),
             Route("/v1/models", models.list_all),

@@ -96,7 +96,7 @@ def _row(client: Client, fault: str, url: str, model: str) -> Row:
     with TemporaryDirectory(prefix="client-") as folder:
         worked, output = _run(client, url, model, folder)
     seconds = round(time.monotonic() - began, 1)
-    version, did = _version(client), output[-600:]
+    version, did = _version(client), output[-3000:]
     if worked and client.script:
         report = json.loads(output.strip().splitlines()[-1])
         version, did = report["version"], json.dumps(report["did"])

@@ -102,6 +102,10 @@ class Decider:
         meaning = self._meanings.get(parsed.model)
         return parsed if meaning is None else replace(parsed, model=meaning)
 
+    def meaning(self, name: str) -> str:
+        """What a name in a request stands for; the empty one is that of a request without one."""
+        return self._meanings.get(name, name)
+
     def knows(self, name: str) -> bool:
         """Whether requests may ask for a model of that name."""
         return name == AUTO or name in self._directory
