@@ -159,13 +159,15 @@ class Router:
         try:
             config = RouterConfig.model_validate(user_config)
             self._profiles.set_prior(config.prior_profiles)
+            self._decider.config = config
         except ValidationError as error:
             self._config_fault = f"user_config: {describe_errors(error)}"
         except ValueError as error:
             self._config_fault = f"user_config: {error}"
         else:
-            self._decider.config, self._config_fault = config, None
+            self._config_fault = None
             self._directory.configure([model.id for model in config.models])
+            self._metrics.grid = self._directory.grid
             self._directory.blame.book.memory_s = config.blame_memory_s
             self._check_rules()
             beside = [part.policy for part in (config.shadow, config.canary) if part]
