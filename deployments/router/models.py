@@ -23,6 +23,7 @@ from deployments.links.client import LinkPool
 from deployments.router.blame.judge import Blame
 from deployments.router.blame.suspects import handle_place
 from deployments.router.sync.shared import SharedState
+from scheduler.costs.grid import NO_GRID, Grid
 from scheduler.costs.load import places, share
 from scheduler.costs.profiles import ProfileSet
 from scheduler.extras import Extras
@@ -191,11 +192,13 @@ class ModelDirectory:
     Attributes:
         links: To their replicas.
         blame: Decides whose fault a break is.
+        grid: Where their energy comes from.
     """
 
     def __init__(self) -> None:
         self.links = LinkPool()
         self.blame = Blame()
+        self.grid: Grid = NO_GRID
         self.links.on_loss = self._lost
         self.links.on_sick = self.blame.sick
         self._entries: dict[str, ModelEntry] = {}

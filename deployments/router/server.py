@@ -51,6 +51,7 @@ from deployments.router.endpoints.live import live_view
 from deployments.router.endpoints.model_cards import ModelCards
 from deployments.router.endpoints.openapi import document
 from deployments.router.endpoints.page import page_routes
+from deployments.router.endpoints.tokenize import Tokenize
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
 from deployments.router.observe.instruments import Instruments
 from deployments.router.observe.metrics import RequestMetrics
@@ -154,13 +155,15 @@ class Router:
         try:
             config = RouterConfig.model_validate(user_config)
             self._profiles.set_prior(config.prior_profiles)
+            self._decider.config = config
         except ValidationError as error:
             self._config_fault = f"user_config: {describe_errors(error)}"
         except ValueError as error:
             self._config_fault = f"user_config: {error}"
         else:
-            self._decider.config, self._config_fault = config, None
+            self._config_fault = None
             self._directory.configure([model.id for model in config.models])
+            self._metrics.grid = self._directory.grid
             self._directory.blame.book.memory_s = config.blame_memory_s
             self._look_for_warnings()
         if self._config_fault:
@@ -216,17 +219,17 @@ class Router:
         )
         feedback = feedback_route(self._args, self._log, self._profiles, self._exchange_advice)
         doors = self._args, self._decider, completions
+        responses = ResponsesRoute(*doors, self._log, self._profiles)
+        tokenize = Tokenize(self._args, self._decider, self._counter)
         models = ModelCards(self._decider, self._started)
         counting = TokenCountRoute(self._args, self._decider)
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
             Route("/v1/messages", MessagesRoute(*doors), methods=["POST"]),
             Route("/v1/messages/count_tokens", counting.answer, methods=["POST"]),
-            Route(
-                "/v1/responses",
-                ResponsesRoute(*doors, self._log, self._profiles),
-                methods=["POST"],
-            ),
+            Route("/v1/responses", responses, methods=["POST"]),
+            Route("/tokenize", tokenize.encode, methods=["POST"]),
+            Route("/detokenize", tokenize.decode, methods=["POST"]),
             Route("/v1/route", self._dry_run, methods=["POST"]),
             Route("/v1/feedback", feedback, methods=["POST"]),
             Route("/v1/models", models.list_all),

@@ -301,5 +301,7 @@ async def _stream(delivery: Delivery, sending: Sending) -> None:
 
 
 def _with_routing(data: bytes, delivery: Delivery) -> bytes:
-    report = routing_object(delivery.decision, delivery.observation, delivery.attempts)
+    report = routing_object(
+        delivery.decision, delivery.observation, delivery.attempts, delivery.directory.grid
+    )
     return with_member(data, b"routing", orjson.dumps(report))

@@ -10,7 +10,7 @@ import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -54,6 +54,8 @@ class RoutingFields(BaseModel):
         accuracy: float = 0.0
         energy: float = 0.0
         time: float = 0.0
+        price: float = 0.0
+        carbon: float = 0.0
 
     class ConstraintFields(BaseModel):
         """Hard limits."""
@@ -71,6 +73,14 @@ class RoutingFields(BaseModel):
     constraints: ConstraintFields | None = None
     task: str | None = Field(default=None, max_length=64)
     priority: Literal["low", "normal", "high"] = "normal"
+
+
+class HourlyWeights(NamedTuple):
+    """Weights of energy: by itself, by its price and by its carbon, each of which has its hour."""
+
+    energy: float
+    price: float
+    carbon: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,7 @@ class ParsedRequest:
         policy: `None` for the configured one.
         user: Whom the client says that it asks for, empty where it does not.
         priority: Who is served before it.
+        hourly: What the weight of energy is made of, where a part of it depends on the hour.
     """
 
     model: str
@@ -111,6 +122,7 @@ class ParsedRequest:
     user: str = ""
     priority: Priority = Priority.NORMAL
     prompts: int = 1
+    hourly: HourlyWeights | None = None
 
 
 def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> ParsedRequest:
@@ -148,7 +160,7 @@ def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> Pa
         asked=_asked(data, endpoint),
         task=routing.task or "",
         text=_last_message(data) if endpoint == "chat" else _first_prompt(data),
-        weights=Weights(**routing.weights.model_dump()) if routing.weights else None,
+        weights=_weights(routing.weights) if routing.weights else None,
         policy=routing.policy,
         models=tuple(routing.models) if routing.models else None,
         constraints=Constraints(
@@ -157,6 +169,7 @@ def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> Pa
         # vLLM checks the type.
         user=user if isinstance(user := data.get("user"), str) else "",
         priority=Priority[routing.priority.upper()],
+        hourly=_hourly(routing.weights),
     )
 
 
@@ -244,10 +257,27 @@ def _routing(value: Any) -> RoutingFields:
     routing = validated(RoutingFields, value, "routing")
     # Here and not where they are used: a request that names its model is checked too.
     if routing.weights:
-        Weights(**routing.weights.model_dump())
+        _weights(routing.weights)
     if routing.policy is not None:
         get_policy(routing.policy)
     return routing
+
+
+def _weights(fields: RoutingFields.WeightFields) -> Weights:
+    for name in ("energy", "price", "carbon"):
+        value = getattr(fields, name)
+        if not math.isfinite(value) or value < 0:
+            raise InvalidRequestError(
+                f"routing.weights.{name}", f"must be a finite number >= 0, got {value!r}"
+            )
+    energy = fields.energy + fields.price + fields.carbon
+    return Weights(fields.accuracy, energy, fields.time)
+
+
+def _hourly(fields: RoutingFields.WeightFields | None) -> HourlyWeights | None:
+    if fields is None or not (fields.price or fields.carbon):
+        return None
+    return HourlyWeights(fields.energy, fields.price, fields.carbon)
 
 
 def _model(data: dict[str, Any]) -> str:
