@@ -168,6 +168,8 @@ class ModelState:
         replicas: Running replicas.
         ongoing_high: Those of them that have the priority `HIGH`.
         ongoing_low: Likewise, `LOW`.
+        ongoing_caller: Those of the API key that asks, by their priority, as far as this router
+            sent them; empty where there is none.
         slots: Requests that one replica runs side by side; more wait. `None`: no limit is known.
         queue: Requests of each priority that one replica takes beside as many as it has slots,
             `None` for any number.
@@ -188,6 +190,7 @@ class ModelState:
     queue: int | None = None
     ongoing_high: float = 0
     ongoing_low: float = 0
+    ongoing_caller: Mapping[Priority, float] = field(default_factory=dict)
     slowdown: float = 1.0
     runtime_correction: Correction = NO_CORRECTION
     energy_correction: Correction = NO_CORRECTION

@@ -188,7 +188,11 @@ async def find_models(client: AsyncOpenAI, wanted: Sequence[str] | None) -> list
         MeasurementError: The server cannot be asked, or has no model.
     """
     try:
-        known = [model.id async for model in client.models.list() if model.id != AUTO]
+        known = [
+            model.id
+            async for model in client.models.list()
+            if model.id != AUTO and "alias_of" not in (model.model_extra or {})
+        ]
     except OpenAIError as error:
         raise MeasurementError(f"{client.base_url}models: {error}") from error
     if not known:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from cluster.naming import AUTO
 from deployments.config.app import RouterConfig
 from deployments.router.decision.advisors import ADVISORS
 from deployments.router.decision.advisors.base import Advisor
@@ -32,7 +33,6 @@ from scheduler.prompts.task_model import TaskModel
 from scheduler.prompts.tasks import SHIPPED_MODEL, classify, sure_task
 from scheduler.types import ClusterState, Decision, Report, RoutingRequest
 
-AUTO = "auto"
 LEAST_TOKENS_OF_STOPPED = 8
 """A request that was cancelled with fewer tokens has hardly begun: its costs are no token's."""
 
@@ -83,6 +83,7 @@ class Decider:
     @config.setter
     def config(self, config: RouterConfig) -> None:
         self._config = config
+        self._meanings = config.meanings()
         self._usual_weights = config.default_weights.weights()
         self._policy_inputs = config.policy_inputs()
         for advisor in self.advisors:
@@ -90,17 +91,26 @@ class Decider:
         self.waker.models = [model.id for model in config.models if model.wake]
         self.waker.max_waiting = config.max_waking_requests
 
+    def named(self, parsed: ParsedRequest) -> ParsedRequest:
+        """The request with the model that its alias, or no name at all, stands for."""
+        meaning = self._meanings.get(parsed.model)
+        return parsed if meaning is None else replace(parsed, model=meaning)
+
+    def knows(self, name: str) -> bool:
+        """Whether requests may ask for a model of that name."""
+        return name == AUTO or name in self._directory
+
     @property
     def directory(self) -> ModelDirectory:
         """The models."""
         return self._directory
 
-    def state(self) -> ClusterState:
-        """All models at this moment."""
+    def state(self, caller: str = "") -> ClusterState:
+        """All models at this moment, for a request of an API key if one asks."""
         extras: dict[type, object] = {**self._policy_inputs}
         for advisor in self.advisors:
             extras |= advisor.extras()
-        return self._directory.cluster_state(self._profiles.current, self._shared, extras)
+        return self._directory.cluster_state(self._profiles.current, self._shared, extras, caller)
 
     async def count(self, parsed: ParsedRequest) -> dict[str, TokenCount]:
         """The input tokens of a request for every model that it may go to.
@@ -127,7 +137,7 @@ class Decider:
             InvalidRequestError: The request asks for something that there is not.
             NoCandidateError: No model can take it.
         """
-        parsed, state = query.parsed, self.state()
+        parsed, state = query.parsed, self.state((query.caller and query.caller.key) or "")
         request = self._request(query, counts, state)
         for advisor in self.advisors:
             request = advisor.advise(query, request, state)
@@ -248,7 +258,8 @@ class Decider:
 
     def unknown_model(self, name: str) -> ApiError:
         """The answer to whoever asks for a model that is not configured."""
-        known = ", ".join([AUTO, *(entry.model for entry in self._directory.entries())])
+        models = [entry.model for entry in self._directory.entries()]
+        known = ", ".join([AUTO, *models, *self.config.aliases])
         return ApiError(
             404, f"model: unknown {name!r}, known: {known}", param="model", code="model_not_found"
         )
