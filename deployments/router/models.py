@@ -271,19 +271,15 @@ class ModelDirectory:
         return {entry.model: entry.ongoing for entry in self._entries.values() if entry.ongoing}
 
     def cluster_state(
-        self,
-        profiles: ProfileSet,
-        shared: SharedState,
-        extras: Extras,
-        caller: str = "",
+        self, profiles: ProfileSet, shared: SharedState, extras: Extras, caller: str = ""
     ) -> ClusterState:
         """The models for a decision on a request of an API key, if one asks.
 
         Args:
-            profiles: Costs of the models.
-            shared: Their load, and what was learnt.
+            profiles: Those in use.
+            shared: The load, and what was learnt.
             extras: What single policies look at.
-            caller: Name of the API key, empty without one.
+            caller: Name of the API key.
         """
         own = self.ongoing()
         return ClusterState(

@@ -82,8 +82,7 @@ class Decider:
 
     @config.setter
     def config(self, config: RouterConfig) -> None:
-        self._config = config
-        self._meanings = config.meanings()
+        self._config, self._meanings = config, config.meanings()
         self._usual_weights = config.default_weights.weights()
         self._policy_inputs = config.policy_inputs()
         for advisor in self.advisors:
@@ -137,7 +136,7 @@ class Decider:
             InvalidRequestError: The request asks for something that there is not.
             NoCandidateError: No model can take it.
         """
-        parsed, state = query.parsed, self.state((query.caller and query.caller.key) or "")
+        parsed, state = query.parsed, self.state(query.caller.key or "" if query.caller else "")
         request = self._request(query, counts, state)
         for advisor in self.advisors:
             request = advisor.advise(query, request, state)

@@ -76,7 +76,7 @@ def feedback_route(
             # The record takes nothing for a decision that it does not know yet.
             await log.flush(profiles.store)
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                taken: Taken | None = await profiles.store.take_feedback.remote(
+                taken: Taken | None = await profiles.store.archive.take_feedback.remote(
                     feedback, rating_of(record, score)
                 )
             if taken is None:

@@ -9,9 +9,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.feedback import HOUR_S, BanditNews
 from deployments.config.learning import BanditConfig
 from scheduler.bandit.model import Bandit, BanditState
@@ -65,11 +64,11 @@ class BanditSource:
         if report.explored:
             self._own[self._hour()] += 1
 
-    async def exchange(self, store: Any) -> None:
+    async def exchange(self, store: Store) -> None:
         """Tell what was explored, fetch what is new, give back what the store lost.
 
         Args:
-            store: Handle of the store actor.
+            store: Handles of its actors.
 
         Raises:
             TimeoutError: The store does not answer. It may have counted what was explored.
@@ -80,12 +79,12 @@ class BanditSource:
             return
         sent = dict(self._own)
         async with asyncio.timeout(STORE_TIMEOUT_S):
-            news: BanditNews = await store.bandit_news.remote(sent, self._known)
+            news: BanditNews = await store.archive.bandit_news.remote(sent, self._known)
             self._own -= Counter(sent)
             self._shared = (self._hour(), news.explored)
             mine = self.current.state
             if news.version[:2] < mine.version[:2]:
-                await store.restore_bandit.remote(mine.to_json())
+                await store.archive.restore_bandit.remote(mine.to_json())
             elif news.state is not None:
                 self._take(BanditState.from_json(news.state))
         self._known = self.current.state.version

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from scheduler.errors import QualityModelError
 from scheduler.prompts.quality import QualityModel
 
@@ -23,22 +22,22 @@ class QualitySource:
         self.fault: str | None = None
         self._refused: str | None = None
 
-    async def refresh(self, store: Any) -> None:
+    async def refresh(self, store: Store) -> None:
         """Fetch the model if it changed, give it back if the store lost it.
 
         Args:
-            store: Handle of the store actor.
+            store: Handles of its actors.
 
         Raises:
             TimeoutError: The store does not answer.
             RayError: It is away.
         """
         async with asyncio.timeout(STORE_TIMEOUT_S):
-            version: str | None = await store.quality_version.remote()
+            version: str | None = await store.archive.quality_version.remote()
             if version is None and self.current is not None:
-                await store.publish_quality.remote(self.current.to_bytes())
+                await store.archive.publish_quality.remote(self.current.to_bytes())
             elif version not in (self._version(), self._refused):
-                self._take(await store.quality.remote(), version)
+                self._take(await store.archive.quality.remote(), version)
 
     def _version(self) -> str | None:
         return self.current.version if self.current else None

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import orjson
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.sessions import Placement, SessionKey, SessionTable
 from deployments.config.app import RouterConfig, SessionsConfig
 from deployments.router.access.caller import LONGEST_SESSION_ID, SESSION_HEADER, Caller
@@ -267,11 +267,11 @@ class SessionsAdvisor(Advisor):
         shared = min(placement.tokens, input_tokens - 1)
         return shared // block * block if block else 0
 
-    async def exchange(self, store: Any, routers: int) -> None:
+    async def exchange(self, store: Store, routers: int) -> None:
         """Tell the other routers what is new here, and learn what is new there.
 
         Args:
-            store: Handle of the store actor.
+            store: Handles of its actors.
             routers: How many there are; alone, there is nobody to tell.
 
         Raises:
@@ -284,7 +284,9 @@ class SessionsAdvisor(Advisor):
         news, self._unsent = self._unsent, deque(maxlen=KEEP_NEWS)
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                self._since, placed = await store.exchange_sessions.remote(self._since, list(news))
+                self._since, placed = await store.board.exchange_sessions.remote(
+                    self._since, list(news)
+                )
         except BaseException:
             self._unsent = deque([*news, *self._unsent], maxlen=KEEP_NEWS)
             raise

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_serve import ACCURATE, FRUGAL, ActorHandle, ServeDouble, Site, observation
+from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, StoreDouble, observation
 
 from cluster.store.load import ReplicaLoad
 from cluster.store.sessions import Placement
@@ -281,7 +281,7 @@ def test_off_nothing_is_remembered(site: Site, replicas: Callable[..., list[Repl
 
 
 def test_routers_tell_each_other(
-    site: Site, store: ActorHandle, replicas: Callable[..., list[Replica]]
+    site: Site, store: StoreDouble, replicas: Callable[..., list[Replica]]
 ) -> None:
     replicas(0)
     sessions = site.advisor(SessionsAdvisor)
@@ -298,7 +298,7 @@ def test_routers_tell_each_other(
 
 
 def test_what_the_store_did_not_get_is_told_again(
-    site: Site, store: ActorHandle, replicas: Callable[..., list[Replica]]
+    site: Site, store: StoreDouble, replicas: Callable[..., list[Replica]]
 ) -> None:
     replicas(0)
     chat(site, LONG, routing=FRUGALLY)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_serve import ACCURATE, FRUGAL, ActorHandle, ServeDouble, Site
+from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, StoreDouble
 from ray.exceptions import ActorDiedError
 
 from deployments.router.access.keys import hash_of
@@ -168,7 +168,7 @@ def test_the_right_answer_is_refused_where_answers_are_not_recorded(site: Site) 
     assert "record_content" in error["message"]
 
 
-def test_a_store_that_is_away_is_said(site: Site, store: ActorHandle) -> None:
+def test_a_store_that_is_away_is_said(site: Site, store: StoreDouble) -> None:
     decision_id = ask(site)
     store.fault = ActorDiedError()
     response = rate(site, decision_id, score=1)
@@ -200,7 +200,7 @@ def test_what_an_answer_teaches(site: Site) -> None:
     assert blind.energy == 0.0
 
 
-def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: ActorHandle) -> None:
+def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: StoreDouble) -> None:
     site.complete()
     assert not site.advisor(BanditAdvisor).source.wanted
     assert site.get("/v1/decisions")["data"][0]["bandit"] is None
