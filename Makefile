@@ -70,7 +70,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=benchmarks:tests $(BIN)/mypy --explicit-package-bases benchmarks
+	MYPYPATH=benchmarks:tests $(BIN)/mypy --explicit-package-bases benchmarks examples
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir .cache/docs
 

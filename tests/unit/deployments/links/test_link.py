@@ -100,7 +100,7 @@ class Site:
         for server in self.servers:
             await server.open()
         self.pool.update(self.reports(), "router")
-        await until(lambda: len(self.pool._links.get("m", {})) == len(self.servers))
+        await until(lambda: self.pool.open("m") == len(self.servers))
         return self
 
     async def __aexit__(self, *_: object) -> None:

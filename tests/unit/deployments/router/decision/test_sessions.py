@@ -140,19 +140,19 @@ def replicas(
                 ReplicaLoad(FRUGAL, f"r{i}", "n", "test", "cpu", busy, link=server.address)
                 for i, (busy, server) in enumerate(zip(ongoing, servers, strict=True))
             ]
-            monkeypatch.setattr(site.router._shared.loads, "replicas", loads)
-            monkeypatch.setattr(site.router._shared.loads, "take", lambda *_: None)
-            links = site.router._directory.links
+            monkeypatch.setattr(site.shared.loads, "replicas", loads)
+            monkeypatch.setattr(site.shared.loads, "take", lambda *_: None)
+            links = site.directory.links
             links.update(loads, "x")
             async with asyncio.timeout(5):
-                while len(links._links.get(FRUGAL, {})) < len(servers):  # noqa: ASYNC110
+                while links.open(FRUGAL) < len(servers):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             links.update(loads, "x")
 
         site.runner.run(serve_them())
         return list(scripts)
 
-    described = site.router._directory[FRUGAL].description
+    described = site.directory[FRUGAL].description
     assert described is not None
     described["prefix_block_tokens"] = BLOCK
     yield start
@@ -214,7 +214,7 @@ def test_a_replica_that_is_gone_is_no_reason_to_stay(
 ) -> None:
     first, second = replicas(0, 3)
     chat(site, LONG, routing=FRUGALLY)
-    entry = site.router._directory[FRUGAL]
+    entry = site.directory[FRUGAL]
     entry.replicas, entry.under_trial = 2, ("r0",)
     told = chat(site, LONG, ANSWER, SECOND, routing=FRUGALLY).json()["routing"]["session"]
     assert (told["cached_tokens"], told["stayed"]) == (0, True)
