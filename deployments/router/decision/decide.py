@@ -110,7 +110,7 @@ class Decider:
         state = self._directory.cluster_state(
             self._profiles.current, self._shared, self.config.static_model
         )
-        bandit = self._bandit.current if self._bandit.wanted else None
+        bandit = self._bandit.current if self._bandit.used else None
         return replace(
             state,
             limits=self._limits,
@@ -158,7 +158,7 @@ class Decider:
             policy, canary = config.policy, True
         if parsed.policy == BanditPolicy.name:
             # From now on also what it is not asked for teaches it.
-            self._bandit.wanted = True
+            self._bandit.used = True
         state = self.state()
         inputs = {
             m.model: counts.get(m.model) or self._counter.estimate(parsed.prompt, m.model)
@@ -195,7 +195,7 @@ class Decider:
             prompts=parsed.prompts,
             sequences=parsed.choices,
         )
-        if self._bandit.wanted:
+        if self._bandit.used:
             tokens = min(request.input_tokens.values(), default=0)
             request = replace(request, context=context_of(parsed.text, task, tokens))
         if parsed.model == AUTO:

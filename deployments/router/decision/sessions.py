@@ -7,7 +7,6 @@ and only where the messages of before are, by their hash, the beginning of the r
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -15,11 +14,12 @@ from typing import NamedTuple
 
 import orjson
 
-from cluster.store.actor import STORE_TIMEOUT_S, Store
+from cluster.store.actor import Store
 from cluster.store.sessions import Placement, SessionKey, SessionTable
 from deployments.config.app import SessionsConfig
 from deployments.router.decision.rules import Caller
 from deployments.router.models import ModelDirectory
+from deployments.router.sync.exchange import Exchange, Standing
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import ParsedRequest
 from scheduler.costs.observations import Observation
@@ -107,14 +107,20 @@ def _named(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return value.decode("latin-1").strip()
 
 
-class Sessions:
+class Sessions(Exchange[list[tuple[SessionKey, Placement]]]):
     """One router's memory of conversations.
 
     Args:
         directory: The models, and which of their replicas may be asked.
+
+    Attributes:
+        routers: How many there are; alone, there is none to share with.
     """
 
+    topic = "sessions"
+
     def __init__(self, directory: ModelDirectory) -> None:
+        self.routers = 1
         self._directory = directory
         self._enabled = True
         config = SessionsConfig()
@@ -190,31 +196,36 @@ class Sessions:
         shared = min(placement.tokens, input_tokens - 1)
         return shared // block * block if block else 0
 
-    async def exchange(self, store: Store, routers: int) -> None:
-        """Tell the other routers what is new here, and learn what is new there.
-
-        Args:
-            store: Handles of its actors.
-            routers: How many there are; alone, there is nobody to tell.
-
-        Raises:
-            TimeoutError: The store does not answer.
-            RayError: It is away; what is new is kept.
-        """
-        if routers < 2 or not self._enabled:
+    @property
+    def wanted(self) -> bool:
+        """Whether there are other routers."""
+        if self.routers < 2 or not self._enabled:
             self._unsent.clear()
-            return
+            return False
+        return True
+
+    def take(self) -> list[tuple[SessionKey, Placement]] | None:
+        """Turns of this router that the others do not know of."""
         news, self._unsent = self._unsent, deque(maxlen=KEEP_NEWS)
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                self._since, placed = await store.board.exchange_sessions.remote(
-                    self._since, list(news)
-                )
-        except BaseException:
-            self._unsent = deque([*news, *self._unsent], maxlen=KEEP_NEWS)
-            raise
-        # What was placed here meanwhile is newer than what others told.
+        return list(news) or None
+
+    def give_back(self, batch: list[tuple[SessionKey, Placement]] | None) -> None:
+        """They wait for the next time."""
+        self._unsent = deque([*(batch or ()), *self._unsent], maxlen=KEEP_NEWS)
+
+    def is_news(self, version: int) -> bool:
+        """Whether others have said something since."""
+        return version != self._since
+
+    async def hand_over(
+        self, store: Store, batch: list[tuple[SessionKey, Placement]] | None
+    ) -> Standing:
+        """The board answers with the turns of other routers."""
+        news = batch or []
+        self._since, placed = await store.board.exchange_sessions.remote(self._since, news)
+        # What was placed here meanwhile is newer than what others say.
         own = {key for key, _ in (*news, *self._unsent)}
         for key, placement in placed:
             if key not in own:
                 self._table.put(key, placement)
+        return Standing.LEVEL

@@ -22,6 +22,7 @@ from deployments.router.endpoints.completions import read_body
 from deployments.router.endpoints.grading import has_words, score_of
 from deployments.router.sync.bandit import BanditSource
 from deployments.router.sync.decision_log import DecisionLog
+from deployments.router.sync.exchange import exchange
 from deployments.router.sync.profiles import ProfileSource
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import invalid_value, json_object, validated
@@ -65,14 +66,14 @@ def feedback_route(
         )
         try:
             # The record takes nothing for a decision that it does not know yet.
-            await log.flush(profiles.store)
+            await exchange(log, profiles.store)
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 taken: Taken | None = await profiles.store.archive.take_feedback.remote(
                     feedback, rating_of(record, score)
                 )
             if taken is None:
                 raise _unknown(fields.decision_id)
-            await bandit.exchange(profiles.store)
+            await exchange(bandit, profiles.store)
         except (RayError, TimeoutError) as error:
             message = "the store that keeps feedback is away; it may have taken it"
             raise ApiError(503, message, code="store_unavailable", retry_after_s=5) from error

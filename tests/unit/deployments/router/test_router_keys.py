@@ -12,6 +12,7 @@ from ray.exceptions import ActorDiedError
 from cluster.store.usage import Usage
 from deployments.config.app import RouterArgs
 from deployments.router.access.keys import KeyFileError
+from deployments.router.sync.exchange import exchange
 
 
 def complete(site: Site, key: str, **body: Any) -> Any:
@@ -94,7 +95,7 @@ def test_decisions_are_the_administrators(keyed: Site) -> None:
 
 def test_what_was_used_is_told_to_the_store(keyed: Site, store: StoreDouble) -> None:
     complete(keyed, "boss")
-    keyed.runner.run(keyed.router._exchange_usage())
+    keyed.runner.run(exchange(keyed.router._budgets, store))
     (used,) = (by_key for period, by_key in store.state.spend({}).items() if period.name == "day")
     assert used == {"boss": Usage(requests=1, tokens=7, joules=1.5)}
 

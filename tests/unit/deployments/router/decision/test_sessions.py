@@ -17,6 +17,7 @@ from cluster.store.sessions import Placement
 from deployments.links.frames import ModelRequest, Reply, encode_observation
 from deployments.links.server import LinkServer
 from deployments.router.decision.sessions import Turn, turn_of
+from deployments.router.sync.exchange import exchange
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import parse_request
 
@@ -287,10 +288,10 @@ def test_routers_tell_each_other(
     sessions = site.router._decider.sessions
     first = turn(LONG)
     store.state.exchange_sessions(0, [(first.key, place(first, tokens=64))])
-    site.runner.run(sessions.exchange(store, routers=1))
+    site.runner.run(share(sessions, store, routers=1))
     assert len(sessions._table) == 0
     chat(site, FIRST, routing=FRUGALLY)
-    site.runner.run(sessions.exchange(store, routers=2))
+    site.runner.run(share(sessions, store, routers=2))
     told = chat(site, LONG, ANSWER, SECOND, routing=FRUGALLY).json()["routing"]["session"]
     assert (told["model"], told["cached_tokens"]) == (FRUGAL, 64)
     _, news = store.state.exchange_sessions(0, [])
@@ -305,8 +306,13 @@ def test_what_the_store_did_not_get_is_told_again(
     sessions = site.router._decider.sessions
     fault, store.fault = store.fault, TimeoutError("away")
     with pytest.raises(TimeoutError):
-        site.runner.run(sessions.exchange(store, routers=2))
+        site.runner.run(share(sessions, store, routers=2))
     store.fault = fault
-    site.runner.run(sessions.exchange(store, routers=2))
+    site.runner.run(share(sessions, store, routers=2))
     _, news = store.state.exchange_sessions(0, [])
     assert [key for key, _ in news] == [turn(LONG).key]
+
+
+async def share(sessions: Any, store: StoreDouble, routers: int) -> None:
+    sessions.routers = routers
+    await exchange(sessions, store)

@@ -14,6 +14,7 @@ from ray.exceptions import ActorDiedError
 
 from deployments.router.access.keys import hash_of
 from deployments.router.endpoints.feedback import rating_of
+from deployments.router.sync.exchange import exchange
 from scheduler.bandit.model import Algorithm, frugality, usual_cost
 
 BANDIT = {"policy": "bandit", "weights": {"accuracy": 1}}
@@ -51,7 +52,7 @@ def test_feedback_changes_the_choice_and_survives(
     assert changed["model"] == changed["bandit"]["best"] == FRUGAL
     other = start_site()
     other.configure(models=MODELS, default_policy="bandit")
-    other.runner.run(other.router._exchange_bandit())
+    other.runner.run(exchange(other.router._shared.bandit, other.router._profiles.store))
     assert choice(other)["model"] == FRUGAL
 
 
@@ -201,10 +202,10 @@ def test_what_an_answer_teaches(site: Site) -> None:
 
 def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: StoreDouble) -> None:
     site.complete()
-    assert not site.router._shared.bandit.wanted
+    assert not site.router._shared.bandit.used
     assert site.get("/v1/decisions")["data"][0]["bandit"] is None
     site.configure(models=MODELS, shadow={"policy": "bandit"})
-    assert site.router._shared.bandit.wanted
+    assert site.router._shared.bandit.used
     site.complete()
     record = site.get("/v1/decisions")["data"][0]
     assert record["policy"] == "weighted"
@@ -223,7 +224,7 @@ def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: S
 def test_whatever_names_the_bandit_turns_learning_on(site: Site, config: Any) -> None:
     site.configure(models=MODELS, **config)
     assert site.get("/health")["faults"] == []
-    assert site.router._shared.bandit.wanted
+    assert site.router._shared.bandit.used
 
 
 def test_the_settings_reach_the_bandit(site: Site) -> None:

@@ -12,6 +12,7 @@ from fake_serve import StoreDouble
 from cluster.store.archive import Archive
 from deployments.config.learning import BanditConfig
 from deployments.router.sync.bandit import BanditSource
+from deployments.router.sync.exchange import exchange as exchange_once
 from scheduler.asides import BanditReport
 from scheduler.bandit.model import SIZE, Bandit, Rating
 from scheduler.preferences import Weights
@@ -39,7 +40,7 @@ def decision(*, explored: bool = True) -> Decision:
 
 
 def exchange(router: BanditSource, handle: StoreDouble) -> None:
-    asyncio.run(router.exchange(handle))
+    asyncio.run(exchange_once(router, handle))
 
 
 def test_exploration_is_bounded_over_all_routers_and_restarts(handle: StoreDouble) -> None:
