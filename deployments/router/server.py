@@ -32,12 +32,21 @@ from deployments.router.access.binding import serve_host
 from deployments.router.access.budgets import Budgets
 from deployments.router.access.idempotency import Idempotency
 from deployments.router.access.keys import KeyRing, read_keys
-from deployments.router.decision.decide import AUTO, Decider
+from deployments.router.decision.decide import Decider
+from deployments.router.decision.query import Query
+from deployments.router.edge.doors import Doors
 from deployments.router.edge.middleware import answer_early
-from deployments.router.endpoints.completions import Completions, caller_of, read_body
+from deployments.router.endpoints.completions import Completions, caller_of
+from deployments.router.endpoints.dialects import (
+    AnthropicErrors,
+    MessagesRoute,
+    ResponsesRoute,
+    TokenCountRoute,
+)
 from deployments.router.endpoints.feedback import feedback_route
 from deployments.router.endpoints.health import Health
 from deployments.router.endpoints.live import live_view
+from deployments.router.endpoints.model_cards import ModelCards
 from deployments.router.endpoints.openapi import document
 from deployments.router.endpoints.page import page_routes
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
@@ -46,14 +55,13 @@ from deployments.router.observe.metrics import RequestMetrics
 from deployments.router.probing import Prober
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.evidence import SharedEvidence
-from deployments.router.sync.exchange import exchange
 from deployments.router.sync.profiles import ProfileSource
-from deployments.router.sync.quality import QualitySource
 from deployments.router.sync.shared import SharedState
 from deployments.router.sync.store_sync import StoreSync
 from deployments.router.tokenizers import TokenizerSource
 from deployments.router.tokens.counting import TokenCounter
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.body import read_body
 from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import EXCEPTION_HANDLERS
 from deployments.router.wire.paths import ENDPOINTS
@@ -86,10 +94,7 @@ class Router:
         self._shared = SharedState(uuid.uuid4().hex[:12])
         self._counter = TokenCounter()
         self._tokenizers = TokenizerSource(self._counter)
-        self._quality = QualitySource()
-        self._decider = Decider(
-            self._directory, self._profiles, self._shared, self._counter, self._quality
-        )
+        self._decider = Decider(self._directory, self._profiles, self._shared, self._counter)
         self._decider.timeout_s = args.request_timeout_s
         self._prober = Prober(self._decider, self._directory, self._shared)
         self._idempotency = Idempotency(
@@ -106,12 +111,10 @@ class Router:
             lambda: self._profiles.store,
             (
                 self._log,
-                self._quality,
                 self._shared.lessons,
-                self._shared.bandit,
+                *self._decider.shared(),
                 self._budgets,
                 self._idempotency,
-                self._decider.sessions,
                 SharedEvidence(self._directory.blame, self._shared.loads.router_id),
             ),
             self._take_news,
@@ -121,7 +124,7 @@ class Router:
         self._started = int(time.time())
         slow = slow_start(os.environ)
         self._start_warnings = [slow] if slow else []
-        self._rule_warnings: list[str] = []
+        self._config_warnings: list[str] = []
         for warning in self._start_warnings:
             logger.warning(warning)
         self._tasks = [
@@ -163,17 +166,15 @@ class Router:
             self._decider.config, self._config_fault = config, None
             self._directory.configure([model.id for model in config.models])
             self._directory.blame.book.memory_s = config.blame_memory_s
-            self._check_rules()
-            beside = [part.policy for part in (config.shadow, config.canary) if part]
-            beside += [rule.then.policy for rule in config.rules if rule.then.policy]
-            self._shared.bandit.configure(config.bandit, config.default_policy, *beside)
+            self._look_for_warnings()
         if self._config_fault:
             logger.error("the configuration of before stays in use: %s", self._config_fault)
 
-    def _check_rules(self) -> None:
-        known, names = self._rule_warnings, None if self._keys is None else self._keys.names
-        self._rule_warnings = self._decider.rule_warnings(names)
-        for warning in self._rule_warnings:
+    def _look_for_warnings(self) -> None:
+        known, names = self._config_warnings, None if self._keys is None else self._keys.names
+        advisors = self._decider.advisors
+        self._config_warnings = [text for advisor in advisors for text in advisor.warnings(names)]
+        for warning in self._config_warnings:
             if warning not in known:
                 logger.warning(warning)
 
@@ -185,7 +186,7 @@ class Router:
         """
         try:
             await self._profiles.refresh()
-            await exchange(self._quality, self._profiles.store)
+            await self._decider.exchange(self._profiles.store)
         finally:
             self._directory.set_trials(self._profiles.trials)
             self._profiles.hear_descriptions(self._directory.descriptions())
@@ -211,20 +212,30 @@ class Router:
         variable = os.environ.get(API_KEYS_VARIABLE, "")
         self._keys = keys = KeyRing(read_keys(self._args.keys_file, variable))
         self._budgets.keyed = bool(keys)
-        self._check_rules()
+        self._look_for_warnings()
         host = serve_host()
         if not keys and not is_loopback(host):
             logger.error("listening on %s without API keys: the API answers 403", host)
         completions = Completions(
             self._args, self._decider, self._log, self._idempotency, Instruments(self._metrics)
         )
-        feedback = feedback_route(self._args, self._log, self._profiles, self._shared.bandit)
+        feedback = feedback_route(self._args, self._log, self._profiles, self._exchange_advice)
+        doors = self._args, self._decider, completions
+        models = ModelCards(self._decider, self._started)
+        counting = TokenCountRoute(self._args, self._decider)
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
+            Route("/v1/messages", MessagesRoute(*doors), methods=["POST"]),
+            Route("/v1/messages/count_tokens", counting.answer, methods=["POST"]),
+            Route(
+                "/v1/responses",
+                ResponsesRoute(*doors, self._log, self._profiles),
+                methods=["POST"],
+            ),
             Route("/v1/route", self._dry_run, methods=["POST"]),
             Route("/v1/feedback", feedback, methods=["POST"]),
-            Route("/v1/models", self._list_models),
-            Route("/v1/models/{model:path}", self._get_model),
+            Route("/v1/models", models.list_all),
+            Route("/v1/models/{model:path}", models.get),
             Route("/v1/decisions", self._list_decisions),
             Route("/v1/decisions/{decision_id}", self._get_decision),
             Route("/v1/profiles", self._get_profiles),
@@ -237,6 +248,8 @@ class Router:
             *page_routes(),
         ]
         others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
+        # They would lead to where the client's Host header says.
+        others.router.redirect_slashes = False
 
         health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
         answer_early(health.answer)
@@ -255,39 +268,18 @@ class Router:
             header_bytes=lambda: self._decider.config.limits.header_bytes,
         )
         guard.on_refusal = self._metrics.refused
-        return health.before(guard)
+        return Doors(
+            health.before(AnthropicErrors(guard)), lambda: self._decider.config.cors_origins
+        )
 
     # Looking
 
     async def _dry_run(self, request: Request) -> Response:
-        body = await read_body(request.receive, self._args)
-        parsed = parse_bounded(body, None, self._decider.config.limits)
+        body = await read_body(request.scope, request.receive, self._args)
+        parsed = self._decider.named(parse_bounded(body, None, self._decider.config.limits))
         counts = await self._decider.count(parsed)
-        caller = caller_of(request.scope)
-        turn = self._decider.sessions.turn(parsed, caller)
-        return _json(decision_to_dict(self._decider.decide(parsed, counts, caller, turn)))
-
-    async def _list_models(self, _: Request) -> Response:
-        names = [AUTO, *(entry.model for entry in self._directory.entries())]
-        return _json({"object": "list", "data": [self._model_card(name) for name in names]})
-
-    async def _get_model(self, request: Request) -> Response:
-        name = request.path_params["model"]
-        if name != AUTO and name not in self._directory:
-            raise self._decider.unknown_model(name)
-        return _json(self._model_card(name))
-
-    def _model_card(self, name: str) -> dict[str, Any]:
-        card = {
-            "id": name,
-            "object": "model",
-            "created": self._started,
-            "owned_by": "dynamic-llm-scheduler",
-        }
-        if name != AUTO:
-            description = self._directory[name].description or {}
-            card["max_model_len"] = description.get("max_model_len")
-        return card
+        query = Query(parsed, caller_of(request.scope))
+        return _json(decision_to_dict(self._decider.decide(query, counts)))
 
     async def _list_decisions(self, request: Request) -> Response:
         text = request.query_params.get("limit", "100")
@@ -310,7 +302,7 @@ class Router:
     def _health(self) -> dict[str, Any]:
         found = (
             self._config_fault,
-            self._quality.fault,
+            *(fault for advisor in self._decider.advisors for fault in advisor.faults()),
             *self._profiles.faults(),
             *self._shared.loads.faults,
         )
@@ -334,7 +326,7 @@ class Router:
             "models": models,
             "profile_version": self._profiles.current.version,
             "faults": faults,
-            "warnings": [*self._start_warnings, *self._rule_warnings],
+            "warnings": [*self._start_warnings, *self._config_warnings],
             "requests": {
                 "dispatched": self._decider.decisions,
                 "turned_away": self._decider.rejections,
@@ -351,12 +343,14 @@ class Router:
         reader, loads = self._sync.news.reader, self._shared.loads
         loads.take(reader.snapshot, self._directory.ongoing())
         self._directory.take(loads)
-        self._decider.sessions.routers = loads.routers
         self._profiles.hear(reader.topics)
         self._directory.set_trials(self._profiles.trials)
 
     async def _fetch_tokenizers(self) -> None:
         await self._tokenizers.refresh(self._directory.entries())
+
+    async def _exchange_advice(self) -> None:
+        await self._decider.exchange(self._profiles.store)
 
     async def _publish_metrics(self) -> None:
         self._metrics.flush()

@@ -14,8 +14,7 @@ from cluster.store.feedback import HOUR_S, BanditNews
 from deployments.config.learning import BanditConfig
 from deployments.router.sync.exchange import Exchange, Standing
 from scheduler.bandit.model import Bandit, BanditState
-from scheduler.policies.bandit import BanditPolicy
-from scheduler.types import Decision
+from scheduler.policies.bandit import BanditReport
 
 
 class BanditSource(Exchange[Counter[int]]):
@@ -43,14 +42,14 @@ class BanditSource(Exchange[Counter[int]]):
         self._sent: Counter[int] = Counter()
         self._known: tuple[int, int, bool] | None = None
 
-    def configure(self, config: BanditConfig, *policies: str | None) -> None:
-        """Take in how it works.
+    def configure(self, config: BanditConfig, *, wanted: bool) -> None:
+        """Apply settings.
 
         Args:
             config: The settings.
-            policies: All that the configuration names.
+            wanted: The configuration names a policy that learns from feedback.
         """
-        self.used = self.used or BanditPolicy.name in policies
+        self.used = self.used or wanted
         self._limit = config.explorations_per_hour
         self.current = Bandit(
             self.current.state, config.algorithm, config.ridge, config.exploration
@@ -66,9 +65,10 @@ class BanditSource(Exchange[Counter[int]]):
             and shared + self._own[hour] + self._sent[hour] < self._limit
         )
 
-    def dispatched(self, decision: Decision) -> None:
-        """Count a decision that is acted on."""
-        if decision.bandit and decision.bandit.explored:
+    def dispatched(self, report: BanditReport) -> None:
+        """Count a decision that is acted on; from now on the state is fetched from the store."""
+        self.used = True
+        if report.explored:
             self._own[self._hour()] += 1
 
     @property

@@ -35,11 +35,13 @@ class Exchange(Generic[Batch]):
             the news says nothing else than before, the store is left alone. `None` where only
             something is handed over.
         seen: What the news said at the last exchange.
+        routers: How many there are, by the news.
     """
 
     period_s: ClassVar[float] = 1.0
     topic: ClassVar[str | None] = None
     seen: Any = None
+    routers: int = 1
 
     @property
     def wanted(self) -> bool:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from cluster.store.actor import Store
 from deployments.router.sync.exchange import Exchange, Standing
 from scheduler.errors import QualityModelError
-from scheduler.prompts.features import TextFeatures
 from scheduler.prompts.quality import QualityModel
-from scheduler.types import QualityEstimate
 
 
 class QualitySource(Exchange[None]):
@@ -28,19 +24,6 @@ class QualitySource(Exchange[None]):
         self.fault: str | None = None
         self._refused: str | None = None
         self._published: str | None = None
-
-    def estimate(
-        self, prompt: str, features: TextFeatures | None = None
-    ) -> tuple[Mapping[str, QualityEstimate], str]:
-        """Estimates by model id, and what gave them; nothing and the empty name without a model.
-
-        Args:
-            prompt: What is asked.
-            features: Of it, where they are known already.
-        """
-        if self.current is None:
-            return {}, ""
-        return self.current.estimate(prompt, features), f"quality model {self.current.version}"
 
     def is_news(self, version: str | None) -> bool:
         """Whether the store has another model."""

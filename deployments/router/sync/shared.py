@@ -10,7 +10,6 @@ from collections import deque
 
 from cluster.store.actor import Store
 from cluster.store.load import LoadView
-from deployments.router.sync.bandit import BanditSource
 from deployments.router.sync.exchange import Exchange, Standing
 from scheduler.costs.learning import Learning, Lesson
 
@@ -86,13 +85,11 @@ class SharedState:
     Attributes:
         loads: What the models run.
         lessons: What finished requests taught, those of this router included at once.
-        bandit: What feedback taught.
     """
 
     def __init__(self, router_id: str) -> None:
         self.loads = LoadView(router_id)
         self.lessons = Lessons()
-        self.bandit = BanditSource()
 
     @property
     def learning(self) -> Learning:

@@ -78,6 +78,7 @@ class StoreSync:
     async def _do(self, one: Exchange[Any]) -> None:
         name = type(one).__name__
         try:
+            one.routers = self.news.reader.snapshot.routers
             await exchange(one, self._store(), self.topics)
             self._failing.discard(name)
         except Exception:

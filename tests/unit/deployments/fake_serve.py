@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from ray.exceptions import ActorDiedError
@@ -25,6 +25,7 @@ from cluster.store.board import Board
 from deployments.config.app import RouterArgs
 from deployments.links.frames import Flag, Frame, encode_observation
 from deployments.links.tokenizer_bundle import TokenizerBundle
+from deployments.router.decision.advisors.base import Advisor
 from deployments.router.server import Router
 from scheduler.costs.observations import Observation
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
@@ -308,6 +309,9 @@ class StoreDouble:
         self.fault = ActorDiedError()
 
 
+A = TypeVar("A", bound=Advisor)
+
+
 class Site:
     """A router over its ASGI application, without a socket."""
 
@@ -319,6 +323,10 @@ class Site:
 
     async def _start(self, args: RouterArgs) -> None:
         await self.router.__init__(args)  # type: ignore[misc]
+
+    def advisor(self, kind: type[A]) -> A:
+        """The router's advisor of one class."""
+        return next(one for one in self.router._decider.advisors if isinstance(one, kind))
 
     def configure(self, **user_config: Any) -> None:
         self.runner.run(self.router.reconfigure(user_config))

@@ -13,10 +13,8 @@ from cluster.store.archive import Archive
 from deployments.config.learning import BanditConfig
 from deployments.router.sync.bandit import BanditSource
 from deployments.router.sync.exchange import exchange as exchange_once
-from scheduler.asides import BanditReport
 from scheduler.bandit.model import SIZE, Bandit, Rating
-from scheduler.preferences import Weights
-from scheduler.types import Decision
+from scheduler.policies.bandit import BanditReport
 
 RATING = Rating("a", (1.0,) * SIZE, 0.5, 0.0, 0.0)
 
@@ -30,13 +28,12 @@ def handle(tmp_path: Path) -> Any:
 
 def source(clock: FakeClock | None = None, limit: int = 2) -> BanditSource:
     found = BanditSource(clock or FakeClock(7200.0))
-    found.configure(BanditConfig(explorations_per_hour=limit), "bandit")
+    found.configure(BanditConfig(explorations_per_hour=limit), wanted=True)
     return found
 
 
-def decision(*, explored: bool = True) -> Decision:
-    report = BanditReport((1.0,) * SIZE, 0.5, "a", explored)
-    return Decision("d", "b", "bandit", Weights(), "v", (), (), bandit=report)
+def report(*, explored: bool = True) -> BanditReport:
+    return BanditReport((1.0,) * SIZE, 0.5, "a", explored)
 
 
 def exchange(router: BanditSource, handle: StoreDouble) -> None:
@@ -47,13 +44,13 @@ def test_exploration_is_bounded_over_all_routers_and_restarts(handle: StoreDoubl
     clock = FakeClock(7200.0)
     handle.state._feedback._clock = clock
     one, other = source(clock), source(clock)
-    one.dispatched(decision())
-    one.dispatched(decision(explored=False))
+    one.dispatched(report())
+    one.dispatched(report(explored=False))
     assert one.may_explore
     for router in (one, other):
         exchange(router, handle)
         assert router.may_explore
-    other.dispatched(decision())
+    other.dispatched(report())
     assert not other.may_explore
     exchange(other, handle)
     exchange(one, handle)
@@ -70,7 +67,7 @@ def test_what_was_explored_while_the_store_was_away_is_told_later(handle: StoreD
     clock = FakeClock(7200.0)
     handle.state._feedback._clock = clock
     router = source(clock, limit=1)
-    router.dispatched(decision())
+    router.dispatched(report())
     handle.die()
     with pytest.raises(Exception, match="actor"):
         exchange(router, handle)
@@ -114,7 +111,7 @@ def test_a_reset_reaches_the_routers(handle: StoreDouble) -> None:
 
 def test_the_settings_stay_when_the_state_changes(handle: StoreDouble) -> None:
     router = source()
-    router.configure(BanditConfig(ridge=7.0, exploration=0.5), "bandit")
+    router.configure(BanditConfig(ridge=7.0, exploration=0.5), wanted=True)
     handle.state.change_bandit("reset")
     exchange(router, handle)
     assert (router.current.ridge, router.current.exploration) == (7.0, 0.5)
@@ -122,6 +119,6 @@ def test_the_settings_stay_when_the_state_changes(handle: StoreDouble) -> None:
 
 def test_who_does_not_want_it_asks_nothing(handle: StoreDouble) -> None:
     router = BanditSource()
-    router.configure(BanditConfig(), "weighted", "constrained")
+    router.configure(BanditConfig(), wanted=False)
     handle.die()
     exchange(router, handle)

@@ -51,7 +51,7 @@ def refresh(source: QualitySource, store: StoreDouble) -> None:
 def test_without_a_model_nothing_is_estimated(store: StoreDouble) -> None:
     source = QualitySource()
     refresh(source, store)
-    assert source.estimate(ASKED) == ({}, "")
+    assert source.current is None
 
 
 def test_a_published_model_is_fetched_and_another_replaces_it(store: StoreDouble) -> None:
@@ -59,9 +59,9 @@ def test_a_published_model_is_fetched_and_another_replaces_it(store: StoreDouble
     for accuracy in (0.8, 0.3):
         version = store.state.publish_quality(model_of(accuracy).to_bytes())
         refresh(source, store)
-        estimates, origin = source.estimate(ASKED)
-        assert estimates[FRUGAL].accuracy == pytest.approx(accuracy)
-        assert origin == f"quality model {version}"
+        assert source.current is not None
+        assert source.current.estimate(ASKED)[FRUGAL].accuracy == pytest.approx(accuracy)
+        assert source.current.version == version
 
 
 def test_a_store_that_lost_the_model_gets_it_back(store: StoreDouble) -> None:
