@@ -211,13 +211,17 @@ def test_a_replica_that_is_much_busier_is_left(
 
 
 def test_a_replica_that_is_gone_is_no_reason_to_stay(
-    site: Site, store: StoreDouble, replicas: Callable[..., list[Replica]]
+    site: Site,
+    serve: ServeDouble,
+    store: StoreDouble,
+    replicas: Callable[..., list[Replica]],
 ) -> None:
     first, second = replicas(0, 3)
     chat(site, LONG, routing=FRUGALLY)
     entry = site.router._directory[FRUGAL]
+    serve.models[FRUGAL].replicas = 2
     store.state.set_trials(FRUGAL, ["r0"])
-    entry.replicas, entry.under_trial = 2, ("r0",)
+    site.wait_until(lambda _: entry.replicas == 2 and entry.under_trial == ("r0",))
     told = chat(site, LONG, ANSWER, SECOND, routing=FRUGALLY).json()["routing"]["session"]
     assert (told["cached_tokens"], told["stayed"]) == (0, True)
     assert (first.requests, second.requests) == (1, 1)
