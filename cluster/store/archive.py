@@ -61,7 +61,7 @@ class ArchiveState(NamedTuple):
         fault: Why the profile file of the data folder could not be read.
         quality: Content hash of the quality model, `None` where there is none.
         lessons: How many finished requests were learnt from.
-        bandit: Epoch, changes, and whether feedback is frozen.
+        bandit: Epoch, changes, whether feedback is frozen, explorations of this hour.
     """
 
     profiles: str | None
@@ -69,7 +69,7 @@ class ArchiveState(NamedTuple):
     record: RecordStatus
     quality: str | None
     lessons: int
-    bandit: tuple[int, int, bool]
+    bandit: tuple[int, int, bool, int]
 
 
 class Archive:

@@ -18,12 +18,12 @@ from ray import get_runtime_context, serve
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
+from cluster.connection import links_allowed
 from cluster.energy.counters import open_counter
 from cluster.energy.meter import EnergyMeter, LocalMeter, SharedMeter, connect_device_meter
 from cluster.energy.nvml import CPU_WATTS_PER_CORE, inventory
 from cluster.store.load import ReplicaLoad
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply, encode_observation
-from deployments.links.protocol import links_allowed
 from deployments.links.server import LinkServer
 from deployments.links.tokenizer_bundle import TokenizerBundle, TokenizerOffer
 from deployments.replica.admission import Door, ReplicaLimits
@@ -108,7 +108,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self.engine.liveness.patience_s = limits.hung_after_s
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
-        reporter = LoadReporter(self._load, self._meter.set_weights)
+        reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
         self._reporting = asyncio.create_task(reporter.run())
 
     async def check_health(self) -> None:

@@ -14,12 +14,14 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.naming import AUTO
+from cluster.store.actor import Store
 from deployments.config.app import RouterConfig
 from deployments.router.decision.advisors import ADVISORS
 from deployments.router.decision.advisors.base import Advisor
 from deployments.router.decision.learning import lesson_of
 from deployments.router.decision.query import Query
 from deployments.router.models import ModelDirectory
+from deployments.router.sync.exchange import Exchange, exchange
 from deployments.router.sync.profiles import ProfileSource
 from deployments.router.sync.shared import SharedState
 from deployments.router.tokens.counting import TokenCount, TokenCounter
@@ -231,30 +233,21 @@ class Decider:
         for advisor in self.advisors:
             advisor.learn(query, observation)
 
-    async def reload(self, store: Any) -> None:
-        """Have every advisor fetch what is published.
+    def shared(self) -> list[Exchange[Any]]:
+        """What the advisors share with the other routers."""
+        return [one for advisor in self.advisors for one in advisor.shared()]
+
+    async def exchange(self, store: Store) -> None:
+        """Exchange all of that with the store now.
 
         Args:
-            store: Handle of the store actor.
+            store: Handles of its actors.
 
         Raises:
             TimeoutError: The store does not answer one of them; the others are done all the same.
             RayError: It is unavailable.
         """
-        await _all([advisor.reload(store) for advisor in self.advisors])
-
-    async def exchange(self, store: Any, routers: int) -> None:
-        """Have every advisor share what is new with the other routers.
-
-        Args:
-            store: Handle of the store actor.
-            routers: Number of routers.
-
-        Raises:
-            TimeoutError: The store does not answer one of them; the others are done all the same.
-            RayError: It is unavailable.
-        """
-        await _all([advisor.exchange(store, routers) for advisor in self.advisors])
+        await _all([exchange(one, store) for one in self.shared()])
 
     def learn(
         self, parsed: ParsedRequest, decision: Decision, observation: Observation | None

@@ -43,7 +43,7 @@ def start_site(
     monkeypatch.setattr("deployments.router.server.DIRECTORY_PERIOD_S", 0.02)
     monkeypatch.setattr("deployments.router.endpoints.health.MAX_AGE_S", 0.0)
     monkeypatch.setattr("deployments.router.server.STORE_PERIOD_S", 0.02)
-    monkeypatch.setattr("deployments.router.server.LOG_PERIOD_S", 0.02)
+    monkeypatch.setattr("deployments.router.sync.decision_log.DecisionLog.period_s", 0.02)
     monkeypatch.delitem(os.environ, "DYNAMIC_LLM_SCHEDULER_API_KEYS", raising=False)
     started = []
 

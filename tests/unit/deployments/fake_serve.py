@@ -6,6 +6,7 @@ Behind the store's handle is the real store; behind a model's handle is a script
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterable
@@ -229,6 +230,13 @@ class ServeDouble:
         return Handle(self.models[application])
 
 
+class LocalBoard(Board):
+    """A board without sockets: replicas and routers use Ray's calls."""
+
+    async def address(self) -> None:
+        return None
+
+
 class ActorHandle:
     """A handle of an actor whose state is an object in this process.
 
@@ -244,7 +252,8 @@ class ActorHandle:
         def remote(*args: Any) -> Awaitable[Any]:
             if self.fault is not None:
                 return Response([self.fault])
-            return Response([getattr(self.state, name)(*args)])
+            answer = getattr(self.state, name)(*args)
+            return answer if inspect.isawaitable(answer) else Response([answer])
 
         return SimpleNamespace(remote=remote)
 
@@ -286,13 +295,13 @@ class StoreDouble:
 
     def __init__(self, folder: Path, claim_grace_s: float = 0.0) -> None:
         self.archive = ActorHandle(Archive(str(folder)))
-        self.board = ActorHandle(Board(str(folder), claim_grace_s))
+        self.board = ActorHandle(LocalBoard(str(folder), claim_grace_s))
         self.state: Any = _States(self)
 
     def restart(self, folder: Path, claim_grace_s: float = 0.0) -> None:
         """Both anew, with what is in a folder."""
         self.archive.state = Archive(str(folder))
-        self.board.state = Board(str(folder), claim_grace_s)
+        self.board.state = LocalBoard(str(folder), claim_grace_s)
 
     @property
     def fault(self) -> Any:

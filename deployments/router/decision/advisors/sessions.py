@@ -7,22 +7,22 @@ and only where the messages of before are, by their hash, the beginning of the r
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, ClassVar, NamedTuple
 
 import orjson
 
-from cluster.store.actor import STORE_TIMEOUT_S, Store
+from cluster.store.actor import Store
 from cluster.store.sessions import Placement, SessionKey, SessionTable
 from deployments.config.app import RouterConfig, SessionsConfig
 from deployments.router.access.caller import LONGEST_SESSION_ID, SESSION_HEADER, Caller
 from deployments.router.decision.advisors.base import Advisor
 from deployments.router.decision.query import Query
 from deployments.router.models import ModelDirectory
+from deployments.router.sync.exchange import Exchange, Standing
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import ParsedRequest
 from scheduler.costs.observations import Observation
@@ -148,7 +148,7 @@ class SessionReport:
         }
 
 
-class SessionsAdvisor(Advisor):
+class SessionsAdvisor(Advisor, Exchange[list[tuple[SessionKey, Placement]]]):
     """One router's memory of conversations.
 
     Args:
@@ -156,6 +156,7 @@ class SessionsAdvisor(Advisor):
     """
 
     name: ClassVar[str] = "sessions"
+    topic = "sessions"
 
     def __init__(self, directory: ModelDirectory) -> None:
         self._directory = directory
@@ -267,31 +268,40 @@ class SessionsAdvisor(Advisor):
         shared = min(placement.tokens, input_tokens - 1)
         return shared // block * block if block else 0
 
-    async def exchange(self, store: Store, routers: int) -> None:
-        """Tell the other routers what is new here, and learn what is new there.
+    def shared(self) -> Sequence[Exchange[Any]]:
+        """Where conversations were answered."""
+        return (self,)
 
-        Args:
-            store: Handles of its actors.
-            routers: How many there are; alone, there is nobody to tell.
-
-        Raises:
-            TimeoutError: The store does not answer.
-            RayError: It is away; what is new is kept.
-        """
-        if routers < 2 or not self._enabled:
+    @property
+    def wanted(self) -> bool:
+        """Whether there are other routers."""
+        if self.routers < 2 or not self._enabled:
             self._unsent.clear()
-            return
+            return False
+        return True
+
+    def take(self) -> list[tuple[SessionKey, Placement]] | None:
+        """Turns of this router that the others do not know of."""
         news, self._unsent = self._unsent, deque(maxlen=KEEP_NEWS)
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                self._since, placed = await store.board.exchange_sessions.remote(
-                    self._since, list(news)
-                )
-        except BaseException:
-            self._unsent = deque([*news, *self._unsent], maxlen=KEEP_NEWS)
-            raise
-        # What was placed here meanwhile is newer than what others told.
+        return list(news) or None
+
+    def give_back(self, batch: list[tuple[SessionKey, Placement]] | None) -> None:
+        """They wait for the next time."""
+        self._unsent = deque([*(batch or ()), *self._unsent], maxlen=KEEP_NEWS)
+
+    def is_news(self, version: int) -> bool:
+        """Whether others have said something since."""
+        return version != self._since
+
+    async def hand_over(
+        self, store: Store, batch: list[tuple[SessionKey, Placement]] | None
+    ) -> Standing:
+        """The board answers with the turns of other routers."""
+        news = batch or []
+        self._since, placed = await store.board.exchange_sessions.remote(self._since, news)
+        # What was placed here meanwhile is newer than what others say.
         own = {key for key, _ in (*news, *self._unsent)}
         for key, placement in placed:
             if key not in own:
                 self._table.put(key, placement)
+        return Standing.LEVEL

@@ -13,6 +13,7 @@ from ray.exceptions import ActorDiedError
 from cluster.store.usage import Usage
 from deployments.config.app import RouterArgs
 from deployments.router.access.keys import KeyFileError
+from deployments.router.sync.exchange import exchange
 from scheduler.priority import Priority
 
 
@@ -115,7 +116,7 @@ def test_a_key_leaves_places_in_the_queue_to_others(keyed: Site, serve: ServeDou
 
 def test_what_was_used_is_told_to_the_store(keyed: Site, store: StoreDouble) -> None:
     complete(keyed, "boss")
-    keyed.runner.run(keyed.router._exchange_usage())
+    keyed.runner.run(exchange(keyed.router._budgets, store))
     (used,) = (by_key for period, by_key in store.state.spend({}).items() if period.name == "day")
     assert used == {"boss": Usage(requests=1, tokens=7, joules=1.5)}
 

@@ -17,6 +17,7 @@ from starlette.types import Message, Send
 from cluster.store.replies import AnswerBoard
 from deployments.router.access.idempotency import Idempotency, RequestKey
 from deployments.router.access.keys import hash_of
+from deployments.router.sync.exchange import exchange
 
 JSON = {"model": FRUGAL, "prompt": "Hello"}
 REPLAYED = "idempotent-replayed"
@@ -217,7 +218,7 @@ def test_while_the_store_is_away_a_router_remembers_for_itself(
     # It tells the store when that is back, and so the others.
     site.runner.run(settled(site))
     store.fault = None
-    site.runner.run(site.idempotency.renew())
+    site.runner.run(exchange(site.idempotency, store))
     assert complete(other).content == first.content
     assert calls(serve) == 1
 
@@ -341,7 +342,7 @@ def test_when_the_owner_is_dead_the_next_one_generates(
         generation.go_on.set()
         other, client = ask(living, generation)
         now = 2.0
-        await dead.renew()
+        await exchange(dead, store)
         now = 4.0
         # It lives yet.
         await asyncio.sleep(0.2)
@@ -401,7 +402,7 @@ def test_a_store_that_lost_everything_gets_it_back(
         await asking
         first, _ = ask(router, running, RequestKey("other", "fingerprint"))
         await running.begun.wait()
-        await router.renew()
+        await exchange(router, store)
         store.state.close()
         store.restart(tmp_path / "new", 0.3)
         again, client = ask(other_router, done)
@@ -409,7 +410,7 @@ def test_a_store_that_lost_everything_gets_it_back(
         # In its grace it gives nothing away.
         await asyncio.sleep(0.1)
         assert (done.count, running.count) == (1, 1)
-        await router.renew()
+        await exchange(router, store)
         await again
         assert client.body == before.body
         running.go_on.set()

@@ -17,6 +17,7 @@ from cluster.store.sessions import Placement
 from deployments.links.frames import ModelRequest, Reply, encode_observation
 from deployments.links.server import LinkServer
 from deployments.router.decision.advisors.sessions import SessionsAdvisor, Turn, turn_of
+from deployments.router.sync.exchange import exchange
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import parse_request
 
@@ -210,12 +211,17 @@ def test_a_replica_that_is_much_busier_is_left(
 
 
 def test_a_replica_that_is_gone_is_no_reason_to_stay(
-    site: Site, replicas: Callable[..., list[Replica]]
+    site: Site,
+    serve: ServeDouble,
+    store: StoreDouble,
+    replicas: Callable[..., list[Replica]],
 ) -> None:
     first, second = replicas(0, 3)
     chat(site, LONG, routing=FRUGALLY)
     entry = site.directory[FRUGAL]
-    entry.replicas, entry.under_trial = 2, ("r0",)
+    serve.models[FRUGAL].replicas = 2
+    store.state.set_trials(FRUGAL, ["r0"])
+    site.wait_until(lambda _: entry.replicas == 2 and entry.under_trial == ("r0",))
     told = chat(site, LONG, ANSWER, SECOND, routing=FRUGALLY).json()["routing"]["session"]
     assert (told["cached_tokens"], told["stayed"]) == (0, True)
     assert (first.requests, second.requests) == (1, 1)
@@ -287,10 +293,10 @@ def test_routers_tell_each_other(
     sessions = site.advisor(SessionsAdvisor)
     first = turn(LONG)
     store.state.exchange_sessions(0, [(first.key, place(first, tokens=64))])
-    site.runner.run(sessions.exchange(store, routers=1))
+    site.runner.run(share(sessions, store, routers=1))
     assert len(sessions) == 0
     chat(site, FIRST, routing=FRUGALLY)
-    site.runner.run(sessions.exchange(store, routers=2))
+    site.runner.run(share(sessions, store, routers=2))
     told = chat(site, LONG, ANSWER, SECOND, routing=FRUGALLY).json()["routing"]["session"]
     assert (told["model"], told["cached_tokens"]) == (FRUGAL, 64)
     _, news = store.state.exchange_sessions(0, [])
@@ -305,8 +311,13 @@ def test_what_the_store_did_not_get_is_told_again(
     sessions = site.advisor(SessionsAdvisor)
     fault, store.fault = store.fault, TimeoutError("away")
     with pytest.raises(TimeoutError):
-        site.runner.run(sessions.exchange(store, routers=2))
+        site.runner.run(share(sessions, store, routers=2))
     store.fault = fault
-    site.runner.run(sessions.exchange(store, routers=2))
+    site.runner.run(share(sessions, store, routers=2))
     _, news = store.state.exchange_sessions(0, [])
     assert [key for key, _ in news] == [turn(LONG).key]
+
+
+async def share(sessions: Any, store: StoreDouble, routers: int) -> None:
+    sessions.routers = routers
+    await exchange(sessions, store)
