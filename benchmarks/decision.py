@@ -32,7 +32,7 @@ from scheduler.rules.expressions import Expression
 from scheduler.rules.rules import Conditions, Facts, Rule, apply_rules
 from scheduler.types import ClusterState, Correction, ModelState, RoutingRequest
 
-COUNTS = (3, 10, 100)
+COUNTS = (3, 10, 100, 300)
 REPEATS = 3000
 WARM_UP = 200
 MAX_TOKENS = 256

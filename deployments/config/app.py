@@ -91,6 +91,11 @@ class ModelArgs(Strict):
     scaling: Annotated[FixedScaling | AutoScaling, Field(discriminator="mode")] = Field(
         default_factory=FixedScaling
     )
+    start_order: NonNegativeInt | None = Field(
+        default=None,
+        description="Engines of one node start one after the other where it has few cores: the "
+        "lowest first, then those without it, the smallest weights first.",
+    )
     cpu_watts_per_core: PositiveFloat = Field(
         CPU_WATTS_PER_CORE,
         description="Watts of one busy core, for the estimate where no energy counter is readable.",

@@ -30,6 +30,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.platforms import current_platform
 from vllm.sampling_params import SamplingParams
 from vllm.utils.ompmultiprocessing import OMPProcessManager
+from vllm.v1.engine import utils as engine_processes
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -43,6 +44,7 @@ from deployments.replica.constraints import (
     field_of,
     is_constrained,
 )
+from deployments.replica.forking import SharedImports, forks
 from deployments.replica.liveness import Liveness
 from deployments.replica.model_card import describe_card
 from deployments.replica.request_trace import StepFeed, Trail
@@ -222,7 +224,28 @@ def computing_in_engine_core(config: Any) -> Iterator[None]:
         if "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
             for name in BINDING:
                 os.environ.pop(name, None)
+        with _forked_engine_core():
+            yield
+
+
+@contextmanager
+def _forked_engine_core() -> Iterator[None]:
+    """In the block, an engine core begins as a fork of the template process, if there is one."""
+    if not forks():
         yield
+        return
+    context = engine_processes.get_mp_context
+    engine_processes.get_mp_context = SharedImports
+    try:
+        yield
+    finally:
+        engine_processes.get_mp_context = context
+
+
+REHEARSAL_TOKENS = 32
+REHEARSAL_GROWTH = 4
+REHEARSAL_S = 2.0
+"""Seconds of a start that steps may take whose times nobody but `Liveness` asks for."""
 
 
 def _runs(pid: int) -> bool:
@@ -245,27 +268,49 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         config = self.llm_config.get_engine_config()
         trace_engine(config.engine_kwargs, os.environ)
         config.hf_model_id = await asyncio.to_thread(resolve_source, config.actual_hf_model_id)
+        if await asyncio.to_thread(os.path.isdir, config.actual_hf_model_id):
+            # Else Ray has a task on each node import vLLM, to find that there is nothing to fetch.
+            self.llm_config.get_or_create_callback().ctx.run_init_node = False
         self.liveness = Liveness()
         await super().start()
         await self._rehearse()
 
     async def _rehearse(self) -> None:
-        """Run the largest step that a prompt can ask for.
+        """Run steps until the time of the largest one that a prompt can ask for is known.
 
-        Unless one has been seen, a long prompt on a slow device would look like a hang. Twice,
-        because the first one pays for what vLLM sets up lazily; with other tokens, because the
-        prefix cache would compute the second one.
+        Unless one has been seen, a long prompt on a slow device would look like a hang. Steps of
+        few tokens first; where the largest one would take longer than `REHEARSAL_S`, its time is
+        computed from theirs.
         """
-        scheduling = self._engine_client.vllm_config.scheduler_config
-        length = min(scheduling.max_num_batched_tokens, self.max_model_len - 1)
-        for turn in range(2):
-            tokens = [(number + turn) % self.vocab_size for number in range(length)]
-            began = time.monotonic()
-            outputs = self._engine_client.generate(
-                {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1), f"rehearsal-{turn}"
-            )
-            async for _ in outputs:
-                self.liveness.expect(time.monotonic() - began)
+        config = self._engine_client.vllm_config
+        length = min(config.scheduler_config.max_num_batched_tokens, self.max_model_len - 1)
+        # Beside the matrices, whose work grows with the tokens, attention's grows with its square.
+        attention = 1 + length / (6 * config.model_config.get_hidden_size())
+        began = time.monotonic()
+        tokens = min(REHEARSAL_TOKENS, length)
+        while True:
+            # Twice, because the first one pays for what vLLM sets up lazily.
+            for turn in range(2):
+                step_s = await self._run_step(tokens, turn)
+            if tokens == length:
+                self.liveness.expect(step_s)
+                return
+            self.liveness.expect(step_s * length / tokens * attention)
+            step_s *= min(REHEARSAL_GROWTH, length / tokens)
+            if time.monotonic() - began + 2 * step_s > REHEARSAL_S:
+                return
+            tokens = min(REHEARSAL_GROWTH * tokens, length)
+
+    async def _run_step(self, length: int, turn: int) -> float:
+        """Seconds of one step over so many prompt tokens; no two turns have a prefix in common."""
+        tokens = [(7 * length + number + turn) % self.vocab_size for number in range(length)]
+        began = time.monotonic()
+        outputs = self._engine_client.generate(
+            {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1), f"rehearsal-{length}-{turn}"
+        )
+        async for _ in outputs:
+            pass
+        return time.monotonic() - began
 
     async def probe(self) -> None:
         """Come back when the engine core and every worker have answered, between two steps.

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from ray import get_runtime_context, serve
@@ -37,6 +37,9 @@ from deployments.replica.tracing import replica_span
 from deployments.tracing import open_tracer
 from scheduler.priority import rank
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
 MAX_STOPPED = 1_000
 """Measurements of cancelled requests that are kept until somebody asks for them."""
 
@@ -53,21 +56,33 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     """
 
     engine: FrameEngine
+    _tracer: Tracer | None
+    _stopped: dict[str, bytes]
     _links: LinkServer | None = None
 
-    # Serve awaits it.
-    async def __init__(  # type: ignore[misc]
-        self,
+    @classmethod
+    async def open(
+        cls,
         llm_config: LLMConfig,
         *,
         engine_cls: type[FrameEngine],
         watts_per_core: float = CPU_WATTS_PER_CORE,
         limits: ReplicaLimits,
         links: bool = True,
+    ) -> ModelServer:
+        """One whose engine runs."""
+        server: ModelServer = cls.sync_init(llm_config, engine_cls=engine_cls)
+        server._tracer = open_tracer()
+        server._stopped = {}
+        await server.start()
+        await server._measure(llm_config, watts_per_core, limits)
+        await server._listen(limits, links=links)
+        return server
+
+    async def _measure(
+        self, llm_config: LLMConfig, watts_per_core: float, limits: ReplicaLimits
     ) -> None:
-        self._tracer = open_tracer()
-        self._stopped: dict[str, bytes] = {}
-        await super().__init__(llm_config, engine_cls=engine_cls)
+        """Find out what the engine is, and begin to measure what it takes."""
         self.engine.constraints.open(limits.vetting)
         slots = self.engine.max_num_seqs
         self._max_queued = limits.queue(slots)
@@ -101,6 +116,9 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             energy = await LocalMeter.open(counter, self.engine.max_num_seqs)
         self._meter = RequestMeter(identity, energy)
         self._sampling = asyncio.create_task(Sampling(self._meter).run())
+
+    async def _listen(self, limits: ReplicaLimits, *, links: bool) -> None:
+        """Take requests, watch the engine, report the load."""
         if links and links_allowed():
             self._links = LinkServer(self)
             await self._links.open()
@@ -214,12 +232,15 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             while len(self._stopped) > MAX_STOPPED:
                 del self._stopped[next(iter(self._stopped))]
 
-    async def __del__(self) -> None:
-        """Called by Serve, once, before the replica ends: it waits for its own requests only."""
+    async def close(self) -> None:
+        """Called once, before the replica ends: Serve waits for its own requests only."""
         if self._links is not None:
             await self._links.drain()
         await self.engine.constraints.close()
-        await super().__del__()
+        await self.engine.shutdown()
+
+    def __del__(self) -> None:
+        """Nothing is left to do; Ray's own would be a coroutine that no one awaits."""
 
     def _span(self, request: ModelRequest, trail: Trail) -> AbstractContextManager[None]:
         if self._tracer is None or request.trace_headers is None:

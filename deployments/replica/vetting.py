@@ -25,6 +25,8 @@ from typing import Any
 import psutil
 
 from deployments.config.replica import VettingLimits
+from deployments.replica import vetting_process
+from deployments.replica.forking import forked, forks
 from deployments.replica.vetting_process import LENGTH, PID, READY
 
 QUICK = 2
@@ -74,7 +76,8 @@ class Vetting:
     Args:
         config: vLLM's configuration of the engine, for `CompileCheck`.
         limits: Of each trial.
-        command: Starts the template; its last argument will be the number of a socket.
+        command: Starts the template where it is no fork; its last argument will be the number of
+            a socket.
     """
 
     def __init__(
@@ -235,10 +238,36 @@ class Vetting:
         return verdict
 
 
-class _Template:
-    """The process that is forked, seen from the replica."""
+class _Forked:
+    """A fork of the replica's template process, as asyncio has subprocesses."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+    def __init__(self, theirs: socket.socket) -> None:
+        self._process = forked(vetting_process.serve_forked, _environment(), theirs)
+        # Else the end of this process would wait for it.
+        self._process.daemon = True
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, `None` while it runs."""
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """End it."""
+        self._process.kill()
+
+    async def wait(self) -> int | None:
+        """Exit status, once it has ended."""
+        await asyncio.to_thread(self._process.join)
+        return self._process.exitcode
+
+
+class _Template:
+    """The process that is forked for each trial, seen from the replica."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process | _Forked, control: socket.socket
+    ) -> None:
         self._process = process
         self._control = control
 
@@ -253,15 +282,19 @@ class _Template:
         """
         ours, theirs = socket.socketpair()
         loop = asyncio.get_running_loop()
+        process: asyncio.subprocess.Process | _Forked
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                env=_environment(),
-            )
+            if forks():
+                process = await asyncio.to_thread(_Forked, theirs)
+            else:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    str(theirs.fileno()),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    env=_environment(),
+                )
         template = cls(process, ours)
         ours.setblocking(False)
         try:
