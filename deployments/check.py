@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.energy.nvml import NvmlError, inventory
+from cluster.naming import application_name
 from deployments.config.app import AutoScaling, ModelArgs, RouterArgs, RouterConfig
 from deployments.config.base import describe_errors
 from deployments.config.gpu_shares import bundle_gpus, gpus_needed, memory_utilization
@@ -52,11 +53,15 @@ def find_faults(text: str) -> list[str]:
                     models = RouterConfig.model_validate(user_config).models
                     routed += [m.id for m in models]
                     woken += [m.id for m in models if m.wake]
-    faults += [f"router: model {m!r} has no application" for m in routed if m not in deployed]
+    faults += [
+        f"router: model {m!r} has no application"
+        for m in routed
+        if application_name(m) not in deployed
+    ]
     faults += [
         f"router: model {m!r}: wake needs scaling: {{mode: auto, min_replicas: 0}}"
         for m in woken
-        if m in deployed and m not in elastic
+        if application_name(m) in deployed and application_name(m) not in elastic
     ]
     return faults
 
@@ -141,8 +146,9 @@ def _gpus_here() -> int:
 
 def _model_faults(name: str, args: dict[str, Any]) -> list[str]:
     faults = _checked(ModelArgs, args, f"{name}.args")
-    if not faults and args["model_id"] != name:
-        return [f"{name}: the application must have its model's name, {args['model_id']!r}"]
+    if not faults and application_name(args["model_id"]) != name:
+        wanted = application_name(args["model_id"])
+        return [f"{name}: the application must have its model's name, {wanted!r}"]
     return faults
 
 

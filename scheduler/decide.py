@@ -78,7 +78,9 @@ class Scheduler:
         excluded += map(_out_of_limits, breaking)
         if not contenders:
             raise NoCandidateError(tuple(excluded))
-        comparison = compare(contenders, predicted, temperature=self.temperature)
+        comparison = compare(
+            contenders, predicted, models=state.models, temperature=self.temperature
+        )
         scores = policy.scores(request, state, comparison)
         order = rank(scores, request.weights, comparison)
         if preferred := request.ruling.rules and request.ruling.preferred:

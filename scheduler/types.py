@@ -125,6 +125,10 @@ class Correction:
 NO_CORRECTION = Correction()
 
 
+Place = tuple[str, str]
+"""A node and the devices on it that a replica runs on."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelState:
     """One model as the router sees it at this moment.
@@ -137,6 +141,8 @@ class ModelState:
         replicas: Running replicas.
         ongoing_high: Those of them that have the priority `HIGH`.
         ongoing_low: Likewise, `LOW`.
+        ongoing_caller: Those of the API key that asks, by their priority, as far as this router
+            sent them; empty where there is none.
         slots: Requests that one replica runs side by side; more wait. `None`: no limit is known.
         queue: Requests of each priority that one replica takes beside as many as it has slots,
             `None` for any number.
@@ -145,6 +151,7 @@ class ModelState:
         energy_correction: Of the predicted joules.
         lengths: Generated tokens by task class; under the empty name for all together.
         unavailable: Why it cannot take requests now (`None`: it can).
+        places: Nodes and devices that its replicas run on, empty where unknown.
     """
 
     model: str
@@ -156,11 +163,13 @@ class ModelState:
     queue: int | None = None
     ongoing_high: float = 0
     ongoing_low: float = 0
+    ongoing_caller: Mapping[Priority, float] = field(default_factory=dict)
     slowdown: float = 1.0
     runtime_correction: Correction = NO_CORRECTION
     energy_correction: Correction = NO_CORRECTION
     lengths: Mapping[str, OutputLength] = field(default_factory=dict)
     unavailable: str | None = None
+    places: frozenset[Place] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +268,8 @@ class Candidate:
         accuracy: The accuracy that was used: the profile's, or the mean of the others.
         accuracy_imputed: True where the model has no accuracy of its own.
         stages: By metric.
+        delays_others_s: Seconds that the requests of models on the same device would wait for it
+            in all; a part of its costs in time, not of its predicted runtime.
     """
 
     model: str
@@ -267,6 +278,7 @@ class Candidate:
     accuracy: float
     accuracy_imputed: bool
     stages: Mapping[Metric, Stages]
+    delays_others_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ class LoadView:
         self._others_high: Counter[str] = Counter()
         self._others_low: Counter[str] = Counter()
         self._own: Mapping[str, int] = {}
-        self._places: dict[str, set[tuple[str, str]]] = {}
+        self._places: dict[str, frozenset[tuple[str, str]]] = {}
         # Models at a place, and whether routers other than this one have requests there.
         self._at_place: dict[tuple[str, str], dict[str, bool]] = {}
 
@@ -150,7 +150,8 @@ class LoadView:
         """
         self._taken_at, self._routers, self._own = self._clock(), snapshot.routers, dict(own)
         self.replicas = snapshot.replicas
-        self._others, self._places, self._at_place = Counter(), {}, {}
+        self._others, self._at_place = Counter(), {}
+        places: dict[str, set[tuple[str, str]]] = {}
         self._others_high, self._others_low = Counter(), Counter()
         self._faults = [
             f"energy of {load.model}, replica {load.replica_id}: {load.meter_fault}"
@@ -167,9 +168,10 @@ class LoadView:
             self._others[load.model] += others
             self._others_high[load.model] += _of_others(load.high_by_origin, self.router_id)
             self._others_low[load.model] += _of_others(load.low_by_origin, self.router_id)
-            self._places.setdefault(load.model, set()).add(load.place)
+            places.setdefault(load.model, set()).add(load.place)
             at_place = self._at_place.setdefault(load.place, {})
             at_place[load.model] = at_place.get(load.model, False) or others > 0
+        self._places = {model: frozenset(at) for model, at in places.items()}
 
     @property
     def routers(self) -> int:
@@ -211,6 +213,10 @@ class LoadView:
     def ongoing_low(self, model: str, own: int) -> float:
         """Likewise, a low one."""
         return own + self._others_low[model] if self.fresh else own
+
+    def places(self, model: str) -> frozenset[tuple[str, str]]:
+        """Nodes and devices of the model's replicas, empty where unknown."""
+        return self._places.get(model, frozenset()) if self.fresh else frozenset()
 
     def slowdown(self, model: str, own: Mapping[str, int]) -> float:
         """How many busy models take turns on a device of this one, itself included; the mean.

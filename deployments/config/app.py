@@ -18,9 +18,10 @@ from pydantic import (
 )
 
 from cluster.energy.nvml import CPU_WATTS_PER_CORE
-from cluster.naming import DEFAULT_DATA_DIR
+from cluster.naming import AUTO, DEFAULT_DATA_DIR, application_name
 from cluster.store.entries import Retention
 from deployments.config.base import Strict
+from deployments.config.clients import ClientsConfig
 from deployments.config.gpu_shares import bundle_gpus, gpu_share, worker_count
 from deployments.config.learning import BanditConfig, CanaryConfig, ShadowConfig
 from deployments.config.limits import Limits, VettingConfig
@@ -60,8 +61,8 @@ class ModelArgs(Strict):
     """`args` of a model's application (`deployments.app:build_model`)."""
 
     model_id: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
-        description="Name in the API and of the application; no `/`, Serve cannot deploy that.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9._:-]+)*$",
+        description="Name in the API; that of the application has `--` for each `/`.",
     )
     source: str = Field(
         min_length=1,
@@ -153,7 +154,9 @@ class RouterArgs(Strict):
     )
     num_replicas: PositiveInt = 1
     num_cpus: NonNegativeFloat = Field(1.0, description="Logical CPUs that a replica reserves.")
-    max_body_bytes: PositiveInt = Field(4 * 1024 * 1024, description="Larger bodies get 413.")
+    max_body_bytes: PositiveInt = Field(
+        32 * 2**20, description="Larger bodies get 413, compressed ones by what they inflate to."
+    )
     keys_file: str | None = Field(
         default=None, description="YAML file of API keys, on every node that runs a router."
     )
@@ -199,7 +202,10 @@ class RouterArgs(Strict):
 class RoutedModel(Strict):
     """One model that the router may send requests to."""
 
-    id: str = Field(min_length=1, description="Model id; its application has the same name.")
+    id: str = Field(
+        min_length=1,
+        description="Model id; the name of its application, where that has `--` for each `/`.",
+    )
     wake: bool = Field(
         default=False,
         description="A request wakes it where Serve's autoscaler took it to 0 replicas; for "
@@ -292,7 +298,7 @@ class CascadeStepConfig(Strict):
         return CascadeStep(self.model, self.accept_above)
 
 
-class RouterConfig(Strict):
+class RouterConfig(ClientsConfig):
     """`user_config` of the router's deployment: may be changed without a restart."""
 
     models: tuple[RoutedModel, ...] = ()
@@ -348,8 +354,12 @@ class RouterConfig(Strict):
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise ValueError(f"two models are named {twice[0]!r}")
-        if "auto" in counts:
+        if AUTO in counts:
             raise ValueError("'auto' is the name of the scheduler, no model can have it")
+        applications = Counter(application_name(name) for name in counts)
+        if shared := [name for name, count in applications.items() if count > 1]:
+            same = " and ".join(repr(n) for n in counts if application_name(n) == shared[0])
+            raise ValueError(f"{same} would have the same application {shared[0]!r}")
         return models
 
     @field_validator("rules")
@@ -388,6 +398,11 @@ class RouterConfig(Strict):
         routed = {model.id for model in self.models}
         if unknown := [step.model for step in self.cascade if step.model not in routed]:
             raise ValueError(f"cascade: model {unknown[0]!r} is not among the models")
+        return self
+
+    @model_validator(mode="after")
+    def _aliases_lead_somewhere(self) -> RouterConfig:
+        self.check_names([model.id for model in self.models])
         return self
 
     @model_validator(mode="after")

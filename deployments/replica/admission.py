@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import orjson
 
 from deployments.config.replica import PATIENCE_S, VettingLimits
 from deployments.links.frames import QUEUE_FULL, ModelRequest
+from scheduler.choice.admission import most_of_a_caller
+from scheduler.costs.load import places
 from scheduler.priority import Priority
 
 QUEUES_PER_SLOT = 4
@@ -47,6 +52,7 @@ class Door:
     def __init__(self, most: int, slots: int = 1) -> None:
         self._most = most
         self._slots = min(slots, most)
+        self._callers: Counter[tuple[str, Priority]] = Counter()
 
     def refusal(self, request: ModelRequest, ongoing: int) -> bytes | None:
         """An error object as vLLM has it, `None` where the request is taken.
@@ -57,9 +63,30 @@ class Door:
             request: That comes.
             ongoing: Requests of its priority that are there.
         """
-        fits = ongoing < self._slots or ongoing + request.sequences <= self._most
+        taken = places(request.sequences, self._slots)
+        fits = ongoing < self._slots or ongoing + taken <= self._most
+        whose = ""
+        if request.caller:
+            own = self._callers[request.caller, request.priority]
+            if own + taken > most_of_a_caller(self._most):
+                fits, ongoing, whose = False, own, " of this API key"
         if fits or request.waited_s > 0:
             return None
         name = Priority(request.priority).name.lower()
-        message = f"the queue is full: {ongoing} requests of priority {name}"
+        message = f"the queue is full: {ongoing} requests{whose} of priority {name}"
         return orjson.dumps({"error": {"message": message, "type": QUEUE_FULL, "code": 429}})
+
+    @contextmanager
+    def held(self, request: ModelRequest) -> Iterator[None]:
+        """The request is there during the `with` block."""
+        place = request.caller, request.priority
+        taken = places(request.sequences, self._slots) if request.caller else 0
+        if taken:
+            self._callers[place] += taken
+        try:
+            yield
+        finally:
+            if taken:
+                self._callers[place] -= taken
+                if not self._callers[place]:
+                    del self._callers[place]

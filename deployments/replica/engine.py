@@ -1,11 +1,11 @@
 """The one place that touches private names of Ray and vLLM, for the versions pinned in pyproject.
 
 The seam is a subclass of Ray's `VLLMEngine`, injected through
-`build_llm_deployment(bind_kwargs={"engine_cls": ...})`, and wrappers around two functions of vLLM's
+`build_llm_deployment(bind_kwargs={"engine_cls": ...})`, and wrappers around functions of vLLM's
 engine client: its `generate`, which sees token ids and timestamps that the OpenAI layer hides and
-lets an answer go on behind tokens of another replica, and its output processor, which sees every
-step of the engine. Requests and responses use vLLM's own
-OpenAI types. tests/integration/test_engine_contract.py holds the names.
+lets an answer go on behind tokens of another replica, its output processor, which sees every step
+of the engine, and the two that hand sequences to the engine core and take them back. Requests and
+responses use vLLM's own OpenAI types. tests/integration/test_engine_contract.py holds the names.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
@@ -27,13 +26,9 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.platforms import current_platform
 from vllm.sampling_params import SamplingParams
-from vllm.utils.ompmultiprocessing import OMPProcessManager
-from vllm.v1.engine import utils as engine_processes
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError
-from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from deployments.demo_models.catalog import resolve_source
 from deployments.links.frames import Endpoint, Flag, Frame
@@ -44,9 +39,11 @@ from deployments.replica.constraints import (
     field_of,
     is_constrained,
 )
-from deployments.replica.forking import SharedImports, forks
+from deployments.replica.cpu_engine import computing_in_engine_core
+from deployments.replica.engine_queue import EngineQueue
 from deployments.replica.liveness import Liveness
 from deployments.replica.model_card import describe_card
+from deployments.replica.rehearsal import rehearse
 from deployments.replica.request_trace import StepFeed, Trail
 from deployments.replica.tokenizer_export import export_tokenizer
 from deployments.tracing import trace_engine
@@ -193,59 +190,8 @@ def _close(trail: Trail, output: Any, called: float) -> None:
     trail.cached_input_tokens += output.num_cached_tokens or 0
     if output.metrics and output.metrics.scheduled_ts:
         waited = output.metrics.scheduled_ts - output.metrics.queued_ts
-        trail.queue_time_s = max(trail.queue_time_s, called - trail.started + waited)
-
-
-BINDING = ("KMP_AFFINITY", "GOMP_CPU_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
-"""Variables by which OpenMP's libraries bind threads."""
-
-
-@contextmanager
-def computing_in_engine_core(config: Any) -> Iterator[None]:
-    """On a CPU, have the engine core that is started in the block compute by itself.
-
-    vLLM gives each engine a worker process more there, because OpenMP's threads can only be set up
-    before a process starts; the block's environment does it for the engine core. That saves a
-    process and its imports for each model, and a hop through shared memory for each token.
-
-    vLLM binds the threads of every engine to the same cores. Here they are free to move unless
-    `VLLM_CPU_OMP_THREADS_BIND` says where they belong: engines that share a machine would starve
-    one another while other cores are idle.
-
-    Args:
-        config: vLLM's configuration of an engine; changed where this applies: one worker, no GPU.
-    """
-    parallel = config.parallel_config
-    if not current_platform.is_cpu() or parallel.world_size != 1:
-        yield
-        return
-    parallel.distributed_executor_backend = UniProcExecutor
-    with OMPProcessManager(config).configure_omp_envs(0, 0):
-        if "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
-            for name in BINDING:
-                os.environ.pop(name, None)
-        with _forked_engine_core():
-            yield
-
-
-@contextmanager
-def _forked_engine_core() -> Iterator[None]:
-    """In the block, an engine core begins as a fork of the template process, if there is one."""
-    if not forks():
-        yield
-        return
-    context = engine_processes.get_mp_context
-    engine_processes.get_mp_context = SharedImports
-    try:
-        yield
-    finally:
-        engine_processes.get_mp_context = context
-
-
-REHEARSAL_TOKENS = 32
-REHEARSAL_GROWTH = 4
-REHEARSAL_S = 2.0
-"""Seconds of a start that steps may take whose times nobody but `Liveness` asks for."""
+        waited += called - trail.started + trail.held_s
+        trail.queue_time_s = max(trail.queue_time_s, waited)
 
 
 def _runs(pid: int) -> bool:
@@ -273,44 +219,23 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             self.llm_config.get_or_create_callback().ctx.run_init_node = False
         self.liveness = Liveness()
         await super().start()
-        await self._rehearse()
-
-    async def _rehearse(self) -> None:
-        """Run steps until the time of the largest one that a prompt can ask for is known.
-
-        Unless one has been seen, a long prompt on a slow device would look like a hang. Steps of
-        few tokens first; where the largest one would take longer than `REHEARSAL_S`, its time is
-        computed from theirs.
-        """
         config = self._engine_client.vllm_config
-        length = min(config.scheduler_config.max_num_batched_tokens, self.max_model_len - 1)
-        # Beside the matrices, whose work grows with the tokens, attention's grows with its square.
-        attention = 1 + length / (6 * config.model_config.get_hidden_size())
-        began = time.monotonic()
-        tokens = min(REHEARSAL_TOKENS, length)
-        while True:
-            # Twice, because the first one pays for what vLLM sets up lazily.
-            for turn in range(2):
-                step_s = await self._run_step(tokens, turn)
-            if tokens == length:
-                self.liveness.expect(step_s)
-                return
-            self.liveness.expect(step_s * length / tokens * attention)
-            step_s *= min(REHEARSAL_GROWTH, length / tokens)
-            if time.monotonic() - began + 2 * step_s > REHEARSAL_S:
-                return
-            tokens = min(REHEARSAL_GROWTH * tokens, length)
+        tokens = config.scheduler_config.max_num_batched_tokens
+        await rehearse(
+            self._run_step,
+            self.liveness.expect,
+            min(tokens, self.max_model_len - 1),
+            config.model_config.get_hidden_size(),
+        )
 
-    async def _run_step(self, length: int, turn: int) -> float:
-        """Seconds of one step over so many prompt tokens; no two turns have a prefix in common."""
+    async def _run_step(self, length: int, turn: int) -> None:
+        """One step over so many prompt tokens; no two turns have a prefix in common."""
         tokens = [(7 * length + number + turn) % self.vocab_size for number in range(length)]
-        began = time.monotonic()
         outputs = self._engine_client.generate(
             {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1), f"rehearsal-{length}-{turn}"
         )
         async for _ in outputs:
             pass
-        return time.monotonic() - began
 
     async def probe(self) -> None:
         """Come back when the engine core and every worker have answered, between two steps.
@@ -333,7 +258,17 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             client = super()._start_async_llm_engine(args, config, placement_group)
         feed = StepFeed(self.liveness.sign)
         processor = client.output_processor
-        processor.process_outputs = feed.wrap(processor.process_outputs, processor.request_states)
+        states = processor.request_states
+        core, slots = client.engine_core, client.vllm_config.scheduler_config.max_num_seqs
+        queue = EngineQueue(
+            core.add_request_async,
+            core.abort_requests_async,
+            lambda one, error: states[one].queue.put(error) if one in states else None,
+            slots,
+        )
+        core.add_request_async = lambda request: queue.add(request, _trail.get())
+        core.abort_requests_async = queue.abort
+        processor.process_outputs = queue.watch(feed.wrap(processor.process_outputs, states))
         self.constraints = Constraints(client.vllm_config)
         generate = _tried(client.generate, self.constraints)
         client.generate = _followed(generate, feed, processor.tokenizer)

@@ -32,6 +32,9 @@ class Trail:
         scored_tokens: Generated tokens whose log probabilities are in `logprob`.
         logprob: Their sum.
         constrained_by: Member of the body that says what the answer may be, `None` for none.
+        caller: Name of the API key that asks, empty where there is none.
+        rank: Of the request among those that wait in the engine; lower ones are served first.
+        held_s: Seconds that one of its sequences waited in front of the engine, at most.
         rejection: HTTP status and error object of a request that ends before the engine has it.
     """
 
@@ -57,6 +60,9 @@ class Trail:
     logprob: float = 0.0
     constrained_by: str | None = None
     rejection: tuple[int, bytes] | None = None
+    caller: str = ""
+    rank: int = 0
+    held_s: float = 0.0
 
     @property
     def cut(self) -> bool:

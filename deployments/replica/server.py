@@ -35,6 +35,7 @@ from deployments.replica.request_trace import Trail
 from deployments.replica.sampling import Sampling
 from deployments.replica.tracing import replica_span
 from deployments.tracing import open_tracer
+from scheduler.costs.load import places
 from scheduler.priority import rank
 
 if TYPE_CHECKING:
@@ -177,12 +178,13 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """
         if refusal := self._refusal(request):
             return 429, refusal, b""
-        trail = Trail(scored=request.scored)
+        trail = self._trail(request)
         with (
+            self._door.held(request),
             self._span(request, trail),
             self._measured(request, trail) as measurement,
         ):
-            payload = self._payload(request)
+            payload = self._payload(request, trail)
             try:
                 status, data = await self.engine.answer(request.endpoint, payload, trail)
                 if (task := asyncio.current_task()) and task.cancelling():
@@ -200,12 +202,13 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         if refusal := self._refusal(request):
             yield refusal, (), int(Flag.ERROR)
             return
-        trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored)
+        trail = self._trail(request)
         with (
+            self._door.held(request),
             self._span(request, trail),
             self._measured(request, trail) as measurement,
         ):
-            payload = self._payload(request)
+            payload = self._payload(request, trail)
             try:
                 async with aclosing(self.engine.frames(request.endpoint, payload, trail)) as frames:
                     async for frame in frames:
@@ -217,8 +220,15 @@ class ModelServer(LLMServer):  # type: ignore[misc]
                 await self._stop(request, measurement)
                 raise
 
+    def _trail(self, request: ModelRequest) -> Trail:
+        trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored, caller=request.caller)
+        if self.engine.orders_by_priority:
+            trail.rank = rank(request.priority, time.monotonic() - request.waited_s)
+        return trail
+
     def _measured(self, request: ModelRequest, trail: Trail) -> Measurement:
-        return self._meter.measure(trail, request.origin, request.priority, request.sequences)
+        taken = places(request.sequences, self.engine.max_num_seqs)
+        return self._meter.measure(trail, request.origin, request.priority, taken)
 
     def stopped(self, request_id: str) -> bytes:
         """What a request that was cancelled took until then, once; empty where it is not known."""
@@ -254,16 +264,24 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     def _refusal(self, request: ModelRequest) -> bytes | None:
         return self._door.refusal(request, self._meter.ongoing_of(request.priority))
 
-    def _payload(self, request: ModelRequest) -> dict[str, Any]:
+    def _payload(self, request: ModelRequest, trail: Trail) -> dict[str, Any]:
         payload: dict[str, Any] = orjson.loads(request.body)
         payload.pop("routing", None)
         payload["model"] = self._meter.identity.model
         payload["request_id"] = request.request_id
         payload.pop("priority", None)
-        if self.engine.orders_by_priority:
-            arrived_s = time.monotonic() - request.waited_s
-            payload["priority"] = rank(request.priority, arrived_s)
+        if payload.get("tools") == []:
+            without_tools(payload)
+        if trail.rank:
+            payload["priority"] = trail.rank
         return payload
+
+
+def without_tools(payload: dict[str, Any]) -> None:
+    """Take an empty list of tools out of a request; vLLM rejects what clients mean by it: none."""
+    del payload["tools"]
+    if payload.get("tool_choice") in ("auto", "none"):
+        del payload["tool_choice"]
 
 
 def _kind_of_device(gpu_uuids: list[str]) -> str:

@@ -25,9 +25,8 @@ from typing import Any
 import psutil
 
 from deployments.config.replica import VettingLimits
-from deployments.replica import vetting_process
-from deployments.replica.forking import forked, forks
 from deployments.replica.vetting_process import LENGTH, PID, READY
+from deployments.replica.vetting_start import ForkedProcess, start_process
 
 QUICK = 2
 """Trials side by side; what takes more than `QUICK_S` of a processor needs a slow place."""
@@ -238,35 +237,11 @@ class Vetting:
         return verdict
 
 
-class _Forked:
-    """A fork of the replica's template process, as asyncio has subprocesses."""
-
-    def __init__(self, theirs: socket.socket) -> None:
-        self._process = forked(vetting_process.serve_forked, _environment(), theirs)
-        # Else the end of this process would wait for it.
-        self._process.daemon = True
-        self._process.start()
-
-    @property
-    def returncode(self) -> int | None:
-        """Exit status, `None` while it runs."""
-        return self._process.exitcode
-
-    def kill(self) -> None:
-        """End it."""
-        self._process.kill()
-
-    async def wait(self) -> int | None:
-        """Exit status, once it has ended."""
-        await asyncio.to_thread(self._process.join)
-        return self._process.exitcode
-
-
 class _Template:
     """The process that is forked for each trial, seen from the replica."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process | _Forked, control: socket.socket
+        self, process: asyncio.subprocess.Process | ForkedProcess, control: socket.socket
     ) -> None:
         self._process = process
         self._control = control
@@ -282,19 +257,8 @@ class _Template:
         """
         ours, theirs = socket.socketpair()
         loop = asyncio.get_running_loop()
-        process: asyncio.subprocess.Process | _Forked
         with theirs:
-            if forks():
-                process = await asyncio.to_thread(_Forked, theirs)
-            else:
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    str(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    env=_environment(),
-                )
+            process = await start_process(command, theirs)
         template = cls(process, ours)
         ours.setblocking(False)
         try:
@@ -436,17 +400,3 @@ class _Trial:
                     task.cancel()
             # Behind their callbacks: these name the descriptor, which another socket may get.
             asyncio.get_running_loop().call_soon(self._connection.close)
-
-
-def _environment() -> dict[str, str]:
-    """Of the template: no device, no pools of threads that a fork would not have."""
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "CUDA_VISIBLE_DEVICES": "",
-        "MALLOC_ARENA_MAX": "2",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-    }

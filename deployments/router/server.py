@@ -34,12 +34,20 @@ from deployments.router.access.binding import serve_host
 from deployments.router.access.budgets import Budgets
 from deployments.router.access.idempotency import Idempotency
 from deployments.router.access.keys import KeyRing, read_keys
-from deployments.router.decision.decide import AUTO, Decider
+from deployments.router.decision.decide import Decider
+from deployments.router.edge.doors import Doors
 from deployments.router.edge.middleware import answer_early
-from deployments.router.endpoints.completions import Completions, caller_of, read_body
+from deployments.router.endpoints.completions import Completions, caller_of
+from deployments.router.endpoints.dialects import (
+    AnthropicErrors,
+    MessagesRoute,
+    ResponsesRoute,
+    TokenCountRoute,
+)
 from deployments.router.endpoints.feedback import feedback_route
 from deployments.router.endpoints.health import Health
 from deployments.router.endpoints.live import live_view
+from deployments.router.endpoints.model_cards import ModelCards
 from deployments.router.endpoints.openapi import document
 from deployments.router.endpoints.page import page_routes
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
@@ -53,6 +61,7 @@ from deployments.router.sync.shared import SharedState
 from deployments.router.tokenizers import TokenizerSource
 from deployments.router.tokens.counting import TokenCounter
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.body import read_body
 from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import EXCEPTION_HANDLERS
 from deployments.router.wire.paths import ENDPOINTS
@@ -212,12 +221,22 @@ class Router:
             self._args, self._decider, self._log, self._idempotency, Instruments(self._metrics)
         )
         feedback = feedback_route(self._args, self._log, self._profiles, self._shared.bandit)
+        doors = self._args, self._decider, completions
+        models = ModelCards(self._decider, self._started)
+        counting = TokenCountRoute(self._args, self._decider)
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
+            Route("/v1/messages", MessagesRoute(*doors), methods=["POST"]),
+            Route("/v1/messages/count_tokens", counting.answer, methods=["POST"]),
+            Route(
+                "/v1/responses",
+                ResponsesRoute(*doors, self._log, self._profiles),
+                methods=["POST"],
+            ),
             Route("/v1/route", self._dry_run, methods=["POST"]),
             Route("/v1/feedback", feedback, methods=["POST"]),
-            Route("/v1/models", self._list_models),
-            Route("/v1/models/{model:path}", self._get_model),
+            Route("/v1/models", models.list_all),
+            Route("/v1/models/{model:path}", models.get),
             Route("/v1/decisions", self._list_decisions),
             Route("/v1/decisions/{decision_id}", self._get_decision),
             Route("/v1/profiles", self._get_profiles),
@@ -230,6 +249,8 @@ class Router:
             *page_routes(),
         ]
         others = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
+        # They would lead to where the client's Host header says.
+        others.router.redirect_slashes = False
 
         health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
         answer_early(health.answer)
@@ -248,39 +269,19 @@ class Router:
             header_bytes=lambda: self._decider.config.limits.header_bytes,
         )
         guard.on_refusal = self._metrics.refused
-        return health.before(guard)
+        return Doors(
+            health.before(AnthropicErrors(guard)), lambda: self._decider.config.cors_origins
+        )
 
     # Looking
 
     async def _dry_run(self, request: Request) -> Response:
-        body = await read_body(request.receive, self._args)
-        parsed = parse_bounded(body, None, self._decider.config.limits)
+        body = await read_body(request.scope, request.receive, self._args)
+        parsed = self._decider.named(parse_bounded(body, None, self._decider.config.limits))
         counts = await self._decider.count(parsed)
         caller = caller_of(request.scope)
         turn = self._decider.sessions.turn(parsed, caller)
         return _json(decision_to_dict(self._decider.decide(parsed, counts, caller, turn)))
-
-    async def _list_models(self, _: Request) -> Response:
-        names = [AUTO, *(entry.model for entry in self._directory.entries())]
-        return _json({"object": "list", "data": [self._model_card(name) for name in names]})
-
-    async def _get_model(self, request: Request) -> Response:
-        name = request.path_params["model"]
-        if name != AUTO and name not in self._directory:
-            raise self._decider.unknown_model(name)
-        return _json(self._model_card(name))
-
-    def _model_card(self, name: str) -> dict[str, Any]:
-        card = {
-            "id": name,
-            "object": "model",
-            "created": self._started,
-            "owned_by": "dynamic-llm-scheduler",
-        }
-        if name != AUTO:
-            description = self._directory[name].description or {}
-            card["max_model_len"] = description.get("max_model_len")
-        return card
 
     async def _list_decisions(self, request: Request) -> Response:
         text = request.query_params.get("limit", "100")

@@ -7,7 +7,7 @@ cannot do in time even without a queue is no matter of admission.
 from __future__ import annotations
 
 from scheduler.choice.constraints import Breaking, likely_runtime_s
-from scheduler.costs.load import meet
+from scheduler.costs.load import meet, places
 from scheduler.costs.predict import Contender
 from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.priority import Priority
@@ -35,16 +35,26 @@ def full(
         state: Of the model.
         priority: Of the request.
         wait_s: Predicted until its turn, `None` where nobody can say.
-        sequences: Answers that it asks for; each counts like a request.
+        sequences: Answers that it asks for; each takes a place, as far as its share goes.
     """
     if state.queue is None or state.slots is None:
         return None
     ongoing = ongoing_of(state, priority)
     most = max(state.replicas, 1) * (state.slots + state.queue)
-    if ongoing + sequences - 1 < most:
+    taken = places(sequences, state.slots)
+    own, own_most = state.ongoing_caller.get(priority, 0), most_of_a_caller(most)
+    whose = ""
+    if own + taken > own_most:
+        ongoing, most, whose = own, own_most, " of this API key"
+    elif ongoing + taken <= most:
         return None
-    reason = f"its queue is full: {ongoing:g} requests of priority {priority.name.lower()}"
+    reason = f"its queue is full: {ongoing:g} requests{whose} of priority {priority.name.lower()}"
     return Exclusion(state.model, ExclusionKind.QUEUE_FULL, f"{reason}, {most} at most", wait_s)
+
+
+def most_of_a_caller(most: int) -> int:
+    """Of the places of a queue, how many one API key may have: the others are for others."""
+    return max(most - most // 4, 1)
 
 
 def turned_away(

@@ -24,7 +24,11 @@ class SequentialPolicy:
         self, request: RoutingRequest, state: ClusterState, comparison: Comparison
     ) -> list[float]:
         """Expected utility of asking each candidate first, negative."""
-        worth = plan_of(request, state, comparison).first.worth
+        first = plan_of(request, state, comparison).first
+        worth = dict(first.worth)
+        if first.ask and first.also:
+            # What the pair is worth, so that the decision names its first model.
+            worth[first.ask] = max(worth.values())
         least = min(worth.values())
         return [
             -worth.get(contender.model.model, least - cost - 1.0)

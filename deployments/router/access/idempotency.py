@@ -73,9 +73,10 @@ def request_key(scope: Scope, body: bytes) -> RequestKey | None:
     # Of the API key itself, not of its name, which may become another client's.
     account = scope.get("account")
     client = account.key.sha256 if account else ""
+    path = scope.get("asked_path", scope["path"])
     return RequestKey(
         hashlib.sha256(b"\0".join((client.encode(), values[0]))).hexdigest(),
-        hashlib.sha256(b"\0".join((scope["path"].encode(), body))).hexdigest(),
+        hashlib.sha256(b"\0".join((path.encode(), body))).hexdigest(),
     )
 
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from cluster.naming import AUTO
 from deployments.config.app import RouterConfig
 from deployments.router.decision.canary import is_canary
 from deployments.router.decision.learning import lesson_of
@@ -34,7 +35,6 @@ from scheduler.prompts.tasks import SHIPPED_MODEL, classify, sure_task
 from scheduler.rules.rules import NO_RULING
 from scheduler.types import ClusterState, Decision, RoutingRequest
 
-AUTO = "auto"
 LEAST_TOKENS_OF_STOPPED = 8
 """A request that was cancelled with fewer tokens has hardly begun: its costs are no token's."""
 
@@ -89,12 +89,22 @@ class Decider:
     @config.setter
     def config(self, config: RouterConfig) -> None:
         self._config, self._rules = config, RuleBook.of(config)
+        self._meanings = config.meanings()
         self._usual_weights = config.default_weights.weights()
         self._limits = config.constrained.settings()
         self._cascade = tuple(step.step() for step in config.cascade)
         self.sessions.configure(config.sessions)
         self.waker.models = [model.id for model in config.models if model.wake]
         self.waker.max_waiting = config.max_waking_requests
+
+    def named(self, parsed: ParsedRequest) -> ParsedRequest:
+        """The request with the model that its alias, or no name at all, stands for."""
+        meaning = self._meanings.get(parsed.model)
+        return parsed if meaning is None else replace(parsed, model=meaning)
+
+    def knows(self, name: str) -> bool:
+        """Whether requests may ask for a model of that name."""
+        return name == AUTO or name in self._directory
 
     def rule_warnings(self, keys: Sequence[str] | None) -> list[str]:
         """What is odd about the rules; the names of the API keys are `None` until they are read."""
@@ -105,10 +115,10 @@ class Decider:
         """The models."""
         return self._directory
 
-    def state(self) -> ClusterState:
-        """All models at this moment."""
+    def state(self, caller: str = "") -> ClusterState:
+        """All models at this moment, for a request of an API key if one asks."""
         state = self._directory.cluster_state(
-            self._profiles.current, self._shared, self.config.static_model
+            self._profiles.current, self._shared, self.config.static_model, caller
         )
         bandit = self._bandit.current if self._bandit.wanted else None
         return replace(
@@ -159,7 +169,7 @@ class Decider:
         if parsed.policy == BanditPolicy.name:
             # From now on also what it is not asked for teaches it.
             self._bandit.wanted = True
-        state = self.state()
+        state = self.state((caller.key if caller else None) or "")
         inputs = {
             m.model: counts.get(m.model) or self._counter.estimate(parsed.prompt, m.model)
             for m in state.models
@@ -264,7 +274,8 @@ class Decider:
 
     def unknown_model(self, name: str) -> ApiError:
         """The answer to whoever asks for a model that is not configured."""
-        known = ", ".join([AUTO, *(entry.model for entry in self._directory.entries())])
+        models = [entry.model for entry in self._directory.entries()]
+        known = ", ".join([AUTO, *models, *self.config.aliases])
         return ApiError(
             404, f"model: unknown {name!r}, known: {known}", param="model", code="model_not_found"
         )

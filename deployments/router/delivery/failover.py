@@ -296,6 +296,7 @@ class Delivery:
             scored=self._scored,
             trace_headers=trace.attempt(attempt.model, attempt.begins) if trace else None,
             sequences=self.parsed.choices,
+            caller=self.key or "",
         )
         avoid = {*entry.avoid, *self._tried}
         session = self.decision.session

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -35,6 +35,7 @@ from deployments.router.observe.instruments import Instruments, Measured
 from deployments.router.observe.routing_report import decision_record, routing_object
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.body import read_body
 from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import as_api_error, send_error
 from deployments.router.wire.openai import ParsedRequest
@@ -48,6 +49,18 @@ DECISIONS_A_TURN = 4
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
+class Recorded(NamedTuple):
+    """What the record keeps of a request, where contents are recorded.
+
+    Attributes:
+        request: The body as the client sent it.
+        history: As for `DecisionLog.asked`.
+    """
+
+    request: bytes
+    history: bytes = b""
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """One request."""
@@ -58,6 +71,7 @@ class _Asked:
     caller: Caller
     measured: Measured
     request_id: str
+    recorded: Recorded
 
 
 class Completions:
@@ -92,16 +106,18 @@ class Completions:
         endpoint = ENDPOINTS[scope["path"]]
         measured = self._instruments.begin(scope, endpoint)
         try:
-            body = await read_body(receive, self._args)
+            body = await read_body(scope, receive, self._args)
             measured.received()
             await self._turns.turn()
             parsed = parse_bounded(body, endpoint, self._decider.config.limits)
+            parsed = self._decider.named(parsed)
             key = request_key(scope, body)
         except Exception as refusal:
             await self._refuse(refusal, measured, send)
             return
         request_id = request_id_of(scope["headers"])
-        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured, request_id)
+        recorded = scope.get("recorded") or Recorded(body)
+        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured, request_id, recorded)
         if key is None:
             await self._generate(asked, send)
         else:
@@ -124,7 +140,7 @@ class Completions:
             return False
         measured.decided(parsed, decision)
         self._decider.dispatched(decision)
-        self._log.asked(decision.decision_id, asked.body)
+        self._log.asked(decision.decision_id, *asked.recorded)
         # Most requests ask one model, and pay nothing for those that climb.
         kind = Cascade if decision.cascade else Sequential if decision.plan else Delivery
         delivery = kind(
@@ -192,6 +208,10 @@ class Completions:
             f"model {delivery.model!r} did not finish within {self._args.request_timeout_s:g} s"
         )
         return ApiError(504, message, code="timeout")
+
+    async def refuse(self, error: Exception, scope: Scope, send: Send) -> None:
+        """Answer a request with an error that could not even become a chat completion."""
+        await self._refuse(error, self._instruments.begin(scope, "chat"), send)
 
     async def _refuse(self, error: Exception, measured: Measured, send: Send) -> None:
         if not isinstance(error, ApiError | InvalidRequestError | NoCandidateError):
@@ -273,34 +293,3 @@ async def _stream(delivery: Delivery, sending: Sending) -> None:
 def _with_routing(data: bytes, delivery: Delivery) -> bytes:
     report = routing_object(delivery.decision, delivery.observation, delivery.attempts)
     return with_member(data, b"routing", orjson.dumps(report))
-
-
-async def read_body(receive: Receive, args: RouterArgs) -> bytes:
-    """The whole body of a request.
-
-    Raises:
-        ApiError: It is too large or too slow, or the client hung up before its end.
-    """
-    try:
-        async with asyncio.timeout(args.request_timeout_s):
-            return await _read_body(receive, args.max_body_bytes)
-    except TimeoutError as error:
-        message = "the body did not arrive in time"
-        raise ApiError(408, message, code="body_timeout") from error
-
-
-async def _read_body(receive: Receive, limit: int) -> bytes:
-    # Not bytes: a body that comes byte by byte would be copied for each of them.
-    body = bytearray()
-    while True:
-        message: Mapping[str, Any] = await receive()
-        if message["type"] == "http.disconnect":
-            raise ApiError(
-                400, "the client hung up before the end of its request", code="body_incomplete"
-            )
-        part: bytes = message.get("body", b"")
-        body += part
-        if len(body) > limit:
-            raise ApiError(413, f"the body is larger than {limit} bytes", code="body_too_large")
-        if not message.get("more_body"):
-            return bytes(body)

@@ -18,12 +18,12 @@ from cluster.store.entries import Feedback
 from cluster.store.feedback import Taken
 from deployments.config.app import RouterArgs
 from deployments.router.access.budgets import Account
-from deployments.router.endpoints.completions import read_body
 from deployments.router.endpoints.grading import has_words, score_of
 from deployments.router.sync.bandit import BanditSource
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.profiles import ProfileSource
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.body import read_body
 from deployments.router.wire.openai import invalid_value, json_object, validated
 from scheduler.bandit.model import Rating, frugality, usual_cost
 
@@ -50,7 +50,7 @@ def feedback_route(
     """The handler, over the parts of a router."""
 
     async def give(request: Request) -> Response:
-        fields = parse_feedback(await read_body(request.receive, args))
+        fields = parse_feedback(await read_body(request.scope, request.receive, args))
         record = await log.find(profiles.store, fields.decision_id)
         account: Account | None = request.scope.get("account")
         if record is None or not may_rate(record, account):

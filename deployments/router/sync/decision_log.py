@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray.exceptions import RayError
 
@@ -23,6 +23,14 @@ MAX_CONTENT_BYTES = 2**18
 """Of a request, and of an answer; the rest is cut off."""
 MAX_OPEN = 1_000
 """Answers that are being recorded at a time."""
+
+
+class _Content(NamedTuple):
+    """What is recorded of one request beside its decision."""
+
+    request: bytes
+    history: bytes
+    answer: bytearray
 
 
 class DecisionLog:
@@ -42,7 +50,7 @@ class DecisionLog:
         unsent_bytes: int = UNSENT_BYTES,
     ) -> None:
         self._keep_content = keep_content
-        self._contents: dict[str, tuple[bytes, bytearray]] = {}
+        self._contents: dict[str, _Content] = {}
         self._retention = retention
         self._recent = EntryQueue(RECENT_BYTES)
         self._unsent = EntryQueue(unsent_bytes)
@@ -52,10 +60,17 @@ class DecisionLog:
         """Decisions that the store never got, because it was away for too long."""
         return self._unsent.dropped
 
-    def asked(self, decision_id: str, body: bytes) -> None:
-        """Remember a request until its decision is finished, if contents are kept."""
+    def asked(self, decision_id: str, body: bytes, history: bytes = b"") -> None:
+        """Remember a request until its decision is finished, if contents are kept.
+
+        Args:
+            decision_id: Its decision.
+            body: As the client sent it.
+            history: Its conversation as JSON, for requests that may name it as their previous one.
+        """
         if self._keep_content:
-            self._contents[decision_id] = body[:MAX_CONTENT_BYTES], bytearray()
+            kept = history if len(history) <= MAX_CONTENT_BYTES else b""
+            self._contents[decision_id] = _Content(body[:MAX_CONTENT_BYTES], kept, bytearray())
             # A client that hangs up before its answer begins leaves no decision.
             while len(self._contents) > MAX_OPEN:
                 del self._contents[next(iter(self._contents))]
@@ -63,15 +78,18 @@ class DecisionLog:
     def answered(self, decision_id: str, data: bytes) -> None:
         """Remember a part of the answer likewise."""
         if self._keep_content and decision_id in self._contents:
-            answer = self._contents[decision_id][1]
+            answer = self._contents[decision_id].answer
             answer += data[: MAX_CONTENT_BYTES - len(answer)]
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take in one finished decision."""
         content = self._contents.pop(record["decision_id"], None)
         if content is not None:
-            request, answer = (part.decode(errors="replace") for part in content)
-            record = {**record, "content": {"request": request, "answer": answer}}
+            parts = content._asdict()
+            texts = {name: bytes(part).decode(errors="replace") for name, part in parts.items()}
+            if not content.history:
+                del texts["history"]
+            record = {**record, "content": texts}
         entry = Entry.of(record)
         self._recent.add([entry])
         self._unsent.add([entry])

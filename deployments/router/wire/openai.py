@@ -78,7 +78,7 @@ class ParsedRequest:
     """What the router knows of a request.
 
     Attributes:
-        model: As asked for: `auto` or a model's id.
+        model: As asked for: `auto` or a model's id; empty where it is left out.
         prompt: What becomes input tokens.
         max_tokens: The client's bound of generated tokens.
         output_tokens: Generated tokens where the request leaves no choice, else `None`.
@@ -252,6 +252,8 @@ def _routing(value: Any) -> RoutingFields:
 
 def _model(data: dict[str, Any]) -> str:
     model = data.get("model")
+    if model is None:
+        return ""
     if not isinstance(model, str) or not model:
         raise invalid_value("model", "must be 'auto' or a model's id", model)
     return model
@@ -312,6 +314,9 @@ def _chat(data: dict[str, Any]) -> Prompt:
             raise invalid_value(f"messages.{index}", "must be an object", message)
         text_bytes += utf8_bytes(content_text(message.get("content")))
     members = {name: data[name] for name in CHAT_MEMBERS if name in data}
+    if members.get("tools") == []:
+        # The replica takes it out likewise.
+        del members["tools"]
     return Prompt(members, text_bytes, other_tokens=TOKENS_PER_MESSAGE * len(messages))
 
 

@@ -16,7 +16,8 @@ from vllm.v1.engine.output_processor import RequestState
 from deployments.demo_models.build_once import build_once
 from deployments.demo_models.catalog import cache_folder, packaged_gguf
 from deployments.demo_models.checkpoints import convert_tokenizer
-from deployments.replica.engine import _behind, computing_in_engine_core
+from deployments.replica.cpu_engine import computing_in_engine_core
+from deployments.replica.engine import _behind
 from deployments.replica.request_trace import Trail
 
 TEXTS = ["Grüße aus 世界 🌍🌎🌏 — naïve café", "a\n\n  b\tc", "stop here, or there: STOP", "ﷺ 𝔘𝔫𝔦"]

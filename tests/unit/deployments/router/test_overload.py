@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -171,6 +172,25 @@ def test_the_door_of_a_replica(priority: Priority) -> None:
     told = json.loads(refusal)["error"]
     assert (told["code"], told["type"]) == (429, "queue_full")
     assert priority.name.lower() in told["message"]
+
+
+def test_the_door_leaves_places_to_other_keys() -> None:
+    door = Door(most=20, slots=4)
+    boss = ModelRequest("chat", b"{}", "r", caller="boss", sequences=5)
+    # Two places each: half of the slots.
+    with ExitStack() as stack:
+        for _ in range(7):
+            assert door.refusal(boss, 15) is None
+            stack.enter_context(door.held(boss))
+        refusal = door.refusal(boss, 15)
+        assert refusal is not None
+        assert "14 requests of this API key" in json.loads(refusal)["error"]["message"]
+        for other in (
+            ModelRequest("chat", b"{}", "r", caller="ann"),
+            ModelRequest("chat", b"", ""),
+        ):
+            assert door.refusal(other, 15) is None
+    assert door.refusal(boss, 15) is None
 
 
 def test_how_long_a_queue_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from ray.exceptions import ActorDiedError
 from cluster.store.usage import Usage
 from deployments.config.app import RouterArgs
 from deployments.router.access.keys import KeyFileError
+from scheduler.priority import Priority
 
 
 def complete(site: Site, key: str, **body: Any) -> Any:
@@ -90,6 +92,27 @@ def test_decisions_are_the_administrators(keyed: Site) -> None:
     assert keyed.request("GET", "/v1/decisions", **bearing("ann")).status_code == 403
     assert keyed.request("GET", "/v1/profiles", **bearing("ann")).status_code == 200
     assert keyed.request("GET", "/v1/profiles").status_code == 401
+
+
+def test_a_key_leaves_places_in_the_queue_to_others(keyed: Site, serve: ServeDouble) -> None:
+    entry = keyed.router._directory[FRUGAL]
+    slots, queue = 16, 64
+    most = (slots + queue) * 3 // 4
+    with entry.taken(Priority.NORMAL, 1, "eve"), ExitStack() as stack:
+        for _ in range(most):
+            stack.enter_context(entry.taken(Priority.NORMAL, 1, "boss"))
+        refused = complete(keyed, "boss")
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"]) == (429, "queue_full")
+        assert "60 requests of this API key of priority normal, 60 at most" in error["message"]
+        answer = complete(keyed, "ann")
+        assert answer.status_code == 200
+        # It does not wait for all of the other's: 8 of them are in the engine, and one of eve's.
+        assert entry.held_back("ann") == most - 8
+        assert entry.held_back("boss") == 0
+        assert serve.models[FRUGAL].calls[-1].request.caller == "ann"
+    assert not entry.by_caller
+    assert entry.ongoing == 0
 
 
 def test_what_was_used_is_told_to_the_store(keyed: Site, store: ActorHandle) -> None:
