@@ -10,7 +10,7 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from cluster.naming import ROUTER_DEPLOYMENT, model_deployment_name
-from deployments.config.app import AutoScaling, FixedScaling, ModelArgs, RouterArgs
+from deployments.config.app import AutoScaling, ModelArgs, RouterArgs
 from deployments.config.gpu_shares import memory_utilization, with_worker_gpus
 from deployments.gate import Gate
 from deployments.replica.admission import ReplicaLimits
@@ -45,8 +45,6 @@ def build_model(args: ModelArgs) -> serve.Application:
         settings,
         start_order=args.start_order,
         watts_per_core=args.cpu_watts_per_core,
-        # Serve's autoscaler counts what goes through its handles, and nothing else.
-        links=isinstance(args.scaling, FixedScaling),
         limits=ReplicaLimits(args.hung_after_s, args.max_queued_requests, args.vetting.limits()),
     )
     gate = serve.deployment(Gate, name="Gate", ray_actor_options={"num_cpus": 0})
@@ -105,7 +103,7 @@ def _deployment_config(args: ModelArgs) -> dict[str, Any]:
         **args.deployment_config,
     }
     if isinstance(args.scaling, AutoScaling):
-        config["autoscaling_config"] = args.scaling.model_dump(exclude={"mode"})
+        config["autoscaling_config"] = args.scaling.model_dump(exclude={"mode"}, exclude_none=True)
     else:
         config["num_replicas"] = args.scaling.num_replicas
     return config

@@ -47,6 +47,13 @@ class AutoScaling(Strict):
     min_replicas: NonNegativeInt = 1
     max_replicas: PositiveInt = 1
     target_ongoing_requests: PositiveFloat = 8.0
+    upscale_delay_s: NonNegativeFloat | None = Field(
+        default=None,
+        description="So long must more replicas be wanted; Serve's 30 s where null.",
+    )
+    downscale_delay_s: NonNegativeFloat | None = Field(
+        default=None, description="So long fewer have to be wanted; Serve's 600 s where null."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> AutoScaling:

@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from ray.serve._private.common import RUNNING_REQUESTS_KEY
+
 from deployments.links.frames import Frame, ModelRequest, Reply
 from deployments.links.tokenizer_bundle import TokenizerBundle
 from deployments.replica.admission import ReplicaLimits
@@ -59,6 +61,15 @@ class ModelReplica:
     async def check_health(self) -> None:
         """See `ModelServer`."""
         await self._server.check_health()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve, several times a second, where its autoscaler decides on this model.
+
+        Under the name that Serve has for what it counted itself, which are calls through its
+        handles: in their place it gets those over links too. It leaves out what its handles say
+        where replicas say something [Ray 2.60, `DeploymentAutoscalingState`].
+        """
+        return {RUNNING_REQUESTS_KEY: float(self._server.ongoing)}
 
     async def describe(self, target: str | None = None) -> dict[str, Any]:
         """See `ModelServer`."""

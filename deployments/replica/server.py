@@ -53,7 +53,6 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         watts_per_core: For the energy estimate where neither NVML nor RAPL can be read.
         limits: Of what it takes and how long it may be silent.
         engine_cls: The engine; `deployments.replica.engine.FrameEngine` or a subclass.
-        links: Take requests over links too, see `deployments.links.server`.
     """
 
     engine: FrameEngine
@@ -69,7 +68,6 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         engine_cls: type[FrameEngine],
         watts_per_core: float = CPU_WATTS_PER_CORE,
         limits: ReplicaLimits,
-        links: bool = True,
     ) -> ModelServer:
         """One whose engine runs."""
         server: ModelServer = cls.sync_init(llm_config, engine_cls=engine_cls)
@@ -77,7 +75,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         server._stopped = {}
         await server.start()
         await server._measure(llm_config, watts_per_core, limits)
-        await server._listen(limits, links=links)
+        await server._listen(limits)
         return server
 
     async def _measure(
@@ -118,9 +116,9 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._meter = RequestMeter(identity, energy)
         self._sampling = asyncio.create_task(Sampling(self._meter).run())
 
-    async def _listen(self, limits: ReplicaLimits, *, links: bool) -> None:
+    async def _listen(self, limits: ReplicaLimits) -> None:
         """Take requests, watch the engine, report the load."""
-        if links and links_allowed():
+        if links_allowed():
             self._links = LinkServer(self)
             await self._links.open()
         self.engine.liveness.patience_s = limits.hung_after_s
@@ -138,6 +136,11 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """
         await super().check_health()
         self._watch.check()
+
+    @property
+    def ongoing(self) -> int:
+        """Requests that run or wait here, over links and through Serve's handles."""
+        return self._meter.ongoing_requests
 
     async def describe(self, target: str | None = None) -> dict[str, Any]:
         """What routers and the profiling job need to know of this replica.
