@@ -1,6 +1,6 @@
 """Many streams at once through one router and two: what a token waits, what a stream costs.
 
-    python benchmarks/streams.py [--streams 256 1024] [--routers 1 2] [--json]
+    python benchmarks/streams.py [--streams 256 1024] [--routers 1 2] [--descriptors N] [--json]
 
 Real HAProxy, real routers, real links; behind them a stand-in replica that computes nothing and
 sends tokens at a pace (`benchmarks/stand_in.py`), because no engine of this machine could. Each
@@ -8,6 +8,9 @@ token carries the time at which it was sent; what it takes from there to the cli
 added. All of it runs on one machine: on few cores the clients' and the stand-in's own work is in
 the figures. One in sixteen clients reads slowly, stopping for seconds at a time; its tokens are not
 counted, it must not keep the others waiting.
+
+With `--descriptors` each router may have no more than so many file descriptors; what it refuses for
+that is counted apart.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import argparse
 import asyncio
 import json
 import re
+import resource
 import statistics
 import sys
 import tempfile
@@ -30,6 +34,7 @@ import psutil
 from servers import ROOT, Server, free_port, instance
 
 MODEL = "stand-in"
+ROUTER = "ServeReplica:router:Router"
 TOKENS = 40
 PACE_S = 0.25
 SLOW_ONE_IN = 16
@@ -49,6 +54,7 @@ class Row:
     Attributes:
         added_ms: Median and 99 % quantile of what a token takes from the replica to the client.
         longest_gap_s: Between two tokens of a stream whose client reads, less the pace.
+        refused: Streams that got 503 with the limit of descriptors.
         stalls: Gaps of more than `STALL_S`.
         router_kb: Memory that all routers together had more at the peak, for each stream; HAProxy's
             likewise.
@@ -59,6 +65,7 @@ class Row:
     streams: int
     routers: int
     tokens: int
+    refused: int
     errors: int
     added_p50_ms: float
     added_p99_ms: float
@@ -109,6 +116,7 @@ class Client(asyncio.Protocol):
     error: str = ""
     _transport: Any = None
     _head: bytes = b""
+    _failed: bool = False
     _last_s: float | None = None
     _rest: bytes = b""
 
@@ -120,14 +128,21 @@ class Client(asyncio.Protocol):
         now_ns = time.monotonic_ns()
         if not self._head:
             self._head = data[:12]
-            if not data.startswith(b"HTTP/1.1 200"):
-                self.error = data[:600].decode(errors="replace")
+            self._failed = not data.startswith(b"HTTP/1.1 200")
+        if self._failed:
+            self.error = (self.error + data.decode(errors="replace"))[:1000]
+            if b"}}" in data:
+                # An error object; the connection would stay open.
+                self._transport.close()
+            return
         data = self._rest + data
+        counted = 0
         for match in _TOKEN.finditer(data):
+            counted = match.end()
             self.added_ns.append(now_ns - int(match[1]))
             self._gap(now_ns / 1e9)
         # A token may be cut in two.
-        self._rest = data[-64:] if not data.endswith(b"\n") else b""
+        self._rest = data[counted:] if not data.endswith(b"\n") else b""
         if b"[DONE]" in data:
             self._transport.close()
         elif self.slow:
@@ -168,7 +183,7 @@ async def run_streams(url: str, count: int, tokens: int = TOKENS) -> list[Client
         # As they would come: not all in one moment, and not in step with one another.
         await asyncio.sleep(RAMP_S * number / count)
         try:
-            await loop.create_connection(lambda: client, where.hostname, where.port)
+            await loop.create_connection(lambda: client, where.hostname or "", where.port or 80)
             await asyncio.wait_for(client.ended.wait(), TIMEOUT_S)
         except (OSError, TimeoutError) as error:
             client.error = client.error or f"{type(error).__name__}: {error}"
@@ -179,7 +194,7 @@ async def run_streams(url: str, count: int, tokens: int = TOKENS) -> list[Client
 
 def measure(server: Server, streams: int, routers: int) -> Row:
     """One run, and what the processes had more at its peak."""
-    router_processes = _processes("ServeReplica:router:Router")
+    router_processes = _processes(ROUTER)
     proxies = _processes("haproxy")
     if len(router_processes) < routers or not proxies:
         raise SystemExit(f"{len(router_processes)} routers and {len(proxies)} proxies are up")
@@ -198,14 +213,17 @@ def measure(server: Server, streams: int, routers: int) -> Row:
     clients, peak, proxy_peak = asyncio.run(watched())
     took_s = time.monotonic() - began
     cpu_s = Usage.of(router_processes).cpu_s - before.cpu_s
+    refused = [client for client in clients if "too_many_streams" in client.error]
+    clients = [client for client in clients if "too_many_streams" not in client.error]
     readers = [client for client in clients if not client.slow]
     added_ms = [ns / 1e6 for client in readers for ns in client.added_ns]
-    for error in {client.error for client in clients if client.error}:
+    for error in {client.error for client in (*clients, *refused[:1]) if client.error}:
         print(f"error: {error}", file=sys.stderr)
     return Row(
         streams=streams,
         routers=routers,
         tokens=sum(len(client.added_ns) for client in clients),
+        refused=len(refused),
         errors=sum(bool(client.error) for client in clients),
         added_p50_ms=statistics.median(added_ms),
         added_p99_ms=statistics.quantiles(added_ms, n=100)[98],
@@ -251,7 +269,7 @@ def config(folder: Path, routers: int) -> dict[str, Any]:
     return {"logging_config": {"enable_access_log": False}, "applications": [router, stand_in]}
 
 
-def run(streams: Sequence[int], routers: Sequence[int]) -> list[Row]:
+def run(streams: Sequence[int], routers: Sequence[int], descriptors: int | None) -> list[Row]:
     """All rows; a fresh instance for each number of routers."""
     rows = []
     for count in routers:
@@ -260,6 +278,9 @@ def run(streams: Sequence[int], routers: Sequence[int]) -> list[Row]:
             path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}"}
             with instance(config(folder, count), folder, free_port(), path) as server:
                 server.wait_until_ready()
+                for process in _processes(ROUTER) if descriptors else ():
+                    hard = process.rlimit(resource.RLIMIT_NOFILE)[1]
+                    process.rlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
                 rows += [measure(server, number, count) for number in streams]
     return rows
 
@@ -268,9 +289,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Many streams at once.")
     parser.add_argument("--streams", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--routers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--descriptors", type=int, metavar="N", help="of each router")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    rows = run(args.streams, args.routers)
+    rows = run(args.streams, args.routers, args.descriptors)
     if args.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return

@@ -256,7 +256,8 @@ class Router:
         health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
         answer_early(health.answer)
 
-        descriptors = Descriptors(raise_limit())
+        raise_limit()
+        descriptors = Descriptors()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             # Past the framework, which costs more than the decision does.

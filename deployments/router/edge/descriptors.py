@@ -47,36 +47,36 @@ class Descriptors:
     """Whether there is one for another request.
 
     Args:
-        limit: RLIMIT_NOFILE of this process.
+        limit: RLIMIT_NOFILE of this process, asked as often as `count`.
         count: Open ones; asked a few times a second at most.
         clock: Monotonic seconds.
     """
 
     def __init__(
         self,
-        limit: int,
+        limit: Callable[[], int] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         count: Callable[[], int] = open_descriptors,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = limit
-        self._most = limit - min(KEPT_BACK, limit // 4)
         self._count = count
         self._clock = clock
         self._looked_at = -float("inf")
-        self._open = 0
+        self._all = self._most = self._open = 0
 
     def refusal(self) -> EarlyAnswer | None:
         """The answer to one request more, `None` where there is a descriptor for it."""
         now = self._clock()
         if now - self._looked_at >= LOOK_S:
-            self._looked_at, self._open = now, self._count()
+            self._looked_at, self._open, self._all = now, self._count(), self._limit()
+            self._most = self._all - min(KEPT_BACK, self._all // 4)
         # Those that came since the last look, of which each has a connection.
         self._open += 1
         if self._open <= self._most:
             return None
         message = (
             f"this router has no file descriptor left for another request: {self._most} of its "
-            f"{self._limit} (RLIMIT_NOFILE) are in use, the rest is kept back; raise `ulimit -n` "
+            f"{self._all} (RLIMIT_NOFILE) are in use, the rest is kept back; raise `ulimit -n` "
             "before `ray start`, or run more routers (`num_replicas`)"
         )
         body = error_body(503, message, code=ErrorCode.TOO_MANY_STREAMS)

@@ -24,7 +24,8 @@ class Process:
         self.open = 0
         self.now = 0.0
         self.looks = 0
-        self.descriptors = Descriptors(limit, self._count, lambda: self.now)
+        self.limit = limit
+        self.descriptors = Descriptors(lambda: self.limit, self._count, lambda: self.now)
 
     def _count(self) -> int:
         self.looks += 1
@@ -48,6 +49,14 @@ def test_requests_that_have_ended_make_room() -> None:
     assert not process.takes()
     process.open, process.now = 500, 1.0
     assert process.takes()
+
+
+def test_a_limit_that_is_set_meanwhile_counts() -> None:
+    process = Process(limit=10_000)
+    process.open = 900
+    assert process.takes()
+    process.limit, process.now = 1000, 1.0
+    assert not process.takes()
 
 
 def test_of_few_descriptors_a_quarter_is_kept_back() -> None:
