@@ -21,7 +21,10 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "weights": {metric.value: decision.weights[metric] for metric in Metric},
         "profile_version": decision.profile_version,
         "candidates": [_candidate(candidate) for candidate in decision.candidates],
-        "excluded": [{"model": e.model, "reason": e.reason} for e in decision.excluded],
+        "excluded": [
+            {"model": e.model, "kind": e.kind.value, "reason": e.reason, "field": e.field or None}
+            for e in decision.excluded
+        ],
         "task": decision.task,
         "quality_source": decision.quality_source,
         "limits": _limits(decision.limits),
@@ -47,6 +50,7 @@ def session_to_dict(decision: Decision) -> dict[str, Any] | None:
         "model": session.model,
         "cached_tokens": session.cached_tokens,
         "stayed": decision.model == session.model,
+        "reason": session.reason(decision.model, decision.excluded),
     }
 
 

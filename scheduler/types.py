@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from scheduler.capabilities import UNKNOWN, Capabilities, Need, Refusal
 from scheduler.exclusions import Exclusion
 from scheduler.preferences import (
     Constraints,
@@ -81,6 +82,11 @@ class RoutingRequest:
         prompts: Prompts that it has; `input_tokens` are those of all together.
         sequences: Answers that are generated side by side, those of all prompts together;
             `output_tokens` and `max_tokens` are those of one.
+        needs: What it needs of an engine.
+        refused: What the chat template of a model says of this very request, by model id.
+        doubted: What a model's engine said of a request of this kind lately, by model id.
+        prompt_field: Member of the request that the prompt comes from,
+        max_tokens_field: and the one with `max_tokens`.
     """
 
     decision_id: str
@@ -103,6 +109,11 @@ class RoutingRequest:
     deadline_s: float = math.inf
     prompts: int = 1
     sequences: int = 1
+    needs: tuple[Need, ...] = ()
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    doubted: Mapping[str, Refusal] = field(default_factory=dict)
+    prompt_field: str = "prompt"
+    max_tokens_field: str = "max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +156,7 @@ class ModelState:
         energy_correction: Of the predicted joules.
         lengths: Generated tokens by task class; under the empty name for all together.
         unavailable: Why it cannot take requests now (`None`: it can).
+        capabilities: What its engine takes.
     """
 
     model: str
@@ -161,6 +173,7 @@ class ModelState:
     energy_correction: Correction = NO_CORRECTION
     lengths: Mapping[str, OutputLength] = field(default_factory=dict)
     unavailable: str | None = None
+    capabilities: Capabilities = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

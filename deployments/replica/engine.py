@@ -37,6 +37,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from deployments.demo_models.catalog import resolve_source
 from deployments.links.frames import Endpoint, Flag, Frame
 from deployments.links.tokenizer_bundle import TokenizerBundle
+from deployments.replica.capabilities import describe_capabilities
 from deployments.replica.constraints import (
     ConstraintError,
     Constraints,
@@ -336,6 +337,13 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             int(settings.parallel_config.tensor_parallel_size),
             source,
         )
+
+    def capabilities(self) -> dict[str, Any]:
+        """What the engine takes, see `describe_capabilities`; renders a few conversations."""
+        chat = self._oai_serving_chat
+        loras = self._oai_models.lora_requests if self._oai_models else ()
+        settings = self.llm_config.engine_kwargs
+        return describe_capabilities(chat and chat.online_renderer, settings, list(loras))
 
     def tokenizer(self) -> TokenizerBundle:
         """What the engine counts prompt tokens with; takes about a second.

@@ -6,6 +6,7 @@ It validates nothing itself (vLLM does) and routes nothing; it measures what eac
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator
@@ -36,6 +37,8 @@ from deployments.replica.sampling import Sampling
 from deployments.replica.tracing import replica_span
 from deployments.tracing import open_tracer
 from scheduler.priority import rank
+
+logger = logging.getLogger("ray.serve")
 
 MAX_STOPPED = 1_000
 """Measurements of cancelled requests that are kept until somebody asks for them."""
@@ -73,6 +76,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._max_queued = limits.queue(slots)
         self._door = Door(slots + self._max_queued, slots)
         self._tokenizer = await asyncio.to_thread(TokenizerOffer.of, self.engine.tokenizer)
+        self._capabilities = await asyncio.to_thread(self._find_capabilities)
         self._card = self.engine.model_card(str(llm_config.model_loading_config.model_source))
         gpu_uuids = await self.engine.device_uuids()
         identity = ReplicaIdentity(
@@ -110,6 +114,14 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         reporter = LoadReporter(self._load, self._meter.set_weights)
         self._reporting = asyncio.create_task(reporter.run())
 
+    def _find_capabilities(self) -> dict[str, Any]:
+        try:
+            return self.engine.capabilities()
+        except Exception as error:
+            # Routers then take it to have everything, and its engine has the last word.
+            logger.warning("what the engine takes is not known", exc_info=True)
+            return {"fault": f"{type(error).__name__}: {error}"}
+
     async def check_health(self) -> None:
         """Called by Serve, which replaces the replica after three failures in a row.
 
@@ -134,6 +146,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             "prefix_block_tokens": self.engine.prefix_block_tokens,
             "max_queued_requests": self._max_queued,
             "vocab_size": self.engine.vocab_size,
+            "capabilities": self._capabilities,
             **self._card,
             **self._tokenizer.describe(),
         }

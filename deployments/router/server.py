@@ -280,6 +280,7 @@ class Router:
         if name != AUTO:
             description = self._directory[name].description or {}
             card["max_model_len"] = description.get("max_model_len")
+            card["capabilities"] = description.get("capabilities")
         return card
 
     async def _list_decisions(self, request: Request) -> Response:
@@ -330,7 +331,7 @@ class Router:
             "warnings": [*self._start_warnings, *self._rule_warnings],
             "requests": {
                 "dispatched": self._decider.decisions,
-                "turned_away": self._decider.rejections,
+                "turned_away": self._decider.turned_away,
             },
             "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
         }

@@ -10,6 +10,7 @@ from dataclasses import replace
 from deployments.config.app import RouterConfig
 from deployments.router.decision.canary import is_canary
 from deployments.router.decision.learning import lesson_of
+from deployments.router.decision.rejections import Rejections
 from deployments.router.decision.rules import Caller, RuleBook
 from deployments.router.decision.sessions import Sessions, Turn
 from deployments.router.models import ModelDirectory
@@ -23,6 +24,7 @@ from deployments.router.wire.limits import check_input_tokens, check_request
 from deployments.router.wire.openai import ParsedRequest
 from scheduler.asides import ShadowChoice
 from scheduler.bandit.features import context_of
+from scheduler.capabilities import Refusal
 from scheduler.choice.admission import REJECTIONS
 from scheduler.costs.observations import Observation
 from scheduler.decide import Scheduler
@@ -54,7 +56,8 @@ class Decider:
         sessions: What is remembered of conversations.
         waker: Brings models back from 0 replicas.
         timeout_s: No answer is waited for any longer.
-        rejections: How many were turned away, by the names of
+        rejections: What engines rejected lately that others took.
+        turned_away: How many requests were rejected, by the names of
             `scheduler.choice.admission.REJECTIONS`.
     """
 
@@ -67,10 +70,11 @@ class Decider:
         quality: QualitySource,
     ) -> None:
         self.sessions = Sessions(directory)
+        self.rejections = Rejections()
         self.waker = Waker(directory)
         self.config = RouterConfig()
         self.decisions = 0
-        self.rejections = {kind.value: 0 for kind in sorted(REJECTIONS)}
+        self.turned_away = {kind.value: 0 for kind in sorted(REJECTIONS)}
         self.timeout_s = math.inf
         self._directory = directory
         self._profiles = profiles
@@ -194,6 +198,17 @@ class Decider:
             deadline_s=self.timeout_s,
             prompts=parsed.prompts,
             sequences=parsed.choices,
+            needs=parsed.needs,
+            refused={
+                model: Refusal("messages", f"its chat template rejects it: {count.rejection}")
+                for model, count in inputs.items()
+                if count.rejection
+            },
+            doubted=self.rejections.of(parsed, ((m.model, m.capabilities) for m in state.models)),
+            prompt_field="messages" if parsed.prompt.is_chat else "prompt",
+            max_tokens_field=(
+                "max_completion_tokens" if "max_completion_tokens" in parsed.asked else "max_tokens"
+            ),
         )
         if self._bandit.wanted:
             tokens = min(request.input_tokens.values(), default=0)
@@ -257,10 +272,15 @@ class Decider:
             told = TokenCount(prediction.input_tokens, prediction.input_tokens_exact)
         self._counter.learn(parsed.prompt, observation.model, told, observation.input_tokens)
 
+    def learn_rejections(self, parsed: ParsedRequest, rejected: Mapping[str, ApiError]) -> None:
+        """Take in that a model took what the engines of others had rejected."""
+        capabilities = {model: self._directory[model].capabilities for model in rejected}
+        self.rejections.learn(parsed, rejected, capabilities)
+
     def note_refusal(self, error: ApiError) -> None:
         """Count a request that was turned away; other errors are not counted."""
-        if error.status == 429 and error.code in self.rejections:
-            self.rejections[error.code] += 1
+        if error.status == 429 and error.code in self.turned_away:
+            self.turned_away[error.code] += 1
 
     def unknown_model(self, name: str) -> ApiError:
         """The answer to whoever asks for a model that is not configured."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from deployments.links.frames import Frame
+from deployments.router.delivery.attempts import Attempt, Judgement
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
-from deployments.router.delivery.failover import Attempt, Delivery, Judgement
+from deployments.router.delivery.failover import Delivery
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 
@@ -137,5 +138,5 @@ class Cascade(Delivery):
     def _forget(self) -> None:
         """Let go of an answer that the client does not get."""
         self._held.clear()
-        self._chunks, self._ids, self._in_prompt = [], [], 0
+        self._chunks, self._ids, self._in_prompt, self._begun = [], [], 0, False
         self.generated_tokens, self.observation = 0, None

@@ -12,13 +12,14 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from deployments.links.frames import Endpoint, Flag, Frame, ModelRequest
 from deployments.router.access.budgets import Progress
 from deployments.router.blame.suspects import Finding, Suspicion
+from deployments.router.delivery.attempts import Attempt
 from deployments.router.delivery.continuation import (
     continued_payload,
     created_of,
@@ -39,100 +40,16 @@ from deployments.router.delivery.dispatch import (
 from deployments.router.models import ModelDirectory
 from deployments.router.tracing import RequestTrace
 from deployments.router.wire.api_error import ApiError
-from deployments.router.wire.openai import ParsedRequest, whole_seconds
+from deployments.router.wire.error_codes import ErrorCode
+from deployments.router.wire.no_candidate import whole_seconds
+from deployments.router.wire.openai import ParsedRequest
 from scheduler.costs.observations import Observation
-from scheduler.sequential.steps import Step
-from scheduler.types import Decision
+from scheduler.types import Candidate, Decision
 
 logger = logging.getLogger("ray.serve")
 
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """Whether an answer of a cascade was taken.
-
-    Attributes:
-        accept_above: The mean log probability that it needed.
-        observation: What it took.
-    """
-
-    accept_above: float
-    accepted: bool
-    observation: Observation
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `routing.attempts`."""
-        return {
-            "mean_logprob": self.observation.mean_logprob,
-            "accept_above": self.accept_above,
-            "accepted": self.accepted,
-            "runtime_s": self.observation.runtime_s,
-            "energy_joules": self.observation.energy_joules,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class StepJudgement:
-    """What the policy `sequential` did after an answer.
-
-    Attributes:
-        accepted: The client gets this answer.
-        observation: What it took.
-        answer: In comparable form, shortened; `None` where it has none.
-        agrees_with: Models whose earlier answers are the same.
-        step: The action and why.
-    """
-
-    accepted: bool
-    observation: Observation
-    answer: str | None
-    agrees_with: tuple[str, ...]
-    step: Step
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `routing.attempts`."""
-        return {
-            "accepted": self.accepted,
-            "answer": self.answer,
-            "agrees_with": list(self.agrees_with),
-            "mean_logprob": self.observation.mean_logprob,
-            "runtime_s": self.observation.runtime_s,
-            "energy_joules": self.observation.energy_joules,
-            "step": self.step.to_dict(),
-        }
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One try, for the record.
-
-    Attributes:
-        begins: From nothing, or behind what an earlier one has generated.
-        exact: The answer is as likely as one that nothing disturbed.
-        refused: It began nothing: its queue was full, or it was going away.
-        output_tokens: Generated before it broke, by all tries together, or in a rejected answer.
-        error: Why it broke, `None` while it has not.
-        judged: Whether its answer was taken, `None` where nobody asked.
-    """
-
-    model: str
-    begins: Literal["anew", "by token ids", "by text"] = "anew"
-    exact: bool = True
-    refused: bool = False
-    replica_id: str | None = None
-    output_tokens: int | None = None
-    error: str | None = None
-    judged: Judgement | StepJudgement | None = None
-
-    @property
-    def rejected(self) -> Observation | None:
-        """What an answer took that the client did not get."""
-        return self.judged.observation if self.judged and not self.judged.accepted else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `routing.attempts`."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return fields | {"judged": self.judged.to_dict() if self.judged else None}
+TRIED_ELSEWHERE = frozenset({ErrorCode.REJECTED_BY_ENGINE, ErrorCode.UNSUPPORTED})
+"""Codes of rejections that say something of one engine."""
 
 
 @dataclass(slots=True)
@@ -149,6 +66,8 @@ class Delivery:
         attempts: The tries so far; the last one answers.
         observation: What the last one took, `None` until it is known; its tokens are those of the
             whole answer.
+        rejected_by: Models whose engines rejected the request before another one was asked, with
+            what they said.
         generated_tokens: By all tries together, as far as the router sees them: 0 for an answer
             that comes as a whole.
     """
@@ -165,6 +84,9 @@ class Delivery:
     suspicion: Suspicion | None = None
     attempts: list[Attempt] = field(default_factory=list, init=False)
     observation: Observation | None = field(default=None, init=False)
+    rejected_by: dict[str, ApiError] = field(default_factory=dict, init=False)
+    # The client has got something of the answer.
+    _begun: bool = field(default=False, init=False)
     # What the client has got, end marker and all that is in no chunk aside.
     _chunks: list[bytes] = field(default_factory=list, init=False)
     # What the present model was asked, and what it has generated behind that.
@@ -274,6 +196,7 @@ class Delivery:
                 if self._in_prompt and flags & Flag.USAGE:
                     chunk = with_generated(chunk, self._in_prompt, self._counted)
                 self.generated_tokens += len(ids)
+                self._begun = True
                 if self.parsed.choices == 1 and not flags & Flag.DONE:
                     self._chunks.append(chunk)
                     self._ids += ids
@@ -372,13 +295,30 @@ class Delivery:
 
     def _after_refusal(self, refused: Attempt, error: ModelRefusedError) -> Dispatch:
         """What another model says of a request is no answer to a break of the one before."""
-        if self._broke is None:
-            raise error
         refused.refused = True
+        if self._broke is None:
+            return self._after_rejection(refused, error)
         self._refusals.append(f"model {refused.model!r} answered {error.status}: {error}")
         if self.suspicion and self.suspicion.breaks:
             raise self._last_words(self._broke) from error
         return self._on_another_model(orjson.loads(self.body), self._broke)
+
+    def _after_rejection(self, rejecting: Attempt, error: ModelRefusedError) -> Dispatch:
+        """The next model of the decision may take what an engine rejects; it is asked once.
+
+        Raises:
+            ApiError: What the first engine said, where no model is left or the next one rejects the
+                request too.
+        """
+        if self.rejected_by:
+            raise next(iter(self.rejected_by.values()))
+        if error.code not in TRIED_ELSEWHERE or self._begun:
+            raise error
+        model = self._next_model()
+        if model is None:
+            raise error
+        self.rejected_by[rejecting.model] = error
+        return self._begin(Attempt(model), self.body)
 
     def _last_words(self, error: ModelBrokeError) -> ApiError:
         """The break that no model mends, with what those said that were asked after it."""
@@ -408,21 +348,11 @@ class Delivery:
     def _on_another_model(
         self, payload: dict[str, Any], error: ModelBrokeError, spare: int = 0
     ) -> Dispatch:
-        tried = {attempt.model for attempt in self.attempts}
-        links = self.directory.links
-        able = [
-            candidate.model
-            for candidate in self.decision.candidates
-            if candidate.model not in tried
-            and self.directory.why_not(candidate.model) is None
-            and (not spare or links.usable(candidate.model) > spare)
-        ]
-        # Where no suspect runs, if there is such a model.
-        model = min(able, key=self.directory.under_suspicion, default=None)
+        generated = self._in_prompt + len(self._ids)
+        model = self._next_model(spare, generated)
         if model is None:
             verdict = self._verdict() if spare else None
             raise verdict or self._last_words(error)
-        generated = self._in_prompt + len(self._ids)
         if not generated:
             return self._begin(Attempt(model), self.body)
         text = text_of(self._chunks, self.endpoint)
@@ -432,3 +362,32 @@ class Delivery:
             raise ApiError(503, message, code="stream_broken") from error
         self._in_prompt, self._ids = generated, []
         return self._begin(Attempt(model, "by text", exact=False), orjson.dumps(continued))
+
+    def _next_model(self, spare: int = 0, generated: int = 0) -> str | None:
+        """The best model of the decision that is left, `None` where none is.
+
+        Args:
+            spare: Replicas that it must have besides the one that is asked.
+            generated: Tokens of the answer that are to be a part of its prompt.
+        """
+        tried = {attempt.model for attempt in self.attempts}
+        links = self.directory.links
+        able = [
+            candidate.model
+            for candidate in self.decision.candidates
+            if candidate.model not in tried
+            and self.directory.why_not(candidate.model) is None
+            and (not spare or links.usable(candidate.model) > spare)
+            and (not generated or self._has_room(candidate, generated))
+        ]
+        # Where no suspect runs, if there is such a model.
+        return min(able, key=self.directory.under_suspicion, default=None)
+
+    def _has_room(self, candidate: Candidate, generated: int) -> bool:
+        """Whether the rest of an answer fits behind its beginning, as far as is known."""
+        description = self.directory[candidate.model].description or {}
+        limit, prediction = description.get("max_model_len"), candidate.prediction
+        if limit is None or not prediction.input_tokens_exact:
+            return True
+        left = max((self.parsed.max_tokens or 0) - generated, 1)
+        return bool(prediction.input_tokens + generated + left <= limit)

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from deployments.links.frames import Frame
+from deployments.router.delivery.attempts import Attempt, StepJudgement
 from deployments.router.delivery.continuation import text_of
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
-from deployments.router.delivery.failover import Attempt, Delivery, StepJudgement
+from deployments.router.delivery.failover import Delivery
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.sequential.answers import comparable
@@ -185,7 +186,7 @@ class Sequential(Delivery):
 
     def _forget(self) -> None:
         self._frames.clear()
-        self._chunks, self._ids, self._in_prompt = [], [], 0
+        self._chunks, self._ids, self._in_prompt, self._begun = [], [], 0, False
         self.observation = None
 
 

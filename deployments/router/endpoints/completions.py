@@ -232,6 +232,8 @@ class Completions:
             if undisturbed and (text is None or stopped):
                 for observation in (*delivery.rejected, delivery.observation):
                     self._decider.learn(asked.parsed, decision, observation)
+            if text is None and delivery.rejected_by:
+                self._decider.learn_rejections(asked.parsed, delivery.rejected_by)
             if turn and text is None and delivery.observation is not None:
                 self._decider.sessions.remember(turn, delivery.observation)
             asked.measured.finished(delivery, error)

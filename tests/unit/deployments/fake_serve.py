@@ -134,6 +134,7 @@ class Model:
         wakes: A question starts a replica where there is none.
         bundle: What it counts tokens with; `None` where it cannot hand that over.
         frames: What `stream` yields; the same are possible.
+        capabilities: As a replica describes them.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Model:
     reply: Any = None
     bundle: TokenizerBundle | None = None
     frames: list[Any] = field(default_factory=list)
+    capabilities: dict[str, Any] = field(default_factory=dict)
     describes: list[Any] = field(default_factory=list)
     asked: int = 0
     calls: list[SimpleNamespace] = field(default_factory=list)
@@ -162,6 +164,7 @@ class Model:
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.max_num_seqs,
             "max_queued_requests": self.max_queued_requests,
+            "capabilities": self.capabilities,
             "tokenizer": self.bundle and self.bundle.digest(),
             "tokenizer_fault": None if self.bundle else "no fast tokenizer",
         }

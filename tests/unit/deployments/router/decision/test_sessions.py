@@ -173,6 +173,7 @@ def chat(site: Site, *messages: dict[str, Any], **more: Any) -> httpx.Response:
     return response
 
 
+STAYED = {"model": FRUGAL, "cached_tokens": 240, "stayed": True, "reason": None}
 FRUGALLY = {"weights": {"energy": 1}}
 
 
@@ -186,7 +187,9 @@ def test_the_next_turn_stays_on_the_replica_and_costs_less(
     replicas(3, 0)
     first.cached = 192
     told = chat(site, LONG, ANSWER, SECOND, routing=FRUGALLY).json()["routing"]["session"]
-    assert told == {"id": opening["id"], "model": FRUGAL, "cached_tokens": 240, "stayed": True}
+    assert told == {"id": opening["id"], "model": FRUGAL, "cached_tokens": 240, "stayed": True} | {
+        "reason": None
+    }
     assert (first.requests, second.requests) == (2, 0)
     decision = site.get("/v1/decisions?limit=1")["data"][0]
     assert decision["session"] == told
@@ -243,7 +246,9 @@ def test_a_dry_run_tells_of_it_and_changes_nothing(
     chat(site, LONG, headers=dry["headers"], routing=FRUGALLY)
     for _ in range(2):
         told = chat(site, LONG, ANSWER, SECOND, **dry).json()["session"]
-        assert told == {"id": "mine", "model": FRUGAL, "cached_tokens": 240, "stayed": True}
+        assert told == {"id": "mine", "model": FRUGAL, "cached_tokens": 240, "stayed": True} | {
+            "reason": None
+        }
     # Another conversation under the same name shares nothing but that.
     told = chat(site, SECOND, **dry).json()["session"]
     assert (told["model"], told["cached_tokens"]) == (FRUGAL, 0)
