@@ -36,6 +36,7 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
             bytes are the same.
         trace_headers: W3C trace context, `None` where the router does not trace.
         sequences: Answers that it asks for; each counts like a request.
+        announced: A frame with `Flag.ACCEPTED` is wanted.
     """
 
     endpoint: Endpoint
@@ -48,6 +49,7 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     scored: bool = False
     trace_headers: dict[str, str] | None = None
     sequences: int = 1
+    announced: bool = False
 
 
 QUEUE_FULL = "queue_full"
@@ -71,6 +73,8 @@ class Flag(IntFlag):
     """An OpenAI error object, not a chunk; its `code` is the HTTP status. Nothing follows."""
     OBSERVATION = 16
     """Not for the client: the measurement. It comes before the frame with FINISH."""
+    ACCEPTED = 32
+    """Not for the client: the engine has taken the request and has no token of its answer yet."""
 
 
 def encode_observation(observation: Observation) -> bytes:

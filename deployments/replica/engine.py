@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import SimpleNamespace
@@ -37,6 +37,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from deployments.demo_models.catalog import resolve_source
 from deployments.links.frames import Endpoint, Flag, Frame
 from deployments.links.tokenizer_bundle import TokenizerBundle
+from deployments.replica.acceptance import with_acceptance
 from deployments.replica.capabilities import describe_capabilities
 from deployments.replica.constraints import (
     ConstraintError,
@@ -128,6 +129,18 @@ def _followed(
         if isinstance(prompt, Mapping):
             trail.prompt_tokens += len(prompt.get("prompt_token_ids") or ())
         return follow(generate(prompt, sampling_params, request_id, **kwargs), trail, request_id)
+
+    return wrapper
+
+
+def _accepted(add_request: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap an engine client's `add_request` so that the trail knows when it has returned."""
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        added = await add_request(*args, **kwargs)
+        if (trail := _trail.get()) is not None:
+            trail.accept()
+        return added
 
     return wrapper
 
@@ -291,6 +304,7 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         processor = client.output_processor
         processor.process_outputs = feed.wrap(processor.process_outputs, processor.request_states)
         self.constraints = Constraints(client.vllm_config)
+        client.add_request = _accepted(client.add_request)
         generate = _tried(client.generate, self.constraints)
         client.generate = _followed(generate, feed, processor.tokenizer)
         return client
@@ -380,7 +394,12 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         finish_seen = False
         # The first chunk of a chat has the role only, but comes with the first token.
         opening = endpoint == "chat"
+        if trail.accepted is not None:
+            response = with_acceptance(response, trail.accepted)
         async for text in response:
+            if text is None:
+                yield b"", (), Flag.ACCEPTED
+                continue
             chunk = text.encode()
             if trail.rejection is not None:
                 yield trail.rejection[1], (), Flag.ERROR

@@ -196,6 +196,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             yield refusal, (), int(Flag.ERROR)
             return
         trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored)
+        if request.announced:
+            trail.accepted = asyncio.get_running_loop().create_future()
         with (
             self._span(request, trail),
             self._measured(request, trail) as measurement,

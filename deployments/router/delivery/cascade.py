@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from deployments.links.frames import Frame
+from deployments.links.frames import Flag, Frame
 from deployments.router.delivery.attempts import Attempt, Judgement
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
 from deployments.router.delivery.failover import Delivery
@@ -72,6 +72,9 @@ class Cascade(Delivery):
             try:
                 async with aclosing(self._streamed_by(model)) as frames:
                     async for frame in frames:
+                        if frame[2] & Flag.ACCEPTED:
+                            # Another model may answer yet, and the headers name the one that does.
+                            continue
                         if self._scored:
                             self._held.append(frame)
                         else:

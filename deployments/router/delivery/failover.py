@@ -187,6 +187,9 @@ class Delivery:
         drop = bool(self._chunks) and self.endpoint == "chat"
         async with aclosing(dispatch.frames()) as frames:
             async for data, ids, flags in frames:
+                if flags & Flag.ACCEPTED:
+                    yield data, ids, flags
+                    continue
                 if drop:
                     drop = False
                     continue
@@ -219,6 +222,7 @@ class Delivery:
             scored=self._scored,
             trace_headers=trace.attempt(attempt.model, attempt.begins) if trace else None,
             sequences=self.parsed.choices,
+            announced=self.parsed.stream,
         )
         avoid = {*entry.avoid, *self._tried}
         session = self.decision.session

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from deployments.links.frames import Frame
+from deployments.links.frames import Flag, Frame
 from deployments.router.delivery.attempts import Attempt, StepJudgement
 from deployments.router.delivery.continuation import text_of
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
@@ -78,6 +78,9 @@ class Sequential(Delivery):
             try:
                 async with aclosing(self._streamed_by(model)) as frames:
                     async for frame in frames:
+                        if frame[2] & Flag.ACCEPTED:
+                            # Another model may answer yet, and the headers name the one that does.
+                            continue
                         if self._scored:
                             self._frames.append(frame)
                         else:

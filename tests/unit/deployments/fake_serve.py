@@ -99,10 +99,14 @@ class Response:
         return self
 
     async def __anext__(self) -> Any:
-        try:
-            step = next(self._steps)
-        except StopIteration:
-            raise StopAsyncIteration from None
+        step: Any = Pause(0.0)
+        while isinstance(step, Pause):
+            try:
+                step = next(self._steps)
+            except StopIteration:
+                raise StopAsyncIteration from None
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
         if step is HANG:
             await asyncio.Event().wait()
         if isinstance(step, Delay):
@@ -115,6 +119,13 @@ class Response:
 
 HANG: Any = object()
 """A step that never ends."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """So long before the next step."""
+
+    seconds: float
 
 
 @dataclass(frozen=True)
