@@ -73,6 +73,8 @@ class Flag(IntFlag):
     """An OpenAI error object, not a chunk; its `code` is the HTTP status. Nothing follows."""
     OBSERVATION = 16
     """Not for the client: the measurement. It comes before the frame with FINISH."""
+    REPLAYED = 64
+    """Not for the client: a chunk that it has got from another replica, as this one reads it."""
     ACCEPTED = 32
     """Not for the client: the engine has taken the request and has no token of its answer yet."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from vllm import envs
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.renderers import merge_kwargs
 from vllm.renderers.online_renderer import OnlineRenderer
@@ -90,6 +91,8 @@ def describe_capabilities(
         "modalities": ["text"],
         "tool_parser": None,
         "reasoning_parser": settings.get("reasoning_parser"),
+        "constrains_tools": False,
+        "continues": {},
         "loras": list(loras),
         "lacks": lacks,
         "ignores": ignores,
@@ -118,10 +121,72 @@ def describe_capabilities(
         else:
             lacks[modality] = f"its engine takes no {modality}; a model that reads it is needed"
     facts["tool_parser"] = _tool_parser(online, settings, lacks)
+    facts["constrains_tools"] = _constrains_tools(online)
     if not online.use_harmony:
         with _quiet():
             _probe_template(online, lacks, ignores)
+            if Feature.CONTINUATION not in lacks:
+                facts["continues"] = _continues(online)
     return facts
+
+
+def _constrains_tools(online: OnlineRenderer) -> bool:
+    """Whether an answer with tools follows a grammar although none has to be called."""
+    parser = online.parser.tool_parser_cls if online.parser is not None else None
+    return bool(
+        parser and parser.structural_tag_model is not None and envs.VLLM_ENFORCE_STRICT_TOOL_CALLING
+    )
+
+
+def _continues(online: OnlineRenderer) -> dict[str, Any]:
+    """How a last message of the assistant has to look for the engine to go on behind it.
+
+    Returns:
+        Templates of the message's members, with `{content}`, and `{reasoning}` for what another
+        model has thought; `answer` goes on with the text, `reasoning` with the reasoning. A member
+        is absent where no form works.
+    """
+    kind = online.parser.reasoning_parser_cls if online.parser is not None else None
+    if kind is None or online.parser is None:
+        return {"answer": {"content": "{content}"}}
+    tokenizer = online.renderer.get_tokenizer()
+    parser = online.parser(
+        tokenizer,
+        None,
+        model_config=online.model_config,
+        chat_template_kwargs=online.default_chat_template_kwargs,
+    )
+    marks = parser.reasoning_parser
+    start, end = marks.reasoning_start_str, marks.reasoning_end_str
+    thought, said = "It thinks", "It says"
+    forms: list[tuple[str, dict[str, str]]] = [
+        ("answer", {"content": "{content}", "reasoning": "{reasoning}"}),
+    ]
+    if start and end:
+        opening, closing = (mark.replace("{", "{{").replace("}", "}}") for mark in (start, end))
+        inside = f"{opening}\n{{reasoning}}"
+        forms.append(("answer", {"content": f"{inside}\n{closing}\n\n{{content}}"}))
+        forms.append(("reasoning", {"content": inside}))
+    found: dict[str, Any] = {}
+    for name, form in forms:
+        filled = {
+            member: text.format(reasoning=thought, content=said) for member, text in form.items()
+        }
+        try:
+            text = render(
+                online,
+                [_USER, {"role": "assistant", **filled}],
+                add_generation_prompt=False,
+                continue_final_message=True,
+            )
+            ended = parser.is_reasoning_end(tokenizer.encode(text, add_special_tokens=False))
+        except Exception:
+            # A template or a parser that does not take this form.
+            continue
+        seam = said if name == "answer" else f"{start}\n{thought}"
+        if text.endswith(seam) and ended == (name == "answer"):
+            found.setdefault(name, form)
+    return found
 
 
 @contextmanager

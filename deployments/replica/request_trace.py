@@ -34,6 +34,8 @@ class Trail:
         logprob: Their sum.
         constrained_by: Member of the body that says what the answer may be, `None` for none.
         rejection: HTTP status and error object of a request that ends before the engine has it.
+        replays: The OpenAI layer parses the answer, so it has to see `resumed_ids` again.
+        replaying: What it gives now is of those.
         accepted: Is to be done when the engine has taken the request; `None` where nothing waits
             for that.
     """
@@ -60,6 +62,8 @@ class Trail:
     logprob: float = 0.0
     constrained_by: str | None = None
     rejection: tuple[int, bytes] | None = None
+    replays: bool = False
+    replaying: bool = False
     accepted: asyncio.Future[None] | None = None
 
     @property

@@ -78,7 +78,7 @@ class Attempt:
     """
 
     model: str
-    begins: Literal["anew", "by token ids", "by text"] = "anew"
+    begins: Literal["anew", "by token ids", "by text", "by tool call"] = "anew"
     exact: bool = True
     refused: bool = False
     replica_id: str | None = None

@@ -37,6 +37,8 @@ class Cascade(Delivery):
     _kept: _Kept | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        # Slots take `super()` away from a dataclass.
+        Delivery.__post_init__(self)
         self._accept_above = {s.model: s.accept_above for s in self.decision.cascade}
 
     async def answer(self) -> bytes:
@@ -141,5 +143,5 @@ class Cascade(Delivery):
     def _forget(self) -> None:
         """Let go of an answer that the client does not get."""
         self._held.clear()
-        self._chunks, self._ids, self._in_prompt, self._begun = [], [], 0, False
+        self._stream.forget()
         self.generated_tokens, self.observation = 0, None

@@ -17,7 +17,6 @@ import orjson
 
 from deployments.links.frames import Flag, Frame
 from deployments.router.delivery.attempts import Attempt, StepJudgement
-from deployments.router.delivery.continuation import text_of
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
 from deployments.router.delivery.failover import Delivery
 from deployments.router.wire.api_error import ApiError
@@ -183,13 +182,13 @@ class Sequential(Delivery):
     def _streamed_answer(self) -> tuple[str | None, bool]:
         payload: dict[str, Any] = orjson.loads(self.body)
         if payload.get("tools"):
-            return _tool_calls_of(self._chunks)
-        text = text_of(self._chunks, self.endpoint)
+            return _tool_calls_of(self._stream.chunks)
+        text = self._stream.said.content
         return comparable(text), not text.strip()
 
     def _forget(self) -> None:
         self._frames.clear()
-        self._chunks, self._ids, self._in_prompt, self._begun = [], [], 0, False
+        self._stream.forget()
         self.observation = None
 
 
