@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from vllm import envs
@@ -74,29 +75,42 @@ _PROBES: tuple[tuple[Feature, str, Sequence[Mapping[str, Any]], Mapping[str, Any
 _SEEN_BY_WORD = frozenset({Feature.SYSTEM, Feature.LATE_SYSTEM, Feature.TOOL_RESULTS})
 
 
+@dataclass(slots=True)
+class _Found:
+    """What `Capabilities` has, while it is being found out."""
+
+    lacks: dict[Feature, str] = field(default_factory=dict)
+    ignores: dict[Feature, str] = field(default_factory=dict)
+    at_most: dict[Feature, int] = field(default_factory=dict)
+
+
 def describe_capabilities(
     online: OnlineRenderer | None, settings: Mapping[str, Any], loras: Sequence[str]
 ) -> dict[str, Any]:
-    """The member `capabilities` of a replica's description. Takes some milliseconds.
+    """The member `capabilities` of a replica's description, as JSON has it. Takes milliseconds.
 
     Args:
         online: Renders the engine's requests; `None` where it takes no chat.
         settings: Arguments of the engine, for the names of its parsers.
         loras: Names of its adapters.
     """
-    lacks: dict[str, str] = {}
-    ignores: dict[str, str] = {}
-    at_most: dict[str, int] = {}
+    found = _Found()
+    facts = _find(online, settings, found)
+    for name in ("lacks", "ignores", "at_most"):
+        facts[name] = {feature.value: said for feature, said in getattr(found, name).items()}
+    return facts | {"loras": list(loras)}
+
+
+def _find(
+    online: OnlineRenderer | None, settings: Mapping[str, Any], found: _Found
+) -> dict[str, Any]:
+    lacks, at_most = found.lacks, found.at_most
     facts: dict[str, Any] = {
         "modalities": ["text"],
         "tool_parser": None,
         "reasoning_parser": settings.get("reasoning_parser"),
         "constrains_tools": False,
         "continues": {},
-        "loras": list(loras),
-        "lacks": lacks,
-        "ignores": ignores,
-        "at_most": at_most,
     }
     if online is None:
         lacks[Feature.CHAT] = "its engine takes no chat"
@@ -124,7 +138,7 @@ def describe_capabilities(
     facts["constrains_tools"] = _constrains_tools(online)
     if not online.use_harmony:
         with _quiet():
-            _probe_template(online, lacks, ignores)
+            _probe_template(online, found)
             if Feature.CONTINUATION not in lacks:
                 facts["continues"] = _continues(online)
     return facts
@@ -150,12 +164,14 @@ def _continues(online: OnlineRenderer) -> dict[str, Any]:
     if kind is None or online.parser is None:
         return {"answer": {"content": "{content}"}}
     tokenizer = online.renderer.get_tokenizer()
-    parser = online.parser(
-        tokenizer,
-        None,
-        model_config=online.model_config,
-        chat_template_kwargs=online.default_chat_template_kwargs,
-    )
+    kwargs = online.default_chat_template_kwargs
+    try:
+        parser = online.parser(
+            tokenizer, None, model_config=online.model_config, chat_template_kwargs=kwargs
+        )
+    except Exception:
+        # Not a parser for this tokenizer: vLLM answers each chat with an error.
+        return {}
     marks = parser.reasoning_parser
     start, end = marks.reasoning_start_str, marks.reasoning_end_str
     thought, said = "It thinks", "It says"
@@ -208,7 +224,7 @@ def _media_limits(online: OnlineRenderer) -> dict[str, int]:
 
 
 def _tool_parser(
-    online: OnlineRenderer, settings: Mapping[str, Any], lacks: dict[str, str]
+    online: OnlineRenderer, settings: Mapping[str, Any], lacks: dict[Feature, str]
 ) -> str | None:
     """Name of the parser, with what is missing without one; vLLM checks the same."""
     parser = online.parser.tool_parser_cls if online.parser is not None else None
@@ -219,7 +235,8 @@ def _tool_parser(
     return None
 
 
-def _probe_template(online: OnlineRenderer, lacks: dict[str, str], ignores: dict[str, str]) -> None:
+def _probe_template(online: OnlineRenderer, found: _Found) -> None:
+    lacks, ignores = found.lacks, found.ignores
     try:
         render(online, [_USER])
     except Exception as error:

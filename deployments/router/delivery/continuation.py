@@ -56,8 +56,14 @@ def follows_grammar_behind_reasoning(
     choice = payload.get("tool_choice")
     if choice == "none":
         return False
-    forced = choice == "required" or isinstance(choice, dict)
-    return forced or bool(capabilities.get("constrains_tools"))
+    if choice == "required" or isinstance(choice, dict):
+        return True
+    return bool(capabilities.get("constrains_tools")) and any(map(_is_strict, payload["tools"]))
+
+
+def _is_strict(tool: Any) -> bool:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    return isinstance(function, dict) and function.get("strict") is True
 
 
 def is_exact(payload: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from deployments.links.server import LinkServer
 DIE = ActorDiedError()
 USER = {"role": "user", "content": "Hello"}
 TOOLS = [{"type": "function", "function": {"name": "find"}}]
+STRICT = [{"type": "function", "function": {"name": "find", "strict": True}}]
 THINKS = {
     "continues": {
         "answer": {"content": "{content}", "reasoning": "{reasoning}"},
@@ -325,8 +326,13 @@ def test_a_replica_that_reads_the_beginning_otherwise_does_not_go_on(
     [
         ({"reasoning_parser": "r", "constrains_tools": False}, {}, True),
         ({"reasoning_parser": "r", "constrains_tools": False}, {"tool_choice": "required"}, False),
-        ({"reasoning_parser": "r", "constrains_tools": True}, {}, False),
-        ({"reasoning_parser": "r", "constrains_tools": True}, {"tool_choice": "none"}, True),
+        ({"reasoning_parser": "r", "constrains_tools": True}, {}, True),
+        ({"reasoning_parser": "r", "constrains_tools": True}, {"tools": STRICT}, False),
+        (
+            {"reasoning_parser": "r", "constrains_tools": True},
+            {"tools": STRICT, "tool_choice": "none"},
+            True,
+        ),
         ({"reasoning_parser": None, "constrains_tools": True}, {}, True),
         ({}, {"tool_choice": "required"}, True),
     ],
