@@ -24,7 +24,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # Three processes for each engine import vLLM: without bytecode that takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install serve test check-fast chaos hostile soak check docs bench bench-routing clean
+.PHONY: install serve test test-unit test-integration check-fast chaos hostile soak check docs bench bench-routing clean
 
 install: $(VENV)/installed
 
@@ -39,8 +39,20 @@ serve: install
 	if grep -q embedded: $(CONFIG); then $(BIN)/python -m deployments.embedded; fi
 	$(BIN)/python -m cluster up $(CONFIG) $(UP_OPTIONS)
 
+# Both parts run, whatever the first one finds.
 test: install
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	status=0; \
+	$(MAKE) --no-print-directory test-unit || status=$$?; \
+	$(MAKE) --no-print-directory test-integration || status=$$?; \
+	exit $$status
+
+# What needs no engine, on two processes.
+test-unit: install
+	$(BIN)/python -m pytest -n 2 -m "not integration" $(PYTEST_OPTIONS)
+
+# Real Ray Serve and real vLLM, one cluster at a time.
+test-integration: install
+	$(BIN)/python -m pytest -m integration $(PYTEST_OPTIONS)
 
 # Breaks one thing after another under load, on a Ray of three raylets; a quarter of an hour.
 chaos: install
@@ -58,7 +70,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=benchmarks:tests $(BIN)/mypy --explicit-package-bases benchmarks
+	MYPYPATH=benchmarks:tests $(BIN)/mypy --explicit-package-bases benchmarks examples
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir .cache/docs
 
@@ -80,6 +92,7 @@ bench: install
 	$(BIN)/python benchmarks/flamegraph.py
 	$(BIN)/python benchmarks/overload.py
 	$(BIN)/python benchmarks/simulate.py --quick $(TRACE_OPTION)
+	$(BIN)/python benchmarks/shared_device.py $(TRACE_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)
 	$(BIN)/python benchmarks/trace.py $(TRACE_OPTION) --plot plots/trace.png
 
@@ -87,6 +100,7 @@ bench: install
 bench-routing: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/worth.py $(if $(DATA),--data $(DATA))
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/routing.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python benchmarks/worth_live.py
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

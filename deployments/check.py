@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.energy.nvml import NvmlError, inventory
+from cluster.naming import application_name
 from deployments.config.app import AutoScaling, ModelArgs, RouterArgs, RouterConfig
 from deployments.config.base import describe_errors
 from deployments.config.gpu_shares import bundle_gpus, gpus_needed, memory_utilization
-from deployments.router.decision.rules import RuleBook
+from deployments.router.decision.advisors import configuration_warnings
 
 BUILD_ROUTER = "deployments.app:build_router"
 BUILD_MODEL = "deployments.app:build_model"
@@ -52,11 +53,15 @@ def find_faults(text: str) -> list[str]:
                     models = RouterConfig.model_validate(user_config).models
                     routed += [m.id for m in models]
                     woken += [m.id for m in models if m.wake]
-    faults += [f"router: model {m!r} has no application" for m in routed if m not in deployed]
+    faults += [
+        f"router: model {m!r} has no application"
+        for m in routed
+        if application_name(m) not in deployed
+    ]
     faults += [
         f"router: model {m!r}: wake needs scaling: {{mode: auto, min_replicas: 0}}"
         for m in woken
-        if m in deployed and m not in elastic
+        if application_name(m) in deployed and application_name(m) not in elastic
     ]
     return faults
 
@@ -84,8 +89,7 @@ def find_warnings(text: str, gpus: int = 0) -> list[str]:
             for deployment in application.deployments:
                 user_config = deployment.user_config or {}
                 router = RouterConfig.model_validate(user_config)
-                routed = [model.id for model in router.models]
-                warnings += RuleBook.of(router).warnings(routed, None)
+                warnings += configuration_warnings(router)
     return warnings
 
 
@@ -141,8 +145,9 @@ def _gpus_here() -> int:
 
 def _model_faults(name: str, args: dict[str, Any]) -> list[str]:
     faults = _checked(ModelArgs, args, f"{name}.args")
-    if not faults and args["model_id"] != name:
-        return [f"{name}: the application must have its model's name, {args['model_id']!r}"]
+    if not faults and application_name(args["model_id"]) != name:
+        wanted = application_name(args["model_id"])
+        return [f"{name}: the application must have its model's name, {wanted!r}"]
     return faults
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cluster.cli.scale import ScalingUsageError
 from cluster.cli.screen import GATE
+from cluster.naming import application_name
 from cluster.serve_api import ServeApi, ServeApiError, ServeDetails
 
 
@@ -76,6 +77,7 @@ def sources(details: ServeDetails, application: str | None) -> list[Source]:
         ScalingUsageError: There is no such application, or it has no replica that writes.
     """
     names = list(details.applications)
+    application = application_name(application) if application is not None else None
     if application is not None and application not in names:
         known = ", ".join(names) or "none"
         raise ScalingUsageError(f"unknown model {application!r}; deployed: {known}")

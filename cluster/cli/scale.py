@@ -15,7 +15,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.naming import model_deployment_name
+from cluster.naming import application_name, model_deployment_name
 from cluster.serve_api import Application, Deployment, ReplicaRange, ServeApi, ServeDetails
 
 POLL_S = 0.5
@@ -151,11 +151,12 @@ def find_model(details: ServeDetails, model: str) -> Application:
         for name, application in details.applications.items()
         if model_deployment(application) or not application.deployments
     }
-    if model not in models:
+    name = application_name(model)
+    if name not in models:
         raise UnknownModelError(
             f"unknown model {model!r}; deployed models: {', '.join(models) or 'none'}"
         )
-    return models[model]
+    return models[name]
 
 
 def config_with_bounds(details: ServeDetails, model: str, bounds: ReplicaRange) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def config_with_bounds(details: ServeDetails, model: str, bounds: ReplicaRange) 
         deepcopy(dict(app.config)) for app in details.applications.values() if app.config
     ]
     for config in applications:
-        if config["name"] == model:
+        if config["name"] == application_name(model):
             args = config.setdefault("args", {})
             args["scaling"] = {
                 **args.get("scaling", {}),

@@ -68,7 +68,7 @@ def _applications(overview: Overview, *, wide: bool) -> Table:
     columns = ["Application", "State", "Replicas", "Scaling", "Load", "Tokens/s", "Power"]
     table = _table(*columns, *(("Drift", "Accelerator") if wide else ()))
     for application in overview.serve.applications.values():
-        load = overview.loads.get(application.name)
+        load = overview.load_of(application.name)
         deployments = _shown(application)
         figures = _figures(load, deployments)
         table.add_row(
@@ -138,7 +138,7 @@ def _figures(load: ModelLoad | None, deployments: list[Deployment]) -> list[str]
 def _remarks(overview: Overview) -> Iterator[str]:
     """What a table has no room for: why something is not as it should be."""
     for application in overview.serve.applications.values():
-        load = overview.loads.get(application.name)
+        load = overview.load_of(application.name)
         if application.message:
             yield f"{application.name}: {application.message}"
         elif load is not None and load.reason is not None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from cluster.naming import application_name
 from cluster.serve_api import Node, ServeApi, ServeApiError, ServeDetails
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -61,6 +62,13 @@ class Overview:
     routers: int
     address: str
     faults: tuple[str, ...]
+
+    def load_of(self, application: str) -> ModelLoad | None:
+        """The load of an application's model, `None` where nothing is known of it."""
+        found = (
+            load for model, load in self.loads.items() if application_name(model) == application
+        )
+        return next(found, None)
 
 
 def look(api: ServeApi) -> Overview:

@@ -18,18 +18,22 @@ from pydantic import (
 )
 
 from cluster.energy.nvml import CPU_WATTS_PER_CORE
-from cluster.naming import DEFAULT_DATA_DIR
+from cluster.naming import AUTO, DEFAULT_DATA_DIR, application_name
 from cluster.store.entries import Retention
 from deployments.config.base import Strict
+from deployments.config.clients import ClientsConfig
 from deployments.config.gpu_shares import bundle_gpus, gpu_share, worker_count
+from deployments.config.grid import GridConfig
 from deployments.config.learning import BanditConfig, CanaryConfig, ShadowConfig
 from deployments.config.limits import Limits, VettingConfig
+from deployments.config.policies import CascadeStepConfig, ConstrainedConfig
 from deployments.config.replica import PATIENCE_S
 from deployments.config.rules import MAX_RULES, RuleConfig
-from scheduler.cascade import CascadeStep
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES
-from scheduler.preferences import LimitSettings, Metric, Otherwise, Weights
+from scheduler.policies.cascade import Ladder
+from scheduler.policies.static import StaticModel
+from scheduler.preferences import LimitSettings, Weights
 
 
 class FixedScaling(Strict):
@@ -60,8 +64,8 @@ class ModelArgs(Strict):
     """`args` of a model's application (`deployments.app:build_model`)."""
 
     model_id: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
-        description="Name in the API and of the application; no `/`, Serve cannot deploy that.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9._:-]+)*$",
+        description="Name in the API; that of the application has `--` for each `/`.",
     )
     source: str = Field(
         min_length=1,
@@ -148,7 +152,9 @@ class RouterArgs(Strict):
     )
     num_replicas: PositiveInt = 1
     num_cpus: NonNegativeFloat = Field(1.0, description="Logical CPUs that a replica reserves.")
-    max_body_bytes: PositiveInt = Field(4 * 1024 * 1024, description="Larger bodies get 413.")
+    max_body_bytes: PositiveInt = Field(
+        32 * 2**20, description="Larger bodies get 413, compressed ones by what they inflate to."
+    )
     keys_file: str | None = Field(
         default=None, description="YAML file of API keys, on every node that runs a router."
     )
@@ -199,7 +205,10 @@ class RouterArgs(Strict):
 class RoutedModel(Strict):
     """One model that the router may send requests to."""
 
-    id: str = Field(min_length=1, description="Model id; its application has the same name.")
+    id: str = Field(
+        min_length=1,
+        description="Model id; the name of its application, where that has `--` for each `/`.",
+    )
     wake: bool = Field(
         default=False,
         description="A request wakes it where Serve's autoscaler took it to 0 replicas; for "
@@ -213,6 +222,8 @@ class DefaultWeights(Strict):
     accuracy: NonNegativeFloat = 1.0
     energy: NonNegativeFloat = 1.0
     time: NonNegativeFloat = 1.0
+    price: NonNegativeFloat = Field(default=0.0, description="Of energy, by its price.")
+    carbon: NonNegativeFloat = Field(default=0.0, description="Of energy, by its CO2.")
 
     @model_validator(mode="after")
     def _usable(self) -> DefaultWeights:
@@ -225,40 +236,7 @@ class DefaultWeights(Strict):
 
     def weights(self) -> Weights:
         """For a decision."""
-        return Weights(self.accuracy, self.energy, self.time)
-
-
-class ConstrainedConfig(Strict):
-    """How the policy `constrained` works where a request does not say."""
-
-    confidence: float = Field(
-        default=0.9, ge=0.5, le=0.999, description="How likely every limit has to be kept."
-    )
-    objective: Literal["energy", "time"] = Field(
-        default="energy",
-        description="The cost that is to be least among the models that keep the limits.",
-    )
-    otherwise: Literal["error", "best_effort", "fixed"] = Field(
-        default="error",
-        description="Where no model keeps the limits: 422, the model that misses them by least, "
-        "or `model`.",
-    )
-    model: str | None = Field(default=None, description="For `otherwise: fixed`.")
-
-    @model_validator(mode="after")
-    def _fixed_has_a_model(self) -> ConstrainedConfig:
-        if (self.otherwise == "fixed") != (self.model is not None):
-            raise ValueError("`model` and `otherwise: fixed` belong together")
-        return self
-
-    def settings(self) -> LimitSettings:
-        """The same for the scheduler."""
-        return LimitSettings(
-            confidence=self.confidence,
-            objective=Metric(self.objective),
-            otherwise=Otherwise(self.otherwise),
-            model=self.model,
-        )
+        return Weights(self.accuracy, self.energy + self.price + self.carbon, self.time)
 
 
 class SessionsConfig(Strict):
@@ -275,24 +253,7 @@ class SessionsConfig(Strict):
     )
 
 
-class CascadeStepConfig(Strict):
-    """One model of the policy `cascade`."""
-
-    model: str = Field(min_length=1, description="Asked where those before it were not sure.")
-    accept_above: float | None = Field(
-        default=None,
-        le=0,
-        description="Its answer is taken where the mean log probability of the answer's tokens is "
-        "at least this; `python -m profiling cascade fit` finds it. Every model but the last has "
-        "one.",
-    )
-
-    def step(self) -> CascadeStep:
-        """The same for the scheduler."""
-        return CascadeStep(self.model, self.accept_above)
-
-
-class RouterConfig(Strict):
+class RouterConfig(ClientsConfig):
     """`user_config` of the router's deployment: may be changed without a restart."""
 
     models: tuple[RoutedModel, ...] = ()
@@ -309,6 +270,9 @@ class RouterConfig(Strict):
         default=200_000,
         description="Prompts of more bytes, as JSON, are not tokenized; their input tokens are "
         "estimated.",
+    )
+    grid: GridConfig | None = Field(
+        default=None, description="What a kilowatt-hour costs, in money and in CO2."
     )
     constrained: ConstrainedConfig = Field(default_factory=ConstrainedConfig)
     rules: tuple[RuleConfig, ...] = Field(
@@ -348,8 +312,12 @@ class RouterConfig(Strict):
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise ValueError(f"two models are named {twice[0]!r}")
-        if "auto" in counts:
+        if AUTO in counts:
             raise ValueError("'auto' is the name of the scheduler, no model can have it")
+        applications = Counter(application_name(name) for name in counts)
+        if shared := [name for name, count in applications.items() if count > 1]:
+            same = " and ".join(repr(n) for n in counts if application_name(n) == shared[0])
+            raise ValueError(f"{same} would have the same application {shared[0]!r}")
         return models
 
     @field_validator("rules")
@@ -380,14 +348,25 @@ class RouterConfig(Strict):
 
     @model_validator(mode="after")
     def _cascade_is_there(self) -> RouterConfig:
-        if self.default_policy == "cascade" and not self.cascade:
-            raise ValueError("default_policy 'cascade' needs `cascade`")
-        climbing = (rule.name for rule in self.rules if rule.then.policy == "cascade")
-        if not self.cascade and (name := next(climbing, None)):
-            raise ValueError(f"rule {name!r}: then.policy 'cascade' needs `cascade`")
+        for place, policy in self.named_policies():
+            if not self.cascade and Ladder in POLICIES[policy].needs:
+                raise ValueError(f"{place} {policy!r} needs `cascade`")
         routed = {model.id for model in self.models}
         if unknown := [step.model for step in self.cascade if step.model not in routed]:
             raise ValueError(f"cascade: model {unknown[0]!r} is not among the models")
+        return self
+
+    @model_validator(mode="after")
+    def _aliases_lead_somewhere(self) -> RouterConfig:
+        self.check_names([model.id for model in self.models])
+        return self
+
+    @model_validator(mode="after")
+    def _weights_have_a_grid(self) -> RouterConfig:
+        grid = self.grid or GridConfig()
+        for weight, field in (("price", "price_per_kwh"), ("carbon", "g_co2_per_kwh")):
+            if getattr(self.default_weights, weight) and getattr(grid, field) is None:
+                raise ValueError(f"default_weights: {weight!r} needs grid.{field}")
         return self
 
     @model_validator(mode="after")
@@ -398,3 +377,21 @@ class RouterConfig(Strict):
         if fixed is not None and all(m.id != fixed for m in self.models):
             raise ValueError(f"constrained: model {fixed!r} is not among the models")
         return self
+
+    def named_policies(self) -> list[tuple[str, str]]:
+        """Every policy that is named, and where, for messages."""
+        named = [("default_policy", self.default_policy)]
+        named += [
+            (f"rule {r.name!r}: then.policy", r.then.policy) for r in self.rules if r.then.policy
+        ]
+        tried = {"shadow": self.shadow, "canary": self.canary}
+        return named + [(f"{name}.policy", part.policy) for name, part in tried.items() if part]
+
+    def policy_inputs(self) -> dict[type, object]:
+        """What the configuration says to single policies, for `ClusterState.extras`."""
+        inputs: dict[type, object] = {LimitSettings: self.constrained.settings()}
+        if self.cascade:
+            inputs[Ladder] = Ladder(tuple(step.step() for step in self.cascade))
+        if self.static_model is not None:
+            inputs[StaticModel] = StaticModel(self.static_model)
+        return inputs

@@ -14,6 +14,7 @@ from contextvars import Context
 
 import msgspec
 
+from cluster.connection import Connection, links_allowed
 from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.breaker import Breaker
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply
@@ -22,7 +23,6 @@ from deployments.links.protocol import (
     Answer,
     Call,
     Cancel,
-    Connection,
     Draining,
     End,
     Failure,
@@ -31,7 +31,6 @@ from deployments.links.protocol import (
     ReplicaMessage,
     RouterMessage,
     Stopped,
-    links_allowed,
 )
 from deployments.links.unread import Late, Unread
 

@@ -35,7 +35,8 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
         scored: The observation is to have the mean log probability of the answer; the client's
             bytes are the same.
         trace_headers: W3C trace context, `None` where the router does not trace.
-        sequences: Answers that it asks for; each counts like a request.
+        sequences: Answers that it asks for; each counts like a request, as far as its share goes.
+        caller: Name of the API key that asks, empty where there is none.
         announced: A frame with `Flag.ACCEPTED` is wanted.
     """
 
@@ -49,6 +50,7 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     scored: bool = False
     trace_headers: dict[str, str] | None = None
     sequences: int = 1
+    caller: str = ""
     announced: bool = False
 
 

@@ -13,13 +13,13 @@ from typing import Protocol
 import msgspec
 import ray.util
 
+from cluster.connection import Connection
 from cluster.store.load import LinkAddress
 from deployments.links.frames import Frame, ModelRequest, Reply
 from deployments.links.protocol import (
     Answer,
     Call,
     Cancel,
-    Connection,
     Draining,
     End,
     Failure,

@@ -1,11 +1,11 @@
 """The one place that touches private names of Ray and vLLM, for the versions pinned in pyproject.
 
 The seam is a subclass of Ray's `VLLMEngine`, injected through
-`build_llm_deployment(bind_kwargs={"engine_cls": ...})`, and wrappers around two functions of vLLM's
+`build_llm_deployment(bind_kwargs={"engine_cls": ...})`, and wrappers around functions of vLLM's
 engine client: its `generate`, which sees token ids and timestamps that the OpenAI layer hides and
-lets an answer go on behind tokens of another replica, and its output processor, which sees every
-step of the engine. Requests and responses use vLLM's own
-OpenAI types. tests/integration/test_engine_contract.py holds the names.
+lets an answer go on behind tokens of another replica, its output processor, which sees every step
+of the engine, and the two that hand sequences to the engine core and take them back. Requests and
+responses use vLLM's own OpenAI types. tests/integration/test_engine_contract.py holds the names.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -25,57 +24,23 @@ from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.platforms import current_platform
 from vllm.sampling_params import SamplingParams
-from vllm.utils.ompmultiprocessing import OMPProcessManager
 from vllm.v1.engine.exceptions import EngineDeadError
-from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from deployments.demo_models.catalog import resolve_source
 from deployments.links.frames import Endpoint, Flag, Frame
 from deployments.links.tokenizer_bundle import TokenizerBundle
 from deployments.replica.acceptance import with_acceptance
 from deployments.replica.capabilities import describe_capabilities
-from deployments.replica.constraints import (
-    Constraints,
-    field_of,
-)
+from deployments.replica.constraints import Constraints, field_of
+from deployments.replica.cpu_engine import computing_in_engine_core
 from deployments.replica.engine_client import accepted, current_trail, followed, tried
+from deployments.replica.engine_queue import EngineQueue
 from deployments.replica.liveness import Liveness
 from deployments.replica.model_card import describe_card
 from deployments.replica.request_trace import StepFeed, Trail
 from deployments.replica.tokenizer_export import export_tokenizer
 from deployments.tracing import trace_engine
-
-BINDING = ("KMP_AFFINITY", "GOMP_CPU_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
-"""Variables by which OpenMP's libraries bind threads."""
-
-
-@contextmanager
-def computing_in_engine_core(config: Any) -> Iterator[None]:
-    """On a CPU, have the engine core that is started in the block compute by itself.
-
-    vLLM gives each engine a worker process more there, because OpenMP's threads can only be set up
-    before a process starts; the block's environment does it for the engine core. That saves a
-    process and its imports for each model, and a hop through shared memory for each token.
-
-    vLLM binds the threads of every engine to the same cores. Here they are free to move unless
-    `VLLM_CPU_OMP_THREADS_BIND` says where they belong: engines that share a machine would starve
-    one another while other cores are idle.
-
-    Args:
-        config: vLLM's configuration of an engine; changed where this applies: one worker, no GPU.
-    """
-    parallel = config.parallel_config
-    if not current_platform.is_cpu() or parallel.world_size != 1:
-        yield
-        return
-    parallel.distributed_executor_backend = UniProcExecutor
-    with OMPProcessManager(config).configure_omp_envs(0, 0):
-        if "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
-            for name in BINDING:
-                os.environ.pop(name, None)
-        yield
 
 
 def _runs(pid: int) -> bool:
@@ -141,7 +106,17 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             client = super()._start_async_llm_engine(args, config, placement_group)
         feed = StepFeed(self.liveness.sign)
         processor = client.output_processor
-        processor.process_outputs = feed.wrap(processor.process_outputs, processor.request_states)
+        states = processor.request_states
+        core, slots = client.engine_core, client.vllm_config.scheduler_config.max_num_seqs
+        queue = EngineQueue(
+            core.add_request_async,
+            core.abort_requests_async,
+            lambda one, error: states[one].queue.put(error) if one in states else None,
+            slots,
+        )
+        core.add_request_async = lambda request: queue.add(request, current_trail.get())
+        core.abort_requests_async = queue.abort
+        processor.process_outputs = queue.watch(feed.wrap(processor.process_outputs, states))
         self.constraints = Constraints(client.vllm_config)
         client.add_request = accepted(client.add_request)
         generate = tried(client.generate, self.constraints)

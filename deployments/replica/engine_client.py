@@ -146,7 +146,7 @@ def tried(
         trail: Trail, prompt: Any, params: Any, request_id: str, **kwargs: Any
     ) -> AsyncIterator[Any]:
         try:
-            await constraints.settle(params, trail.constrained_by)
+            await constraints.settle(params, trail.constrained_by, trail.caller)
         except ConstraintError as error:
             trail.rejection = error.status, error.error
             raise
@@ -228,4 +228,5 @@ def _close(trail: Trail, output: Any, called: float) -> None:
     trail.cached_input_tokens += output.num_cached_tokens or 0
     if output.metrics and output.metrics.scheduled_ts:
         waited = output.metrics.scheduled_ts - output.metrics.queued_ts
-        trail.queue_time_s = max(trail.queue_time_s, called - trail.started + waited)
+        waited += called - trail.started + trail.held_s
+        trail.queue_time_s = max(trail.queue_time_s, waited)

@@ -33,6 +33,9 @@ class Trail:
         scored_tokens: Generated tokens whose log probabilities are in `logprob`.
         logprob: Their sum.
         constrained_by: Member of the body that says what the answer may be, `None` for none.
+        caller: Name of the API key that asks, empty where there is none.
+        rank: Of the request among those that wait in the engine; lower ones are served first.
+        held_s: Seconds that one of its sequences waited in front of the engine, at most.
         rejection: HTTP status and error object of a request that ends before the engine has it.
         replays: The OpenAI layer parses the answer, so it has to see `resumed_ids` again.
         replaying: What it gives now is of those.
@@ -62,6 +65,9 @@ class Trail:
     logprob: float = 0.0
     constrained_by: str | None = None
     rejection: tuple[int, bytes] | None = None
+    caller: str = ""
+    rank: int = 0
+    held_s: float = 0.0
     replays: bool = False
     replaying: bool = False
     accepted: asyncio.Future[None] | None = None

@@ -19,12 +19,12 @@ from ray import get_runtime_context, serve
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
+from cluster.connection import links_allowed
 from cluster.energy.counters import open_counter
 from cluster.energy.meter import EnergyMeter, LocalMeter, SharedMeter, connect_device_meter
 from cluster.energy.nvml import CPU_WATTS_PER_CORE, inventory
 from cluster.store.load import ReplicaLoad
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply, encode_observation
-from deployments.links.protocol import links_allowed
 from deployments.links.server import LinkServer
 from deployments.links.tokenizer_bundle import TokenizerBundle, TokenizerOffer
 from deployments.replica.admission import Door, ReplicaLimits
@@ -36,6 +36,7 @@ from deployments.replica.request_trace import Trail
 from deployments.replica.sampling import Sampling
 from deployments.replica.tracing import replica_span
 from deployments.tracing import open_tracer
+from scheduler.costs.load import places
 from scheduler.priority import rank
 
 logger = logging.getLogger("ray.serve")
@@ -111,7 +112,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self.engine.liveness.patience_s = limits.hung_after_s
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
-        reporter = LoadReporter(self._load, self._meter.set_weights)
+        reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
         self._reporting = asyncio.create_task(reporter.run())
 
     def _find_capabilities(self) -> dict[str, Any]:
@@ -172,12 +173,13 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """
         if refusal := self._refusal(request):
             return 429, refusal, b""
-        trail = Trail(scored=request.scored)
+        trail = self._trail(request)
         with (
+            self._door.held(request),
             self._span(request, trail),
             self._measured(request, trail) as measurement,
         ):
-            payload = self._payload(request)
+            payload = self._payload(request, trail)
             try:
                 status, data = await self.engine.answer(request.endpoint, payload, trail)
                 if (task := asyncio.current_task()) and task.cancelling():
@@ -195,14 +197,13 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         if refusal := self._refusal(request):
             yield refusal, (), int(Flag.ERROR)
             return
-        trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored)
-        if request.announced:
-            trail.accepted = asyncio.get_running_loop().create_future()
+        trail = self._trail(request)
         with (
+            self._door.held(request),
             self._span(request, trail),
             self._measured(request, trail) as measurement,
         ):
-            payload = self._payload(request)
+            payload = self._payload(request, trail)
             try:
                 async with aclosing(self.engine.frames(request.endpoint, payload, trail)) as frames:
                     async for frame in frames:
@@ -214,8 +215,17 @@ class ModelServer(LLMServer):  # type: ignore[misc]
                 await self._stop(request, measurement)
                 raise
 
+    def _trail(self, request: ModelRequest) -> Trail:
+        trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored, caller=request.caller)
+        if self.engine.orders_by_priority:
+            trail.rank = rank(request.priority, time.monotonic() - request.waited_s)
+        if request.announced:
+            trail.accepted = asyncio.get_running_loop().create_future()
+        return trail
+
     def _measured(self, request: ModelRequest, trail: Trail) -> Measurement:
-        return self._meter.measure(trail, request.origin, request.priority, request.sequences)
+        taken = places(request.sequences, self.engine.max_num_seqs)
+        return self._meter.measure(trail, request.origin, request.priority, taken)
 
     def stopped(self, request_id: str) -> bytes:
         """What a request that was cancelled took until then, once; empty where it is not known."""
@@ -248,16 +258,24 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     def _refusal(self, request: ModelRequest) -> bytes | None:
         return self._door.refusal(request, self._meter.ongoing_of(request.priority))
 
-    def _payload(self, request: ModelRequest) -> dict[str, Any]:
+    def _payload(self, request: ModelRequest, trail: Trail) -> dict[str, Any]:
         payload: dict[str, Any] = orjson.loads(request.body)
         payload.pop("routing", None)
         payload["model"] = self._meter.identity.model
         payload["request_id"] = request.request_id
         payload.pop("priority", None)
-        if self.engine.orders_by_priority:
-            arrived_s = time.monotonic() - request.waited_s
-            payload["priority"] = rank(request.priority, arrived_s)
+        if payload.get("tools") == []:
+            without_tools(payload)
+        if trail.rank:
+            payload["priority"] = trail.rank
         return payload
+
+
+def without_tools(payload: dict[str, Any]) -> None:
+    """Take an empty list of tools out of a request; vLLM rejects what clients mean by it: none."""
+    del payload["tools"]
+    if payload.get("tool_choice") in ("auto", "none"):
+        del payload["tool_choice"]
 
 
 def _kind_of_device(gpu_uuids: list[str]) -> str:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +17,17 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
-from cluster.naming import model_deployment_name
+from cluster.naming import application_name, model_deployment_name
 from cluster.store.load import LoadView
 from deployments.links.client import LinkPool
 from deployments.router.blame.judge import Blame
 from deployments.router.blame.suspects import handle_place
 from deployments.router.sync.shared import SharedState
 from scheduler.capabilities import UNKNOWN, Capabilities
+from scheduler.costs.grid import NO_GRID, Grid
+from scheduler.costs.load import places, share
 from scheduler.costs.profiles import ProfileSet
+from scheduler.extras import Extras
 from scheduler.priority import Priority
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState
 
@@ -47,6 +52,7 @@ class ModelEntry:
         hung: Replicas whose engine gives no sign of life.
         reporting: Replicas that have said something of themselves lately, these among them.
         by_priority: Requests that this router has there, by their priority.
+        by_caller: Those of API keys, by the key's name and their priority.
     """
 
     model: str
@@ -60,6 +66,7 @@ class ModelEntry:
     hung: tuple[str, ...] = ()
     reporting: tuple[str, ...] = ()
     by_priority: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
+    by_caller: Counter[tuple[str, Priority]] = field(default_factory=Counter)
     _handles: dict[bool, DeploymentHandle[Any]] = field(default_factory=dict)
 
     def handle(self, *, stream: bool) -> DeploymentHandle[Any]:
@@ -69,7 +76,8 @@ class ModelEntry:
             ray.serve.exceptions.RayServeException: The application is not there.
         """
         if stream not in self._handles:
-            base = serve.get_deployment_handle(model_deployment_name(self.model), self.model)
+            name = model_deployment_name(self.model)
+            base = serve.get_deployment_handle(name, application_name(self.model))
             self._handles[stream] = base.options(
                 method_name="stream" if stream else "answer",
                 stream=stream,
@@ -82,6 +90,40 @@ class ModelEntry:
     def ongoing(self) -> int:
         """Requests that this router has there."""
         return sum(self.by_priority.values())
+
+    @contextmanager
+    def taken(self, priority: Priority, sequences: int, caller: str) -> Iterator[None]:
+        """A request for so many answers is there during the `with` block."""
+        count = places(sequences, self._slots)
+        self.by_priority[priority] += count
+        if caller:
+            self.by_caller[caller, priority] += count
+        try:
+            yield
+        finally:
+            self.by_priority[priority] -= count
+            if caller:
+                self.by_caller[caller, priority] -= count
+                if not self.by_caller[caller, priority]:
+                    del self.by_caller[caller, priority]
+
+    def held_back(self, caller: str) -> int:
+        """Requests of other callers that wait for these, not these for them.
+
+        Args:
+            caller: Name of an API key; empty where there is none, and nothing is held back for it.
+        """
+        if not caller or self._slots is None:
+            return 0
+        totals: Counter[str] = Counter()
+        for (other, _), count in self.by_caller.items():
+            totals[other] += count
+        most = share(self._slots) * max(self.replicas, 1)
+        return sum(max(n - most, 0) for other, n in totals.items() if other != caller)
+
+    @property
+    def _slots(self) -> int | None:
+        return (self.description or {}).get("max_num_seqs")
 
     @property
     def avoid(self) -> tuple[str, ...]:
@@ -109,6 +151,7 @@ class ModelEntry:
         shared: SharedState,
         own: Mapping[str, int],
         unavailable: str | None,
+        caller: str = "",
     ) -> ModelState:
         """This model for a decision.
 
@@ -117,6 +160,7 @@ class ModelEntry:
             shared: The load, and what was learnt.
             own: This router's ongoing requests by model.
             unavailable: Why no request can go there now, see `ModelDirectory.why_not`.
+            caller: Name of the API key that asks, empty where there is none.
         """
         description = self.description or {}
         profile = profiles.find(self.model, self.accelerator) or profiles.find(self.model)
@@ -129,18 +173,20 @@ class ModelEntry:
             model=self.model,
             max_model_len=description.get("max_model_len"),
             profile=profile,
-            ongoing=shared.loads.ongoing(self.model, self.ongoing),
+            ongoing=max(shared.loads.ongoing(self.model, self.ongoing) - self.held_back(caller), 0),
             replicas=self.replicas,
             slots=description.get("max_num_seqs"),
             queue=description.get("max_queued_requests"),
             ongoing_high=shared.loads.ongoing_high(self.model, self.by_priority[Priority.HIGH]),
             ongoing_low=shared.loads.ongoing_low(self.model, self.by_priority[Priority.LOW]),
+            ongoing_caller={p: self.by_caller[caller, p] for p in Priority} if caller else {},
             slowdown=shared.loads.slowdown(self.model, own),
             runtime_correction=runtime_correction,
             energy_correction=energy_correction,
             lengths=shared.learning.lengths.lengths(self.model),
             unavailable=unavailable,
             capabilities=self.capabilities,
+            places=shared.loads.places(self.model),
         )
 
 
@@ -150,11 +196,13 @@ class ModelDirectory:
     Attributes:
         links: To their replicas.
         blame: Decides whose fault a break is.
+        grid: Where their energy comes from.
     """
 
     def __init__(self) -> None:
         self.links = LinkPool()
         self.blame = Blame()
+        self.grid: Grid = NO_GRID
         self.links.on_loss = self._lost
         self.links.on_sick = self.blame.sick
         self._entries: dict[str, ModelEntry] = {}
@@ -230,25 +278,35 @@ class ModelDirectory:
         return {entry.model: entry.ongoing for entry in self._entries.values() if entry.ongoing}
 
     def cluster_state(
-        self, profiles: ProfileSet, shared: SharedState, static_model: str | None
+        self, profiles: ProfileSet, shared: SharedState, extras: Extras, caller: str = ""
     ) -> ClusterState:
-        """The models for a decision."""
+        """The models for a decision on a request of an API key, if one asks.
+
+        Args:
+            profiles: Those in use.
+            shared: The load, and what was learnt.
+            extras: What single policies look at.
+            caller: Name of the API key.
+        """
         own = self.ongoing()
         return ClusterState(
             models=tuple(
-                entry.state(profiles, shared, own, self.why_not(model))
+                entry.state(profiles, shared, own, self.why_not(model), caller)
                 for model, entry in self._entries.items()
             ),
             profile_version=profiles.version,
             reference=profiles.reference,
-            static_model=static_model,
+            extras=extras,
         )
 
     async def refresh(self) -> None:
         """Ask Serve which models run, and new ones who they are."""
         applications = (await asyncio.to_thread(serve.status)).applications
         await asyncio.gather(
-            *(self._refresh_entry(e, applications.get(e.model)) for e in self.entries())
+            *(
+                self._refresh_entry(e, applications.get(application_name(e.model)))
+                for e in self.entries()
+            )
         )
 
     async def _refresh_entry(

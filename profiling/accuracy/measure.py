@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from openai import AsyncOpenAI, OpenAIError, omit
 from rich.console import Console
@@ -47,6 +48,7 @@ class Outcome:
     """One answer.
 
     Attributes:
+        answer: Its text.
         output_tokens: Generated tokens, as the server counted them.
         mean_logprob: Mean log probability of these tokens, `None` where it was not asked for.
         energy_joules: What the server measured, `None` where it measures nothing.
@@ -55,6 +57,7 @@ class Outcome:
 
     task: Task
     correct: bool
+    answer: str
     output_tokens: int
     mean_logprob: float | None = None
     energy_joules: float | None = None
@@ -103,10 +106,12 @@ class Asking:
     Attributes:
         concurrency: Requests that run at the same time.
         logprobs: Log probabilities are asked for too.
+        routing: The member `routing` of every request, for a model that routes.
     """
 
     concurrency: int
     logprobs: bool = False
+    routing: Mapping[str, Any] | None = None
 
 
 async def measure_model(
@@ -133,7 +138,7 @@ async def measure_model(
             if len(failures) >= MAX_FAILURES:
                 return
             try:
-                outcomes[number] = await _ask(client, model, task, logprobs=asking.logprobs)
+                outcomes[number] = await _ask(client, model, task, asking)
             except OpenAIError as error:
                 failures.append(error)
             else:
@@ -148,13 +153,14 @@ async def measure_model(
     return ModelAccuracy(model, tuple(outcomes[number] for number in range(len(tasks))))
 
 
-async def _ask(client: AsyncOpenAI, model: str, task: Task, *, logprobs: bool) -> Outcome:
+async def _ask(client: AsyncOpenAI, model: str, task: Task, asking: Asking) -> Outcome:
     completion = await client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": task.prompt}],
         temperature=0,
         max_tokens=task.max_tokens,
-        logprobs=True if logprobs else omit,
+        logprobs=True if asking.logprobs else omit,
+        extra_body={"routing": dict(asking.routing)} if asking.routing else None,
     )
     if not completion.choices or completion.usage is None:
         raise OpenAIError(f"the answer to {task.id} has no choice or no usage")
@@ -166,6 +172,7 @@ async def _ask(client: AsyncOpenAI, model: str, task: Task, *, logprobs: bool) -
     return Outcome(
         task,
         is_correct(task, text),
+        text,
         completion.usage.completion_tokens,
         math.fsum(token.logprob for token in tokens) / len(tokens) if tokens else None,
         actual.get("energy_joules"),
@@ -181,7 +188,11 @@ async def find_models(client: AsyncOpenAI, wanted: Sequence[str] | None) -> list
         MeasurementError: The server cannot be asked, or has no model.
     """
     try:
-        known = [model.id async for model in client.models.list() if model.id != AUTO]
+        known = [
+            model.id
+            async for model in client.models.list()
+            if model.id != AUTO and "alias_of" not in (model.model_extra or {})
+        ]
     except OpenAIError as error:
         raise MeasurementError(f"{client.base_url}models: {error}") from error
     if not known:
@@ -228,7 +239,7 @@ def outcomes_csv(results: Sequence[ModelAccuracy]) -> str:
 
 
 def cascade_csv(results: Sequence[ModelAccuracy]) -> str:
-    """One row for each prompt and model, with what `python -m profiling cascade fit` reads."""
+    """One row for each prompt and model, as `cascade fit` and `quality fit` read it."""
     return _csv(
         [
             {
@@ -240,6 +251,7 @@ def cascade_csv(results: Sequence[ModelAccuracy]) -> str:
                 "energy_joules": _cell(answer.energy_joules),
                 "runtime_s": _cell(answer.runtime_s),
                 "output_tokens": answer.output_tokens,
+                "answer": answer.answer,
             }
             for result in results
             for answer in result.outcomes
@@ -322,7 +334,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--logprobs",
         action="store_true",
-        help=f"ask for log probabilities too, and write {CASCADE_FILE} for `cascade fit`",
+        help=f"ask for log probabilities too, and write {CASCADE_FILE} for `cascade fit` "
+        "and `quality fit`",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 

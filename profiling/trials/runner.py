@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from cluster.naming import model_deployment_name
+from cluster.naming import application_name, model_deployment_name
 from deployments.links.frames import ModelRequest, decode_observation
 from profiling.errors import TrialError
 from profiling.trials.log import Trial
@@ -66,7 +66,7 @@ class Activity(NamedTuple):
 @cache
 def _model_handle(model: str) -> DeploymentHandle[Any]:
     # Each one keeps a router of its own, so there is one for each model.
-    return serve.get_deployment_handle(model_deployment_name(model), model)
+    return serve.get_deployment_handle(model_deployment_name(model), application_name(model))
 
 
 async def _call(replica: Replica, method: str, *args: Any) -> Any:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import overload
 
 from scheduler.choice.normalization import DEFAULT_TEMPERATURE, StageColumns, normalize_metric
+from scheduler.costs.externality import delays_of_others
 from scheduler.costs.predict import Contender, PredictedCosts, predict
 from scheduler.preferences import Metric
-from scheduler.types import Candidate
+from scheduler.types import Candidate, ModelState
 
 UNKNOWN_ACCURACY = 0.5
 """Stands in where no candidate has an accuracy: all get the same, so that it decides nothing."""
@@ -25,12 +26,15 @@ class Comparison:
         accuracies: The accuracy that is used for each; see `compare`.
         costs: By metric, lower is better: `1 - accuracy`, joules, seconds.
         stages: By metric, the costs through the normalization.
+        delays_of_others: Seconds that the requests of other models would wait for each; a part of
+            its costs in time. `None` where none of them delays another.
     """
 
     contenders: Sequence[Contender]
     accuracies: Sequence[float]
     costs: Mapping[Metric, Sequence[float]]
     stages: Mapping[Metric, StageColumns]
+    delays_of_others: Sequence[float] | None = None
 
     def candidate(self, index: int, score: float) -> Candidate:
         """One candidate with everything that is known of it."""
@@ -42,6 +46,7 @@ class Comparison:
             accuracy=self.accuracies[index],
             accuracy_imputed=contender.accuracy is None,
             stages={metric: columns.row(index) for metric, columns in self.stages.items()},
+            delays_others_s=self.delays_of_others[index] if self.delays_of_others else 0.0,
         )
 
 
@@ -85,6 +90,7 @@ def compare(
     contenders: Sequence[Contender],
     predicted: Sequence[PredictedCosts],
     *,
+    models: Sequence[ModelState] = (),
     temperature: float = DEFAULT_TEMPERATURE,
 ) -> Comparison:
     """Put predicted costs side by side and normalize them.
@@ -94,6 +100,7 @@ def compare(
     Args:
         contenders: At least one.
         predicted: One per contender, in the same order.
+        models: All models, whose requests a contender may delay.
         temperature: Of the softmax stage.
     """
     # Two calls less for every model where nothing was estimated of the prompt.
@@ -104,13 +111,17 @@ def compare(
         known = len(accuracies)
         fallback = math.fsum(accuracies) / known if known else UNKNOWN_ACCURACY
         accuracies = [fallback if accuracy is None else accuracy for accuracy in measured]
+    delays = delays_of_others(contenders, predicted, models)
+    seconds = [cost.runtime_s for cost in predicted]
+    if delays:
+        seconds = [own + others for own, others in zip(seconds, delays, strict=True)]
     costs = {
         Metric.ACCURACY: [1.0 - accuracy for accuracy in accuracies],
         Metric.ENERGY: [cost.energy_joules for cost in predicted],
-        Metric.TIME: [cost.runtime_s for cost in predicted],
+        Metric.TIME: seconds,
     }
     stages = {
         metric: normalize_metric(metric, values, temperature=temperature)
         for metric, values in costs.items()
     }
-    return Comparison(contenders, accuracies, costs, stages)
+    return Comparison(contenders, accuracies, costs, stages, delays)

@@ -1,16 +1,17 @@
 """Ask a model, look at the answer, ask again: the action of the highest expected utility.
 
 The utility of a request is the chance that the given answer is right less the price of everything
-that was asked. The planner looks ahead over what asking each further model may bring (it agrees
-with an answer that is there, gives another one, or none that can be used), through as many steps
-as it may ask, and says what each action is worth. What it knows of answers is
+that was asked. The planner looks ahead over what asking each further model, or two at once, may
+bring (it agrees with an answer that is there, gives another one, or none that can be used), through
+as many steps as it may ask, and says what each action is worth. What it knows of answers is
 `scheduler.sequential.posterior`'s; costs come in with every call, so that waits and drift count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +30,14 @@ class Options:
         give: (n,) weight of the best answer that is there.
         ask: By model, (n, p) value of asking it and going on in the best way.
         value: (n, p) of the best action.
+        ask_both: The same for two models at once; empty in a look ahead, which asks in turn.
     """
 
     joint: Joint
     give: Floats
     ask: dict[int, Floats]
     value: Floats
+    ask_both: Mapping[tuple[int, int], Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Planner:
         most_asked: So many models may be asked for one prompt.
         dearer_only: Only models after the last one that was asked; models come in the order of
             their costs. Where many models are there, it keeps the tree small.
+        able: Models that may be asked now; all of them where `None`.
+        saved_together: (m, m) how much less two models cost when they are asked at once: their
+            joules add up, their seconds overlap. `None`: models are asked in turn only.
     """
 
     belief: Belief
@@ -54,6 +60,7 @@ class Planner:
     most_asked: int = 3
     dearer_only: bool = False
     able: Sequence[int] | None = None
+    saved_together: Floats | None = None
 
     def options(self, rows: Indices, seen: Seen, costs: Floats) -> Options:
         """Every action for prompts that have seen the same pattern of answers.
@@ -63,7 +70,11 @@ class Planner:
             seen: What was asked and what came, alike for all of them.
             costs: (n, m) what asking each model is expected to cost now.
         """
-        return _Search(self, rows, costs, len(seen)).options(seen)
+        search = _Search(self, rows, costs, len(seen))
+        options = search.options(seen)
+        if self.saved_together is None or len(seen) + 2 > self.most_asked:
+            return options
+        return replace(options, ask_both=search.both(seen, self.saved_together))
 
 
 @dataclass
@@ -86,15 +97,36 @@ class _Search:
         value = np.repeat(give[:, None], len(planner.prices), axis=1)
         ask: dict[int, Floats] = {}
         if len(seen) < planner.most_asked:
-            labels: list[Label] = [*joint.clusters, len(joint.clusters), BLANK]
             for model in self._left(seen):
                 worth = -planner.prices * (self.costs[:, model] * joint.total)[:, None]
-                for label in labels:
-                    worth += self.options((*seen, (model, label))).value
+                for after in self._outcomes(seen, joint, model):
+                    worth += self.options(after).value
                 ask[model] = worth
                 value = np.maximum(value, worth)
         self.known[seen] = Options(joint, give, ask, value)
         return self.known[seen]
+
+    def both(self, seen: Seen, saved: Floats) -> dict[tuple[int, int], Floats]:
+        """What asking two models at once is worth, for each pair that is left."""
+        joint = self.options(seen).joint
+        worth = {}
+        for one, other in combinations(self._left(seen), 2):
+            cost = self.costs[:, one] + self.costs[:, other] - saved[one, other]
+            value = -self.planner.prices * (cost * joint.total)[:, None]
+            for after in self._outcomes(seen, joint, one):
+                first = self.options(after)
+                lasts = self._outcomes(after, first.joint, other)
+                looked = sum(self.options(last).value for last in lasts)
+                # The second answer may be ignored. (Right in two spellings is no outcome.)
+                value += np.maximum(looked, first.give[:, None])
+            worth[one, other] = value
+        return worth
+
+    @staticmethod
+    def _outcomes(seen: Seen, joint: Joint, model: int) -> list[Seen]:
+        """What may be seen after `model`: an answer that is there, another one, or none."""
+        labels: list[Label] = [*joint.clusters, len(joint.clusters), BLANK]
+        return [(*seen, (model, label)) for label in labels]
 
     def _alike(self, seen: Seen) -> Seen:
         """The same answers in one order: what is supposed only, by model; labels by first place.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from scheduler.choice.comparison import Comparison
 from scheduler.preferences import Metric
-from scheduler.sequential.posterior import prior_model
+from scheduler.sequential.posterior import AnswerModel, prior_model
 from scheduler.sequential.steps import SAME, Plan
-from scheduler.types import ClusterState, RoutingRequest
+from scheduler.types import ClusterState, Place, RoutingRequest
 
 # Among more models the look ahead takes longer than it can save.
 MOST_MODELS = 3
@@ -23,9 +24,10 @@ def plan_of(request: RoutingRequest, state: ClusterState, comparison: Comparison
     energy, time = comparison.costs[Metric.ENERGY], comparison.costs[Metric.TIME]
     units = max(*energy, SAME), max(*time, SAME)
     scale = max(weights.accuracy, LEAST_ACCURACY_WEIGHT)
+    times = [weights.time * seconds / units[1] / scale for seconds in time]
     costs = [
-        (weights.energy * joules / units[0] + weights.time * seconds / units[1]) / scale
-        for joules, seconds in zip(energy, time, strict=True)
+        weights.energy * joules / units[0] / scale + seconds
+        for joules, seconds in zip(energy, times, strict=True)
     ]
     chances = comparison.accuracies
     useful = sorted(range(len(costs)), key=lambda place: (costs[place] - chances[place], place))
@@ -34,7 +36,7 @@ def plan_of(request: RoutingRequest, state: ClusterState, comparison: Comparison
     taken = list(dict.fromkeys([cheapest, *useful]))[:MOST_MODELS]
     taken.sort(key=useful.index)
     models = tuple(comparison.contenders[place].model.model for place in taken)
-    fitted = state.answers
+    fitted = state.find(AnswerModel)
     answers = fitted.of(models) if fitted else prior_model(models)
     kind = answers.kinds.index(request.task) if request.task in answers.kinds else 0
     inside = [min(max(chances[place], EDGE), 1 - EDGE) for place in taken]
@@ -45,4 +47,22 @@ def plan_of(request: RoutingRequest, state: ClusterState, comparison: Comparison
         log_odds=tuple(math.log(chance / (1 - chance)) for chance in inside),
         costs=tuple(costs[place] for place in taken),
         output_tokens=tuple(float(comparison.contenders[place].output_tokens) for place in taken),
+        saved_together=_saved(
+            [times[place] for place in taken],
+            [comparison.contenders[place].model.places for place in taken],
+        ),
     )
+
+
+def _saved(
+    times: Sequence[float], places: Sequence[frozenset[Place]]
+) -> tuple[tuple[float, ...], ...]:
+    """What overlapping seconds save for each pair; models that share a device only take turns."""
+    rows = tuple(
+        tuple(
+            min(one, other) if here and there and not here & there else 0.0
+            for other, there in zip(times, places, strict=True)
+        )
+        for one, here in zip(times, places, strict=True)
+    )
+    return rows if any(max(row) > SAME for row in rows) else ()

@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,9 +49,11 @@ class Step:
 
     Attributes:
         ask: The model to ask; `None`: give the answer of `give`.
+        also: The model to ask at the same time, `None`: no other.
         give: The model whose answer is the best one there, empty before there is any.
         chance_right: Of that answer.
-        worth: Expected utility of giving it (under the empty name) and of asking each model.
+        worth: Expected utility of giving it (under the empty name), of asking each model, and of
+            asking two at once (under `A + B`), where that can save time.
         chances: That each model is right, of those that were not asked.
     """
 
@@ -60,11 +62,13 @@ class Step:
     chance_right: float
     worth: Mapping[str, float]
     chances: Mapping[str, float]
+    also: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For `routing.attempts`."""
+        asked = f"ask {self.ask}" + (f" and {self.also}" if self.also else "")
         return {
-            "action": f"ask {self.ask}" if self.ask else f"give {self.give}",
+            "action": asked if self.ask else f"give {self.give}",
             "chance_right": self.chance_right,
             "worth": {name or "give": value for name, value in self.worth.items()},
             "chances": dict(self.chances),
@@ -82,6 +86,8 @@ class Plan:
         log_odds: Of each being right, from the prompt.
         costs: Of asking each, in chances of a right answer.
         output_tokens: Expected of each.
+        saved_together: How much less two models cost when they are asked at once: their joules add
+            up, their seconds overlap. Empty where all of them share devices.
     """
 
     models: tuple[str, ...]
@@ -90,9 +96,11 @@ class Plan:
     log_odds: tuple[float, ...]
     costs: tuple[float, ...]
     output_tokens: tuple[float, ...]
+    saved_together: tuple[tuple[float, ...], ...] = ()
+    name: ClassVar[str] = "plan"
 
-    def to_dict(self) -> dict[str, Any]:
-        """For decision records."""
+    def to_json(self) -> dict[str, Any]:
+        """For the decision's JSON."""
         fitted = self.answers.prompts
         return {
             "models": list(self.models),
@@ -121,7 +129,8 @@ class Plan:
         labels = _labels(seen)
         pattern = tuple((place[one.model], label) for one, label in zip(seen, labels, strict=True))
         asked = [number for number, name in enumerate(self.models) if able is None or name in able]
-        planner = Planner(belief, np.ones(1), MOST_ASKED, able=asked)
+        saved = np.array(self.saved_together) if self.saved_together else None
+        planner = Planner(belief, np.ones(1), MOST_ASKED, able=asked, saved_together=saved)
         options = planner.options(np.zeros(1, dtype=np.int64), pattern, np.array([self.costs]))
         return self._step(seen, labels, options, belief)
 
@@ -162,6 +171,11 @@ class Plan:
         total = float(options.joint.total[0])
         worth = {"": float(options.give[0]) / total} if seen else {}
         worth |= {self.models[m]: float(value[0, 0]) / total for m, value in options.ask.items()}
+        pairs = {
+            f"{self.models[one]} + {self.models[other]}": (one, other)
+            for one, other in options.ask_both
+        }
+        worth |= {name: float(options.ask_both[pair][0, 0]) / total for name, pair in pairs.items()}
         chances = belief.chances(np.zeros(1, dtype=np.int64), options.joint)[0]
         asked = {one.model for one in seen}
         give, chance = "", 0.0
@@ -176,8 +190,13 @@ class Plan:
         best_name = max(worth, key=lambda name: (worth[name], -len(name))) if worth else ""
         if seen and worth[best_name] <= worth[""] + SAME:
             best_name = ""
+        ask: str | None = best_name or None
+        also: str | None = None
+        if best_name in pairs:
+            ask, also = (self.models[place] for place in pairs[best_name])
         return Step(
-            ask=best_name or None,
+            ask=ask,
+            also=also,
             give=give,
             chance_right=chance,
             worth=worth,

@@ -78,7 +78,7 @@ def test_threads_on_a_cpu_are_bound_only_where_somebody_asks_for_it(
 ) -> None:
     from vllm.utils.ompmultiprocessing import OMPProcessManager
 
-    from deployments.replica.engine import BINDING, computing_in_engine_core
+    from deployments.replica.cpu_engine import BINDING, computing_in_engine_core
 
     source = inspect.getsource(OMPProcessManager.configure_omp_envs)
     assert all(f'envs_dict["{name}"]' in source for name in BINDING)
@@ -95,6 +95,29 @@ def test_threads_on_a_cpu_are_bound_only_where_somebody_asks_for_it(
         assert int(os.environ["OMP_NUM_THREADS"]) > 0
         assert bool(os.environ.keys() & BINDING) == (cores is not None)
     assert not os.environ.keys() & {"OMP_NUM_THREADS", *BINDING}
+
+
+def test_every_sequence_enters_and_leaves_where_the_queue_before_the_engine_sees_it() -> None:
+    from vllm.entrypoints.generate.beam_search.online import BeamSearchOnlineMixin
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.core_client import AsyncMPClient
+    from vllm.v1.engine.output_processor import RequestOutputCollector, RequestState
+
+    assert "await self.engine_core.add_request_async(request)" in inspect.getsource(
+        AsyncLLM._add_request
+    )
+    # One for each answer of several, and one for each step of each beam.
+    assert "await self._add_request(" in inspect.getsource(AsyncLLM.add_request)
+    assert "self.engine_client.generate(" in inspect.getsource(BeamSearchOnlineMixin.beam_search)
+    assert "engine_core.abort_requests_async(" in inspect.getsource(AsyncLLM.abort)
+    assert "engine_core.abort_requests_async(" in inspect.getsource(AsyncLLM._run_output_handler)
+    for name in ("add_request_async", "abort_requests_async"):
+        assert inspect.iscoroutinefunction(getattr(AsyncMPClient, name))
+    assert "finish_reason" in EngineCoreOutput.__struct_fields__
+    assert {"request_id", "priority"} <= set(EngineCoreRequest.__struct_fields__)
+    assert "queue" in inspect.signature(RequestState.__init__).parameters
+    assert "Exception" in str(inspect.signature(RequestOutputCollector.put))
 
 
 def test_waiting_requests_can_be_ordered_by_priority() -> None:

@@ -15,7 +15,7 @@ from deployments.router.access.keys import KeyRing
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.errors import send_error
 from deployments.router.wire.limits import check_headers
-from deployments.router.wire.paths import ENDPOINTS, HEALTH_PATHS, is_page
+from deployments.router.wire.paths import CHARGED, HEALTH_PATHS, is_page
 
 API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"
 """Environment variable with the accepted keys, separated by commas."""
@@ -98,11 +98,11 @@ class AccessGuard:
                 f"{API_KEYS_VARIABLE} or keys_file, or http_options.host to 127.0.0.1",
                 code="no_api_keys",
             )
-        key = self._keys.find(dict(scope["headers"]).get(b"authorization", b""))
+        key = self._keys.find(scope["headers"])
         if key is None:
             raise ApiError(401, "missing or wrong API key", code="invalid_api_key")
         if path.startswith(ADMIN_PATH) and not key.admin:
             message = f"{path}: the key {key.name!r} is not an administrator's"
             raise ApiError(403, message, code="admin_only")
         # Looking is free: the page asks every second.
-        return self._budgets.admit(key) if path in ENDPOINTS else Account(key, self._budgets)
+        return self._budgets.admit(key) if path in CHARGED else Account(key, self._budgets)

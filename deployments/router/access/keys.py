@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -21,6 +21,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationE
 from deployments.config.base import Strict, describe_errors
 
 KEY_PREFIX = "dls-"
+KEY_HEADERS = (b"x-api-key", b"api-key")
+"""Other headers than `Authorization` that clients send a key in."""
 
 
 class ApiKey(Strict):
@@ -103,13 +105,29 @@ class KeyRing:
         """Whose they are."""
         return [key.name for _, key in self._keys]
 
-    def find(self, authorization: bytes) -> ApiKey | None:
-        """The key of an `Authorization` header, `None` where it is none of ours."""
-        scheme, _, given = authorization.partition(b" ")
-        digest = hash_of(given.strip()).encode()
+    def find(self, headers: Iterable[tuple[bytes, bytes]]) -> ApiKey | None:
+        """The key that a request comes with, `None` where it is none of ours.
+
+        Args:
+            headers: Names in lower case. `Authorization` with the scheme `Bearer` goes before
+                `x-api-key`, as Anthropic's clients send it, and that before Azure's `api-key`.
+        """
+        given = [b"", b"", b""]
+        for name, value in headers:
+            if name == b"authorization":
+                scheme, _, key = value.partition(b" ")
+                if scheme.lower() == b"bearer":
+                    given[0] = key.strip()
+            elif name in KEY_HEADERS:
+                given[1 + KEY_HEADERS.index(name)] = value.strip()
+        found = (self._match(key) for key in given if key)
+        return next((key for key in found if key is not None), None)
+
+    def _match(self, given: bytes) -> ApiKey | None:
+        digest = hash_of(given).encode()
         # Every key is compared, so that the time tells nothing about which one matched.
         matches = [key for sha256, key in self._keys if hmac.compare_digest(digest, sha256)]
-        return matches[0] if matches and scheme.lower() == b"bearer" else None
+        return matches[0] if matches else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,15 +1,16 @@
 """A request of the policy `sequential`: ask, look at the answer, ask again or give the best one.
 
 An answer after which another model may be asked is held back whole, streams included. An answer
-after which nothing else would be asked, whatever it is, goes out as it comes. All answers that are
-held back count in `routing.actual` and in budgets; the client gets the one that is most likely
-right.
+after which nothing else would be asked, whatever it is, goes out as it comes. Where seconds count
+more than joules, two models on different devices are asked at once. All answers that are held back
+count in `routing.actual` and in budgets; the client gets the one that is most likely right.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -22,9 +23,16 @@ from deployments.router.delivery.failover import Delivery
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.sequential.answers import comparable
-from scheduler.sequential.steps import SeenAnswer, Step
+from scheduler.sequential.steps import Plan, SeenAnswer, Step
 
 SHOWN_CHARS = 80
+
+
+class _Whole(NamedTuple):
+    """An answer as it came: JSON, or the frames of a stream."""
+
+    data: bytes
+    frames: list[Frame]
 
 
 class _Held(NamedTuple):
@@ -43,6 +51,14 @@ class Sequential(Delivery):
 
     _held: list[_Held] = field(default_factory=list, init=False)
     _frames: list[Frame] = field(default_factory=list, init=False)
+    # The request to a second model that is asked at the same time.
+    _second: Delivery | None = field(default=None, init=False)
+    _plan: Plan | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        # Slots take `super()` away from a dataclass.
+        Delivery.__post_init__(self)
+        self._plan = self.decision.report(Plan)
 
     async def answer(self) -> bytes:
         """A whole answer as JSON.
@@ -50,19 +66,21 @@ class Sequential(Delivery):
         Raises:
             ApiError: No model gives one.
         """
-        model: str | None = self.decision.model
-        while model is not None:
-            self._scored = self._is_looked_at(model)
-            try:
-                data = await self._answered_by(model)
-            except ApiError:
-                if not self._held:
-                    raise
-                return self._given_without(model).data
-            if not self._scored:
-                return data
-            model = self._next(data, _whole_answer(data))
-        return self._given(self._step(())).data
+        step = self._first()
+        while step.ask is not None:
+            self._scored = step.also is not None or self._is_looked_at(step.ask)
+            async with self._asking_second(step) as second:
+                try:
+                    data = await self._answered_by(step.ask)
+                except ApiError as error:
+                    step = await self._without(step.ask, second, error)
+                    break
+                if not self._scored:
+                    return data
+                self._hold(self, data, [])
+                await self._hold_second(second)
+            step = self._looked()
+        return self._given(step).data
 
     async def frames(self) -> AsyncGenerator[Frame]:
         """A streamed answer, all of it by one model where nothing breaks.
@@ -70,44 +88,120 @@ class Sequential(Delivery):
         Raises:
             ApiError: As `answer`.
         """
-        model: str | None = self.decision.model
-        while model is not None:
-            self._scored = self._is_looked_at(model)
+        step = self._first()
+        while step.ask is not None:
+            self._scored = step.also is not None or self._is_looked_at(step.ask)
             begun = False
-            try:
-                async with aclosing(self._streamed_by(model)) as frames:
-                    async for frame in frames:
-                        if frame[2] & Flag.ACCEPTED:
-                            # Another model may answer yet, and the headers name the one that does.
-                            continue
-                        if self._scored:
-                            self._frames.append(frame)
-                        else:
-                            begun = True
-                            yield frame
-            except ApiError:
-                if begun or not self._held:
-                    raise
-                for frame in self._given_without(model).frames:
-                    yield frame
-                return
-            if not self._scored:
-                return
-            model = self._next(b"", self._streamed_answer())
-        for frame in self._given(self._step(())).frames:
+            async with self._asking_second(step) as second:
+                try:
+                    async with aclosing(self._streamed_by(step.ask)) as frames:
+                        async for frame in frames:
+                            if frame[2] & Flag.ACCEPTED:
+                                # Another model may answer yet; headers name the one that does.
+                                continue
+                            if self._scored:
+                                self._frames.append(frame)
+                            else:
+                                begun = True
+                                yield frame
+                except ApiError as error:
+                    if begun:
+                        raise
+                    step = await self._without(step.ask, second, error)
+                    break
+                if not self._scored:
+                    return
+                self._hold(self, b"", list(self._frames))
+                await self._hold_second(second)
+            step = self._looked()
+        for frame in self._given(step).frames:
             yield frame
 
+    @property
+    def settles_late(self) -> bool:
+        """As of any delivery, and of the second model's."""
+        # Slots take `super()` away from a dataclass.
+        own = bool(Delivery.settles_late.__get__(self, Sequential))
+        return own or (self._second is not None and self._second.settles_late)
+
+    async def settle(self) -> None:
+        """Get to know what answers took that were cancelled."""
+        await Delivery.settle(self)
+        if self._second is not None:
+            await self._second.settle()
+            self._reject(self._second)
+
+    def _first(self) -> Step:
+        """The step that the decision is."""
+        plan, model = self._plan, self.decision.model
+        if plan is not None and plan.first.ask == model and self.parsed.choices == 1:
+            return plan.first
+        return Step(ask=model, give="", chance_right=0.0, worth={}, chances={})
+
+    @asynccontextmanager
+    async def _asking_second(self, step: Step) -> AsyncGenerator[asyncio.Task[_Whole] | None]:
+        """Ask the second model of a step, if it has one, until the step ends."""
+        if step.also is None:
+            yield None
+            return
+        # It stays on its model: others are for the steps that follow.
+        alone = tuple(c for c in self.decision.candidates if c.model == step.also)
+        self._second = Delivery(
+            replace(self.decision, model=step.also, candidates=alone),
+            self.parsed,
+            self.endpoint,
+            self.body,
+            self.directory,
+            self.origin,
+            self.max_attempts,
+            self.key,
+            suspicion=self.suspicion,
+        )
+        self._second._scored = True
+        task = asyncio.create_task(_whole(self._second))
+        try:
+            yield task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _hold_second(self, task: asyncio.Task[_Whole] | None) -> None:
+        """Wait for the answer of the second model; where it breaks there is one answer less."""
+        second = self._second
+        if task is None or second is None:
+            return
+        await asyncio.wait([task])
+        error = task.exception()
+        if error is not None and not isinstance(error, ApiError):
+            raise error
+        if error is not None or second.model in {held.seen.model for held in self._held}:
+            # A failover of the first model may have asked this one too.
+            self._reject(second)
+            return
+        self._second = None
+        self._hold(second, *task.result())
+        self.attempts += second.attempts
+
+    def _reject(self, second: Delivery) -> None:
+        """Have an answer counted that the client does not get."""
+        self._second = None
+        if second.attempts and second.observation is not None:
+            judged = StepJudgement(False, second.observation, None, (), self._step())
+            second.attempts[-1].judged = judged
+        self.attempts[:0] = second.attempts
+
     def _is_looked_at(self, model: str) -> bool:
-        plan = self.decision.plan
+        plan = self._plan
         # Several answers to one request have no one answer that could be compared.
         if plan is None or self.parsed.choices != 1 or model not in plan.models:
             return False
-        able = self._able({model})
+        able = self._able(model)
         return bool(self._held) or plan.may_go_on(self._seen(), model, able)
 
-    def _able(self, besides: set[str]) -> list[str]:
-        plan = self.decision.plan
-        tried = {attempt.model for attempt in self.attempts} | besides
+    def _able(self, *besides: str) -> list[str]:
+        plan = self._plan
+        tried = {*besides, *(attempt.model for attempt in self.attempts)}
         return [
             name
             for name in (plan.models if plan else ())
@@ -117,18 +211,14 @@ class Sequential(Delivery):
     def _seen(self) -> list[SeenAnswer]:
         return [held.seen for held in self._held]
 
-    def _step(self, besides: tuple[str, ...]) -> Step:
-        assert self.decision.plan is not None
-        return self.decision.plan.after(self._seen(), self._able(set(besides)))
+    def _step(self, *besides: str) -> Step:
+        assert self._plan is not None
+        return self._plan.after(self._seen(), self._able(*besides))
 
-    def _next(self, data: bytes, answer: tuple[str | None, bool]) -> str | None:
-        """Look at the answer that is there.
-
-        Returns:
-            Who is asked next; `None` where one of the answers is given.
-        """
-        attempt, observation = self.attempts[-1], self.observation
-        form, empty = answer
+    def _hold(self, delivery: Delivery, data: bytes, frames: list[Frame]) -> None:
+        """Keep an answer, and what is seen in it."""
+        attempt, observation = delivery.attempts[-1], delivery.observation
+        form, empty = _streamed_answer(delivery) if self.parsed.stream else _whole_answer(data)
         seen = SeenAnswer(attempt.model, form, empty)
         if observation is not None:
             seen = replace(
@@ -137,26 +227,50 @@ class Sequential(Delivery):
                 output_tokens=observation.output_tokens or None,
                 mean_logprob=observation.mean_logprob,
             )
-        agrees = tuple(
-            held.seen.model
-            for held in self._held
-            if form is not None and not held.seen.blank and held.seen.answer == form
-        )
-        self._held.append(_Held(attempt, observation, seen, data, list(self._frames)))
-        plan = self.decision.plan
-        self._forget()
-        if observation is None or plan is None or attempt.model not in plan.models:
-            # Without a measurement, or from a model that stood in for another, it is the last one.
-            return None
-        step = self._step(())
-        shown = form if form is None or len(form) <= SHOWN_CHARS else f"{form[:SHOWN_CHARS]}..."
-        attempt.judged = StepJudgement(False, observation, shown, agrees, step)
-        attempt.output_tokens = observation.output_tokens
-        return step.ask
+        self._held.append(_Held(attempt, observation, seen, data, frames))
+        if delivery is self:
+            self._forget()
 
-    def _given_without(self, broken: str) -> _Held:
-        """The best answer that is there; no model after it gives one."""
-        return self._given(self._step((broken,)))
+    def _looked(self) -> Step:
+        """What to do now that the answers of a step are there."""
+        plan, last = self._plan, self._held[-1]
+        step = self._step()
+        if last.observation is None or plan is None or last.seen.model not in plan.models:
+            # Without a measurement, or from a model that stood in for another, it is the last one.
+            step = replace(step, ask=None, also=None, give=last.seen.model)
+        self._judge(step)
+        return step
+
+    async def _without(
+        self, broken: str, second: asyncio.Task[_Whole] | None, error: ApiError
+    ) -> Step:
+        """Where neither `broken` nor a model behind it answers: give the best answer there is.
+
+        Raises:
+            ApiError: There is none.
+        """
+        self._forget()
+        await self._hold_second(second)
+        if not self._held:
+            raise error
+        step = replace(self._step(broken), ask=None, also=None)
+        self._judge(step)
+        return step
+
+    def _judge(self, step: Step) -> None:
+        """Write the step after the answers that it looks at first."""
+        for place, held in enumerate(self._held):
+            if held.attempt.judged is not None or held.observation is None:
+                continue
+            form = held.seen.answer
+            agrees = tuple(
+                other.seen.model
+                for other in self._held[:place]
+                if form is not None and not held.seen.blank and other.seen.answer == form
+            )
+            shown = form if form is None or len(form) <= SHOWN_CHARS else f"{form[:SHOWN_CHARS]}..."
+            held.attempt.judged = StepJudgement(False, held.observation, shown, agrees, step)
+            held.attempt.output_tokens = held.observation.output_tokens
 
     def _given(self, step: Step) -> _Held:
         """Accept one of the answers that were held back."""
@@ -176,20 +290,27 @@ class Sequential(Delivery):
         if self._scored:
             # The client has got nothing of it, so the next one begins from nothing.
             self._forget()
-        # Slots take `super()` away from a dataclass.
         return Delivery._again(self, dispatch, error)
-
-    def _streamed_answer(self) -> tuple[str | None, bool]:
-        payload: dict[str, Any] = orjson.loads(self.body)
-        if payload.get("tools"):
-            return _tool_calls_of(self._stream.chunks)
-        text = self._stream.said.content
-        return comparable(text), not text.strip()
 
     def _forget(self) -> None:
         self._frames.clear()
         self._stream.forget()
         self.observation = None
+
+
+async def _whole(delivery: Delivery) -> _Whole:
+    if not delivery.parsed.stream:
+        return _Whole(await delivery.answer(), [])
+    async with aclosing(delivery.frames()) as frames:
+        return _Whole(b"", [frame async for frame in frames if not frame[2] & Flag.ACCEPTED])
+
+
+def _streamed_answer(delivery: Delivery) -> tuple[str | None, bool]:
+    """The comparable form of a streamed answer, and whether it is empty."""
+    if orjson.loads(delivery.body).get("tools"):
+        return _tool_calls_of(delivery._stream.chunks)
+    text = delivery._stream.said.content
+    return comparable(text), not text.strip()
 
 
 def _whole_answer(data: bytes) -> tuple[str | None, bool]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -21,11 +21,11 @@ from starlette.types import Receive, Scope, Send
 from deployments.config.app import RouterArgs
 from deployments.links.fairness import Turns
 from deployments.links.frames import Endpoint, Flag, Frame, with_member
+from deployments.router.access.caller import Caller
 from deployments.router.access.idempotency import Idempotency, request_key
 from deployments.router.blame.suspects import Suspicion
 from deployments.router.decision.decide import Decider
-from deployments.router.decision.rules import Caller
-from deployments.router.decision.sessions import Turn
+from deployments.router.decision.query import Query
 from deployments.router.delivery.cascade import Cascade
 from deployments.router.delivery.failover import Delivery
 from deployments.router.delivery.sequential import Sequential
@@ -35,17 +35,33 @@ from deployments.router.observe.instruments import Instruments, Measured
 from deployments.router.observe.routing_report import decision_record, routing_object
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.body import read_body
 from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import as_api_error, send_error
 from deployments.router.wire.openai import ParsedRequest
 from deployments.router.wire.paths import ENDPOINTS
 from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.policies.cascade import Ladder
+from scheduler.sequential.steps import Plan
+from scheduler.types import Decision
 
 logger = logging.getLogger("ray.serve")
 
 DECISIONS_A_TURN = 4
 """Of the event loop: a decision takes about a millisecond."""
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
+
+
+class Recorded(NamedTuple):
+    """What the record keeps of a request, where contents are recorded.
+
+    Attributes:
+        request: The body as the client sent it.
+        history: As for `DecisionLog.asked`.
+    """
+
+    request: bytes
+    history: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,7 @@ class _Asked:
     caller: Caller
     measured: Measured
     request_id: str
+    recorded: Recorded
 
 
 class Completions:
@@ -92,16 +109,18 @@ class Completions:
         endpoint = ENDPOINTS[scope["path"]]
         measured = self._instruments.begin(scope, endpoint)
         try:
-            body = await read_body(receive, self._args)
+            body = await read_body(scope, receive, self._args)
             measured.received()
             await self._turns.turn()
             parsed = parse_bounded(body, endpoint, self._decider.config.limits)
+            parsed = self._decider.named(parsed)
             key = request_key(scope, body)
         except Exception as refusal:
             await self._refuse(refusal, measured, send)
             return
         request_id = request_id_of(scope["headers"])
-        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured, request_id)
+        recorded = scope.get("recorded") or Recorded(body)
+        asked = _Asked(parsed, endpoint, body, caller_of(scope), measured, request_id, recorded)
         if key is None:
             await self._generate(asked, send)
         else:
@@ -117,17 +136,15 @@ class Completions:
                 measured.received()
             counts = await self._decider.count(parsed)
             await self._turns.turn()
-            turn = self._decider.sessions.turn(parsed, caller)
-            decision = self._decider.decide(parsed, counts, caller, turn)
+            query = Query(parsed, caller)
+            decision = self._decider.decide(query, counts)
         except Exception as refusal:
             await self._refuse(refusal, measured, send)
             return False
         measured.decided(parsed, decision)
         self._decider.dispatched(decision)
-        self._log.asked(decision.decision_id, asked.body)
-        # Most requests ask one model, and pay nothing for those that climb.
-        kind = Cascade if decision.cascade else Sequential if decision.plan else Delivery
-        delivery = kind(
+        self._log.asked(decision.decision_id, *asked.recorded)
+        delivery = _kind_of_delivery(decision)(
             decision,
             parsed,
             asked.endpoint,
@@ -159,39 +176,43 @@ class Completions:
             raise
         finally:
             if error is None or not delivery.settles_late:
-                self._settle(asked, turn, delivery, error)
+                self._settle(asked, query, delivery, error)
             else:
                 # An empty context belongs to no request: Serve cancels what the request asked.
                 task = asyncio.create_task(
-                    self._settle_late(asked, turn, delivery, error), context=Context()
+                    self._settle_late(asked, query, delivery, error), context=Context()
                 )
                 self._settling.add(task)
                 task.add_done_callback(self._settling.discard)
         return error is None
 
     async def _settle_late(
-        self, asked: _Asked, turn: Turn | None, delivery: Delivery, error: BaseException
+        self, asked: _Asked, query: Query, delivery: Delivery, error: BaseException
     ) -> None:
         """Settle an answer without an end, once its replica has said what it took."""
         try:
             await delivery.settle()
         finally:
-            self._settle(asked, turn, delivery, error)
+            self._settle(asked, query, delivery, error)
 
     def _settle(
-        self, asked: _Asked, turn: Turn | None, delivery: Delivery, error: BaseException | None
+        self, asked: _Asked, query: Query, delivery: Delivery, error: BaseException | None
     ) -> None:
         if asked.caller.account:
             asked.caller.account.charge(
                 delivery.decision, delivery.observation, error, delivery.progress
             )
-        self._take_note(asked, turn, delivery, error)
+        self._take_note(asked, query, delivery, error)
 
     def _timed_out(self, delivery: Delivery) -> ApiError:
         message = (
             f"model {delivery.model!r} did not finish within {self._args.request_timeout_s:g} s"
         )
         return ApiError(504, message, code="timeout")
+
+    async def refuse(self, error: Exception, scope: Scope, send: Send) -> None:
+        """Answer a request with an error that could not even become a chat completion."""
+        await self._refuse(error, self._instruments.begin(scope, "chat"), send)
 
     async def _refuse(self, error: Exception, measured: Measured, send: Send) -> None:
         if not isinstance(error, ApiError | InvalidRequestError | NoCandidateError):
@@ -204,7 +225,7 @@ class Completions:
     def _take_note(
         self,
         asked: _Asked,
-        turn: Turn | None,
+        query: Query,
         delivery: Delivery,
         error: BaseException | None,
     ) -> None:
@@ -234,12 +255,21 @@ class Completions:
                     self._decider.learn(asked.parsed, decision, observation)
             if text is None and delivery.rejected_by:
                 self._decider.learn_rejections(asked.parsed, delivery.rejected_by)
-            if turn and text is None and delivery.observation is not None:
-                self._decider.sessions.remember(turn, delivery.observation)
+            if text is None and delivery.observation is not None:
+                self._decider.answered(query, delivery.observation)
             asked.measured.finished(delivery, error)
         except Exception:
             # The client has its answer; nothing may come behind it.
             logger.exception("request %s is not recorded", decision.decision_id)
+
+
+def _kind_of_delivery(decision: Decision) -> type[Delivery]:
+    """As the policy reports: most requests ask one model, and pay nothing for the others."""
+    if not decision.reports:
+        return Delivery
+    if decision.report(Ladder):
+        return Cascade
+    return Sequential if decision.report(Plan) else Delivery
 
 
 def caller_of(scope: Scope) -> Caller:
@@ -279,36 +309,7 @@ async def _stream(keep_alive_s: float | None, delivery: Delivery, sending: Sendi
 
 
 def _with_routing(data: bytes, delivery: Delivery) -> bytes:
-    report = routing_object(delivery.decision, delivery.observation, delivery.attempts)
+    report = routing_object(
+        delivery.decision, delivery.observation, delivery.attempts, delivery.directory.grid
+    )
     return with_member(data, b"routing", orjson.dumps(report))
-
-
-async def read_body(receive: Receive, args: RouterArgs) -> bytes:
-    """The whole body of a request.
-
-    Raises:
-        ApiError: It is too large or too slow, or the client hung up before its end.
-    """
-    try:
-        async with asyncio.timeout(args.request_timeout_s):
-            return await _read_body(receive, args.max_body_bytes)
-    except TimeoutError as error:
-        message = "the body did not arrive in time"
-        raise ApiError(408, message, code="body_timeout") from error
-
-
-async def _read_body(receive: Receive, limit: int) -> bytes:
-    # Not bytes: a body that comes byte by byte would be copied for each of them.
-    body = bytearray()
-    while True:
-        message: Mapping[str, Any] = await receive()
-        if message["type"] == "http.disconnect":
-            raise ApiError(
-                400, "the client hung up before the end of its request", code="body_incomplete"
-            )
-        part: bytes = message.get("body", b"")
-        body += part
-        if len(body) > limit:
-            raise ApiError(413, f"the body is larger than {limit} bytes", code="body_too_large")
-        if not message.get("more_body"):
-            return bytes(body)

@@ -9,73 +9,25 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from deployments.router.access.caller import LONGEST_SESSION_ID, SESSION_HEADER
 from deployments.router.access.idempotency import HEADER
-from deployments.router.decision.sessions import LONGEST_ID, SESSION_HEADER
 from deployments.router.endpoints.feedback import FeedbackFields
-from deployments.router.wire.openai import RoutingFields
+from deployments.router.endpoints.openapi_types import (
+    AnthropicErrorObject,
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    ErrorObject,
+    MessagesPrompt,
+    MessagesRequest,
+    ResponsesRequest,
+    TokenizeChat,
+    TokenizeText,
+)
 from deployments.router.wire.paths import HEALTH_PATHS
-
-
-class StreamOptions(BaseModel):
-    """The optional body field `stream_options`."""
-
-    model_config = ConfigDict(extra="allow")
-    include_usage: bool | None = None
-
-
-class CommonFields(BaseModel):
-    """What the router reads of any completion request."""
-
-    model_config = ConfigDict(extra="allow")
-    model: str = Field(min_length=1, description="`auto`, or a model's id.")
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    routing: RoutingFields | None = None
-
-
-class ChatMessage(BaseModel):
-    """One message; vLLM checks the rest of it."""
-
-    model_config = ConfigDict(extra="allow")
-    role: str
-    content: str | list[dict[str, Any]] | None = None
-
-
-class ChatRequest(CommonFields):
-    """Body of `POST /v1/chat/completions`."""
-
-    messages: list[ChatMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-
-
-Text = str
-TokenIds = list[int]
-
-
-class CompletionRequest(CommonFields):
-    """Body of `POST /v1/completions`."""
-
-    prompt: Text | TokenIds | list[Text] | list[TokenIds]
-    echo: bool | None = None
-
-
-class ErrorDetails(BaseModel):
-    """What is wrong."""
-
-    message: str
-    type: Literal["invalid_request_error", "server_error"]
-    param: str | None = Field(description="Offending field, dotted.")
-    code: str | None
-
-
-class ErrorObject(BaseModel):
-    """Every answer that is an error."""
-
-    error: ErrorDetails
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +40,7 @@ class Operation:
         headers: The same of headers.
         errors: Statuses besides 431, which every path may answer, and 401, 403 and 429, which every
             path but those of `health` may.
+        error_object: What each of them has.
     """
 
     method: Literal["get", "post"]
@@ -97,6 +50,7 @@ class Operation:
     query: dict[str, dict[str, Any]] = field(default_factory=dict)
     headers: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
+    error_object: type[BaseModel] = ErrorObject
 
 
 KEY_HEADER = {
@@ -109,11 +63,12 @@ KEY_HEADER = {
 CONVERSATION_HEADER = {
     SESSION_HEADER.decode(): {
         "type": "string",
-        "maxLength": LONGEST_ID,
+        "maxLength": LONGEST_SESSION_ID,
         "description": "Names the conversation; without it the first messages do.",
     }
 }
-DECIDING_ERRORS = (400, 404, 408, 413, 422, 500, 503)
+BODY_ERRORS = (400, 408, 413, 415)
+DECIDING_ERRORS = (*BODY_ERRORS, 404, 422, 500, 503)
 OPERATIONS = (
     Operation(
         "post",
@@ -133,6 +88,45 @@ OPERATIONS = (
     ),
     Operation(
         "post",
+        "/v1/messages",
+        "Anthropic's message, streaming and not",
+        (MessagesRequest,),
+        headers=KEY_HEADER | CONVERSATION_HEADER,
+        errors=(*BODY_ERRORS, 404, 422, 500, 504, 529),
+        error_object=AnthropicErrorObject,
+    ),
+    Operation(
+        "post",
+        "/v1/messages/count_tokens",
+        "input tokens of a message: the most that any model of the request counts",
+        (MessagesPrompt,),
+        errors=(*BODY_ERRORS, 404, 500),
+        error_object=AnthropicErrorObject,
+    ),
+    Operation(
+        "post",
+        "/v1/responses",
+        "OpenAI's response, streaming and not",
+        (ResponsesRequest,),
+        headers=KEY_HEADER | CONVERSATION_HEADER,
+        errors=(*DECIDING_ERRORS, 504),
+    ),
+    Operation(
+        "post",
+        "/tokenize",
+        "token ids of a text or a conversation for one model, as vLLM has it",
+        (TokenizeText, TokenizeChat),
+        errors=DECIDING_ERRORS,
+    ),
+    Operation(
+        "post",
+        "/detokenize",
+        "the text that token ids of one model stand for",
+        (DetokenizeRequest,),
+        errors=DECIDING_ERRORS,
+    ),
+    Operation(
+        "post",
         "/v1/route",
         "a dry run: the decision, nothing dispatched",
         (ChatRequest, CompletionRequest),
@@ -144,7 +138,7 @@ OPERATIONS = (
         "/v1/feedback",
         "what somebody says of an answer; the last one counts",
         (FeedbackFields,),
-        errors=(400, 404, 408, 413, 422, 500, 503),
+        errors=DECIDING_ERRORS,
     ),
     Operation("get", "/v1/models", "the models, and `auto`"),
     Operation("get", "/v1/models/{model}", "one of them", errors=(404,)),
@@ -176,7 +170,9 @@ OPERATIONS = (
 
 def document() -> dict[str, Any]:
     """The document, as OpenAPI 3.1 has it."""
-    models = (ChatRequest, CompletionRequest, FeedbackFields, ErrorObject)
+    bodies = {body for operation in OPERATIONS for body in operation.bodies}
+    errors = {operation.error_object for operation in OPERATIONS}
+    models = sorted(bodies | errors, key=lambda model: model.__name__)
     _, schemas = models_json_schema(
         [(model, "validation") for model in models],
         ref_template="#/components/schemas/{model}",
@@ -211,18 +207,26 @@ def _described(operation: Operation) -> dict[str, Any]:
             "200": {"description": "as docs/reference/http.md says"},
             **{
                 str(status): {
-                    "description": HTTPStatus(status).phrase,
-                    "content": _json_of({"$ref": "#/components/schemas/ErrorObject"}),
+                    "description": _phrase(status),
+                    "content": _json_of(_reference(operation.error_object)),
                 }
                 for status in errors
             },
         },
     }
     if operation.bodies:
-        schemas = [{"$ref": f"#/components/schemas/{m.__name__}"} for m in operation.bodies]
+        schemas = [_reference(body) for body in operation.bodies]
         schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
         described["requestBody"] = {"required": True, "content": _json_of(schema)}
     return described
+
+
+def _phrase(status: int) -> str:
+    return "Overloaded" if status == 529 else HTTPStatus(status).phrase
+
+
+def _reference(model: type[BaseModel]) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
 def _parameter(where: str, name: str, schema: dict[str, Any]) -> dict[str, Any]:

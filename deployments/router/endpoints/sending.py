@@ -89,6 +89,7 @@ class Sending:
             yield
             return
         comments: set[asyncio.Task[None]] = set()
+        timer: asyncio.TimerHandle | None = None
 
         async def comment() -> None:
             if not self.started:

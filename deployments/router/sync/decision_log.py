@@ -6,12 +6,13 @@ import asyncio
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray.exceptions import RayError
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.entries import Entry, EntryQueue, Retention
+from deployments.router.sync.exchange import Exchange, Standing
 
 RECENT_BYTES = 8 * 2**20
 """Of decisions that can be asked for without the store: some 2,000."""
@@ -25,7 +26,15 @@ MAX_OPEN = 1_000
 """Answers that are being recorded at a time."""
 
 
-class DecisionLog:
+class _Content(NamedTuple):
+    """What is recorded of one request beside its decision."""
+
+    request: bytes
+    history: bytes
+    answer: bytearray
+
+
+class DecisionLog(Exchange[list[Entry]]):
     """A bounded memory of decisions, as JSON.
 
     Args:
@@ -33,6 +42,8 @@ class DecisionLog:
         keep_content: Whether requests and answers are recorded.
         unsent_bytes: Of decisions that wait for the store; beyond it the oldest are dropped.
     """
+
+    period_s = 0.5
 
     def __init__(
         self,
@@ -42,7 +53,7 @@ class DecisionLog:
         unsent_bytes: int = UNSENT_BYTES,
     ) -> None:
         self._keep_content = keep_content
-        self._contents: dict[str, tuple[bytes, bytearray]] = {}
+        self._contents: dict[str, _Content] = {}
         self._retention = retention
         self._recent = EntryQueue(RECENT_BYTES)
         self._unsent = EntryQueue(unsent_bytes)
@@ -52,10 +63,17 @@ class DecisionLog:
         """Decisions that the store never got, because it was away for too long."""
         return self._unsent.dropped
 
-    def asked(self, decision_id: str, body: bytes) -> None:
-        """Remember a request until its decision is finished, if contents are kept."""
+    def asked(self, decision_id: str, body: bytes, history: bytes = b"") -> None:
+        """Remember a request until its decision is finished, if contents are kept.
+
+        Args:
+            decision_id: Its decision.
+            body: As the client sent it.
+            history: Its conversation as JSON, for requests that may name it as their previous one.
+        """
         if self._keep_content:
-            self._contents[decision_id] = body[:MAX_CONTENT_BYTES], bytearray()
+            kept = history if len(history) <= MAX_CONTENT_BYTES else b""
+            self._contents[decision_id] = _Content(body[:MAX_CONTENT_BYTES], kept, bytearray())
             # A client that hangs up before its answer begins leaves no decision.
             while len(self._contents) > MAX_OPEN:
                 del self._contents[next(iter(self._contents))]
@@ -63,51 +81,51 @@ class DecisionLog:
     def answered(self, decision_id: str, data: bytes) -> None:
         """Remember a part of the answer likewise."""
         if self._keep_content and decision_id in self._contents:
-            answer = self._contents[decision_id][1]
+            answer = self._contents[decision_id].answer
             answer += data[: MAX_CONTENT_BYTES - len(answer)]
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take in one finished decision."""
         content = self._contents.pop(record["decision_id"], None)
         if content is not None:
-            request, answer = (part.decode(errors="replace") for part in content)
-            record = {**record, "content": {"request": request, "answer": answer}}
+            parts = content._asdict()
+            texts = {name: bytes(part).decode(errors="replace") for name, part in parts.items()}
+            if not content.history:
+                del texts["history"]
+            record = {**record, "content": texts}
         entry = Entry.of(record)
         self._recent.add([entry])
         self._unsent.add([entry])
 
-    async def flush(self, store: Any) -> None:
-        """Hand the new ones to the store; they are kept if it does not take them.
+    def take(self) -> list[Entry] | None:
+        """Those that the store does not have yet."""
+        return self._unsent.take() or None
 
-        Raises:
-            TimeoutError: The store does not answer. It may have them all the same, and keeps
-                those that come again once.
-            RayError: The store is away.
-        """
-        batch = self._unsent.take()
-        if not batch:
-            return
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                await store.log_decisions.remote(batch, self._retention)
-        except BaseException:
-            self._unsent.give_back(batch)
-            raise
+    def give_back(self, batch: list[Entry] | None) -> None:
+        """They wait for the next time, within bounds."""
+        self._unsent.give_back(batch or [])
+
+    async def hand_over(self, store: Store, batch: list[Entry] | None) -> Standing:
+        """The store keeps once what comes twice."""
+        await store.archive.log_decisions.remote(batch, self._retention)
+        return Standing.LEVEL
 
     async def latest(
-        self, store: Any, limit: int, before: float = math.inf, since: float = -math.inf
+        self, store: Store, limit: int, before: float = math.inf, since: float = -math.inf
     ) -> list[dict[str, Any]]:
         """The latest decisions of all routers, newest first.
 
         Args:
-            store: Handle of the store actor; while it is away, there are only those of this router.
+            store: Handles of its actors; while it is away, there are only those of this router.
             limit: At most so many.
             before: Only decisions that had finished before this Unix time.
             since: Only those that finished after this one.
         """
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                stored: list[dict[str, Any]] = await store.decisions.remote(limit, before, since)
+                stored: list[dict[str, Any]] = await store.archive.decisions.remote(
+                    limit, before, since
+                )
         except (RayError, TimeoutError):
             stored = []
         recent = reversed(self._recent)
@@ -117,12 +135,12 @@ class DecisionLog:
         merged |= {record["decision_id"]: record for record in stored}
         return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]
 
-    async def find(self, store: Any, decision_id: str) -> dict[str, Any] | None:
+    async def find(self, store: Store, decision_id: str) -> dict[str, Any] | None:
         """One decision of any router, `None` where nobody remembers it."""
         found: dict[str, Any] | None = None
         with suppress(RayError, TimeoutError):
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                found = await store.decision.remote(decision_id)
+                found = await store.archive.decision.remote(decision_id)
         if found is None:
             own = (entry for entry in self._recent if entry.decision_id == decision_id)
             entry = next(own, None)

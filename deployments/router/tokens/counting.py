@@ -164,6 +164,10 @@ class TokenCounter:
             if known.miscounted == 1:
                 logger.warning("%s counts %d input tokens, not %d", model, tokens, told.tokens)
 
+    def tokenizer(self, model: str) -> ModelTokenizer | None:
+        """A model's tokenizer, `None` where it is not loaded."""
+        return self._tokenizers.get(self._digest(model))
+
     def knows(self, digest: str) -> bool:
         """Whether a tokenizer is loaded."""
         return digest in self._tokenizers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -119,6 +119,31 @@ class ModelTokenizer:
         except Exception as error:
             # Whatever it raises, the engine answers 400 with it.
             raise TemplateRejectionError(str(error) or type(error).__name__) from error
+
+    def ids(self, prompt: Prompt) -> list[int]:
+        """The token ids of one text, or of a conversation.
+
+        Raises:
+            UncountableError: As `count`, and the other errors too.
+        """
+        members = prompt.members
+        if prompt.is_chat:
+            text, special = self.render(members), _flag(members, "add_special_tokens", False)
+        else:
+            text, special = members["prompt"], _flag(members, "add_special_tokens", True)
+        (encoding,) = self._encoder.encode_batch_fast([text], add_special_tokens=special)
+        found: list[int] = encoding.ids
+        return found
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text that token ids stand for, special tokens included."""
+        found: str = self._encoder.decode(list(ids), skip_special_tokens=False)
+        return found
+
+    def token(self, number: int) -> str | None:
+        """A token as the vocabulary writes it, `None` where there is no such id."""
+        found: str | None = self._encoder.id_to_token(number)
+        return found
 
     def _template_variables(self, members: Mapping[str, Any]) -> dict[str, Any]:
         given = members.get("chat_template_kwargs") or {}

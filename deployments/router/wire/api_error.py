@@ -30,6 +30,17 @@ class ApiError(Exception):
         self.code = code or str(default_code(status))
         self.retry_after_s = retry_after_s
 
+    def headers(self) -> dict[str, str]:
+        """HTTP headers that belong to the status, names in lower case."""
+        headers = {}
+        if self.retry_after_s is not None:
+            headers["retry-after"] = str(self.retry_after_s)
+        if self.status == 401:
+            headers["www-authenticate"] = 'Bearer realm="dynamic-llm-scheduler"'
+        if self.status == 415:
+            headers["accept-encoding"] = "gzip, zstd"
+        return headers
+
     def body(self) -> bytes:
         """The error object as JSON."""
         return error_body(self.status, str(self), param=self.param, code=self.code)

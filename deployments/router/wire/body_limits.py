@@ -67,7 +67,11 @@ def parse_bounded(body: bytes, endpoint: Endpoint | None, limits: Limits) -> Par
     containers = check_size(body, limits)
     data = json_object(body)
     check_body(data, limits, containers)
-    return parse_request(data, endpoint)
+    parsed = parse_request(data, endpoint)
+    if parsed.choices > limits.answers:
+        field = "prompt" if parsed.prompts > 1 else "n"
+        raise too_much(field, parsed.choices, limits.answers, " answers to all prompts")
+    return parsed
 
 
 def check_size(body: bytes, limits: Limits) -> int:
@@ -118,7 +122,7 @@ def check_body(data: Mapping[str, Any], limits: Limits, containers: int) -> None
     """
     # What has fewer arrays and objects than it may have levels is not too deep.
     if containers > limits.depth:
-        _check_depth(data, limits.depth)
+        check_depth(data, limits.depth)
     for field in ENGINE_FIELDS:
         if data.get(field) is not None and field not in limits.engine_fields:
             message = f"{field}: is not open to clients here (limits.engine_fields)"
@@ -160,7 +164,12 @@ def _check_texts(texts: Any, field: str, most: int) -> None:
                 raise too_much(f"{field}.{index}", len(text), most, " characters")
 
 
-def _check_depth(data: Mapping[str, Any], most: int) -> None:
+def check_depth(data: Mapping[str, Any], most: int) -> None:
+    """Check how deep the members of a body are nested.
+
+    Raises:
+        ApiError: 400 with the field and the limit.
+    """
     for field, value in data.items():
         if isinstance(value, list | dict) and _is_deeper(value, most - 1):
             raise ApiError(

@@ -46,13 +46,17 @@ class ErrorCode(StrEnum):
     NO_API_KEYS = "no_api_keys"
     BARRED_BY_RULES = "barred_by_rules"
     ADMIN_ONLY = "admin_only"
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     NOT_FOUND = "not_found"
     MODEL_NOT_FOUND = "model_not_found"
     DECISION_NOT_FOUND = "decision_not_found"
+    RESPONSE_NOT_FOUND = "response_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BODY_TIMEOUT = "body_timeout"
     SLOW_READER = "slow_reader"
     BODY_TOO_LARGE = "body_too_large"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
+    INVALID_ENCODING = "invalid_encoding"
     CONSTRAINTS_NOT_MET = "constraints_not_met"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     ANSWER_NOT_RECORDED = "answer_not_recorded"
@@ -81,6 +85,7 @@ MEANINGS = {
     ErrorCode.MALFORMED_REQUEST: Meaning(400, "no valid HTTP, or a protocol that is not served"),
     ErrorCode.BODY_INCOMPLETE: Meaning(400, "the client hung up before the end of the body"),
     ErrorCode.INVALID_JSON: Meaning(400, "not JSON, no object, or nested over a thousand deep"),
+    ErrorCode.INVALID_ENCODING: Meaning(400, "the body is not what its content-encoding says"),
     ErrorCode.INVALID_VALUE: Meaning(400, "a field, header or parameter has a wrong type or value"),
     ErrorCode.LIMIT_EXCEEDED: Meaning(400, "over one of the configured limits"),
     ErrorCode.FIELD_NOT_ALLOWED: Meaning(400, "a member for the inside of an engine"),
@@ -94,13 +99,16 @@ MEANINGS = {
     ErrorCode.NO_API_KEYS: Meaning(403, "not on loopback, and no keys set"),
     ErrorCode.BARRED_BY_RULES: Meaning(403, "the operator's rules leave no model"),
     ErrorCode.ADMIN_ONLY: Meaning(403, "the key is not an administrator's"),
+    ErrorCode.ORIGIN_NOT_ALLOWED: Meaning(403, "pages of that origin may not call the API"),
     ErrorCode.NOT_FOUND: Meaning(404, "there is no such path"),
     ErrorCode.MODEL_NOT_FOUND: Meaning(404, "no model of that name is configured"),
     ErrorCode.DECISION_NOT_FOUND: Meaning(404, "no decision of that id is kept"),
+    ErrorCode.RESPONSE_NOT_FOUND: Meaning(404, "no response of that id is kept"),
     ErrorCode.METHOD_NOT_ALLOWED: Meaning(405, "the path does not have that method"),
     ErrorCode.BODY_TIMEOUT: Meaning(408, "the body did not arrive in time"),
     ErrorCode.SLOW_READER: Meaning(408, "the client does not read its answer"),
     ErrorCode.BODY_TOO_LARGE: Meaning(413, "the body is too large"),
+    ErrorCode.UNSUPPORTED_ENCODING: Meaning(415, "a content-encoding but gzip and zstd"),
     ErrorCode.CONSTRAINTS_NOT_MET: Meaning(422, "no model is predicted to meet the constraints"),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: Meaning(422, "the key came with another request before"),
     ErrorCode.ANSWER_NOT_RECORDED: Meaning(422, "the answer to compare with was not recorded"),
@@ -133,6 +141,7 @@ DEFAULT_CODES = {
     405: ErrorCode.METHOD_NOT_ALLOWED,
     408: ErrorCode.BODY_TIMEOUT,
     413: ErrorCode.BODY_TOO_LARGE,
+    415: ErrorCode.UNSUPPORTED_ENCODING,
     422: ErrorCode.CONSTRAINTS_NOT_MET,
     429: ErrorCode.QUEUE_FULL,
     431: ErrorCode.HEADERS_TOO_LARGE,

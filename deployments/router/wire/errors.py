@@ -31,19 +31,17 @@ async def send_error(error: ApiError, send: Send) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
+        *((name.encode(), value.encode()) for name, value in error.headers().items()),
     ]
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", str(error.retry_after_s).encode()))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 async def _error(_: Request, error: Exception) -> Response:
     failure = as_api_error(error)
-    headers = (
-        {"retry-after": str(failure.retry_after_s)} if failure.retry_after_s is not None else {}
+    return Response(
+        failure.body(), failure.status, headers=failure.headers(), media_type="application/json"
     )
-    return Response(failure.body(), failure.status, headers=headers, media_type="application/json")
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

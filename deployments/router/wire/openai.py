@@ -6,10 +6,11 @@ The router reads only what it needs to decide; vLLM validates the rest in the mo
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,6 +26,7 @@ from deployments.router.tokens.prompts import (
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.needs import needs_of
 from scheduler.capabilities import Need
+from scheduler.errors import InvalidRequestError
 from scheduler.policies import get_policy
 from scheduler.preferences import Constraints, Weights
 from scheduler.priority import Priority
@@ -50,6 +52,8 @@ class RoutingFields(BaseModel):
         accuracy: float = 0.0
         energy: float = 0.0
         time: float = 0.0
+        price: float = 0.0
+        carbon: float = 0.0
 
     class ConstraintFields(BaseModel):
         """Hard limits."""
@@ -69,12 +73,20 @@ class RoutingFields(BaseModel):
     priority: Literal["low", "normal", "high"] = "normal"
 
 
+class HourlyWeights(NamedTuple):
+    """Weights of energy: by itself, by its price and by its carbon, each of which has its hour."""
+
+    energy: float
+    price: float
+    carbon: float
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
     """What the router knows of a request.
 
     Attributes:
-        model: As asked for: `auto` or a model's id.
+        model: As asked for: `auto` or a model's id; empty where it is left out.
         prompt: What becomes input tokens.
         max_tokens: The client's bound of generated tokens.
         output_tokens: Generated tokens where the request leaves no choice, else `None`.
@@ -88,6 +100,7 @@ class ParsedRequest:
         policy: `None` for the configured one.
         user: Whom the client says that it asks for, empty where it does not.
         priority: Who is served before it.
+        hourly: What the weight of energy is made of, where a part of it depends on the hour.
         needs: What it needs of an engine.
         body: The JSON that all of this was read from.
     """
@@ -109,6 +122,7 @@ class ParsedRequest:
     user: str = ""
     priority: Priority = Priority.NORMAL
     prompts: int = 1
+    hourly: HourlyWeights | None = None
     needs: tuple[Need, ...] = ()
     body: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -148,7 +162,7 @@ def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> Pa
         asked=_asked(data, endpoint),
         task=routing.task or "",
         text=_last_message(data) if endpoint == "chat" else _first_prompt(data),
-        weights=Weights(**routing.weights.model_dump()) if routing.weights else None,
+        weights=_weights(routing.weights) if routing.weights else None,
         policy=routing.policy,
         models=tuple(routing.models) if routing.models else None,
         constraints=Constraints(
@@ -157,6 +171,7 @@ def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> Pa
         # vLLM checks the type.
         user=user if isinstance(user := data.get("user"), str) else "",
         priority=Priority[routing.priority.upper()],
+        hourly=_hourly(routing.weights),
         needs=needs_of(data, endpoint),
         body=data,
     )
@@ -220,14 +235,33 @@ def _routing(value: Any) -> RoutingFields:
     routing = validated(RoutingFields, value, "routing")
     # Here and not where they are used: a request that names its model is checked too.
     if routing.weights:
-        Weights(**routing.weights.model_dump())
+        _weights(routing.weights)
     if routing.policy is not None:
         get_policy(routing.policy)
     return routing
 
 
+def _weights(fields: RoutingFields.WeightFields) -> Weights:
+    for name in ("energy", "price", "carbon"):
+        value = getattr(fields, name)
+        if not math.isfinite(value) or value < 0:
+            raise InvalidRequestError(
+                f"routing.weights.{name}", f"must be a finite number >= 0, got {value!r}"
+            )
+    energy = fields.energy + fields.price + fields.carbon
+    return Weights(fields.accuracy, energy, fields.time)
+
+
+def _hourly(fields: RoutingFields.WeightFields | None) -> HourlyWeights | None:
+    if fields is None or not (fields.price or fields.carbon):
+        return None
+    return HourlyWeights(fields.energy, fields.price, fields.carbon)
+
+
 def _model(data: dict[str, Any]) -> str:
     model = data.get("model")
+    if model is None:
+        return ""
     if not isinstance(model, str) or not model:
         raise invalid_value("model", "must be 'auto' or a model's id", model)
     return model
@@ -288,6 +322,9 @@ def _chat(data: dict[str, Any]) -> Prompt:
             raise invalid_value(f"messages.{index}", "must be an object", message)
         text_bytes += utf8_bytes(content_text(message.get("content")))
     members = {name: data[name] for name in CHAT_MEMBERS if name in data}
+    if members.get("tools") == []:
+        # The replica takes it out likewise.
+        del members["tools"]
     return Prompt(members, text_bytes, other_tokens=TOKENS_PER_MESSAGE * len(messages))
 
 

@@ -9,6 +9,11 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/completions": "completions",
 }
 """Path -> wire format."""
+CHAT = "/v1/chat/completions"
+MESSAGES, COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
+RESPONSES = "/v1/responses"
+CHARGED = frozenset({*ENDPOINTS, MESSAGES, RESPONSES})
+"""Paths that use up an API key's budget."""
 HEALTH, LIVE, READY = "/health", "/health/live", "/health/ready"
 HEALTH_PATHS = frozenset({HEALTH, LIVE, READY})
 INDEX_PATH = "/"

@@ -69,6 +69,19 @@ def test_only_models_of_automatic_scaling_wake() -> None:
     assert told.startswith("router: model 'a': wake needs scaling: {mode: auto")
 
 
+def test_an_id_with_a_slash_names_its_application() -> None:
+    assert faults(router("Org/A"), model("Org--A", model_id="Org/A")) == []
+    (told,) = faults(router(), model("Org-A", model_id="Org/A"))
+    assert told == "Org-A: the application must have its model's name, 'Org--A'"
+
+
+def test_an_alias_that_leads_nowhere() -> None:
+    application = router("a")
+    application["deployments"][0]["user_config"]["aliases"] = {"gpt-4o": "b"}
+    (told,) = faults(application, model("a"))
+    assert "'gpt-4o' stands for 'b', which is no model" in told
+
+
 def test_two_models_of_one_name() -> None:
     (told,) = faults(router("a"), model("a"), model("a"))
     assert 'multiple configs for application "a"' in told

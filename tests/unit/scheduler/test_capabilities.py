@@ -14,7 +14,7 @@ from scheduler.costs.lengths import OutputLength
 from scheduler.decide import Scheduler
 from scheduler.errors import NoCandidateError
 from scheduler.exclusions import ExclusionKind
-from scheduler.session import Session
+from scheduler.policies.static import StaticModel
 from scheduler.types import ClusterState, Decision, ModelState
 
 NO_TOOLS = Capabilities({Feature.TOOLS: "its engine has no tool parser"})
@@ -144,24 +144,16 @@ def test_a_model_without_room_for_the_expected_answer_is_not_preferred(
 
 def test_a_static_model_stays_where_the_operator_put_it() -> None:
     best = ModelState("best", profile=profile("best", mean_output_tokens=900), max_model_len=200)
-    state = cluster(best, OTHER, static_model="best")
+    state = cluster(best, OTHER, extras={StaticModel: StaticModel("best")})
     assert decide(state, policy="static").model == "best"
 
 
-def test_an_open_tool_loop_keeps_its_model_unless_it_cannot() -> None:
-    session = Session("s", "other", keep="the last message is a tool's result")
-    decision = decide(cluster(BEST, OTHER), session=session)
-    assert decision.model == "other"
-    assert session.reason(decision.model, decision.excluded) == (
-        "kept: the last message is a tool's result"
-    )
+def test_what_is_in_the_middle_of_something_stays_unless_it_cannot() -> None:
+    assert decide(cluster(BEST, OTHER), kept="other").model == "other"
+    assert decide(cluster(BEST, OTHER), kept="other", preferred=("best",)).model == "other"
     away = cluster(BEST, constant("other", 9.0, 9.0, 0.1, unavailable="stopped"))
-    decision = decide(away, session=session)
-    assert decision.model == "best"
-    reason = session.reason(decision.model, decision.excluded)
-    assert reason == "moved although the last message is a tool's result: other: stopped"
-    assert decide(cluster(BEST, OTHER), session=Session("s", "other")).model == "best"
-    assert Session("s", "other").reason("best", ()) is None
+    assert decide(away, kept="other").model == "best"
+    assert decide(cluster(BEST, OTHER)).model == "best"
 
 
 def test_features_that_are_not_known_here_are_left_out() -> None:

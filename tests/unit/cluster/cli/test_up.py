@@ -87,12 +87,12 @@ def head() -> Iterator[subprocess.Popen[bytes]]:
 def test_the_address_of_a_config(tmp_path: Path, text: str, address: str) -> None:
     config = tmp_path / "serve.yaml"
     config.write_text(text)
-    assert launcher._http_address(config) == address
+    assert launcher.http_address(config) == address
 
 
 def test_models_that_were_not_measured_here(router: Router) -> None:
     router.say(a=(True, "measured"), b=(True, "prior"), c=(True, None))
-    assert launcher._models_without_own_profile(router.address) == ["b", "c"]
+    assert launcher.models_without_own_profile(router.address) == ["b", "c"]
 
 
 def test_it_waits_for_the_router_and_its_models(router: Router) -> None:
@@ -102,7 +102,7 @@ def test_it_waits_for_the_router_and_its_models(router: Router) -> None:
     router.say()
     router.say(a=(True, "prior"), b=(False, "prior"))
     router.say(a=(True, "prior"), b=(True, "prior"))
-    assert launcher._models_without_own_profile(router.address) == ["a", "b"]
+    assert launcher.models_without_own_profile(router.address) == ["a", "b"]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -110,13 +110,13 @@ def test_a_model_that_does_not_come_up_does_not_keep_the_others(
     router: Router, capsys: pytest.CaptureFixture[str]
 ) -> None:
     router.say(a=(True, "prior"), b=(False, "prior"))
-    assert launcher._models_without_own_profile(router.address) == ["a"]
+    assert launcher.models_without_own_profile(router.address) == ["a"]
     assert "not available: b: starting" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_router_that_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert launcher._models_without_own_profile("http://127.0.0.1:1") == []
+    assert launcher.models_without_own_profile("http://127.0.0.1:1") == []
     assert "not available: http://127.0.0.1:1/health: " in capsys.readouterr().out
 
 
@@ -149,9 +149,9 @@ def test_what_a_signal_does_while_the_models_are_profiled(
     (tmp_path / "profiling.py").write_text(PROFILER)
     script = textwrap.dedent("""
         from cluster.cli import up as launcher
-        launcher._handle_signals()
+        launcher.handle_signals()
         try:
-            launcher._profile(["a"], 6379)
+            launcher.profile_models(["a"], 6379)
             print("went on")
         except SystemExit:
             print("stopped")
@@ -174,7 +174,7 @@ def test_what_the_profile_says_is_shown(tmp_path: Path, code: int) -> None:
     (tmp_path / "profiling.py").write_text(
         f"import sys; print('energy: lite', sys.argv[1:]); sys.exit({code})"
     )
-    script = "from cluster.cli import up; up._profile(['a', 'b'], 6379)"
+    script = "from cluster.cli import up; up.profile_models(['a', 'b'], 6379)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
@@ -199,7 +199,7 @@ def test_applications_that_run_are_waited_for(
         details["applications"]["elastic"]["status"] = "RUNNING"
 
     Thread(target=finish).start()
-    launcher._wait_for_applications(dashboard.address, head, 0.0)
+    launcher.wait_for_applications(dashboard.address, head, 0.0)
     printed = capsys.readouterr().out
     assert "deploying" in printed
     assert printed.count("running") == 4
@@ -209,7 +209,7 @@ def test_one_that_fails_stops_the_start_with_serves_words(
     dashboard: Any, head: subprocess.Popen[bytes]
 ) -> None:
     with pytest.raises(LaunchError, match="broken: No module named 'm'"):
-        launcher._wait_for_applications(dashboard.address, head, 0.0)
+        launcher.wait_for_applications(dashboard.address, head, 0.0)
 
 
 def test_a_ray_that_ends_stops_the_start(
@@ -220,11 +220,11 @@ def test_a_ray_that_ends_stops_the_start(
     head = subprocess.Popen(["true"])
     head.wait()
     with pytest.raises(LaunchError, match="Ray ended"):
-        launcher._wait_for_applications(dashboard.address, head, 0.0)
+        launcher.wait_for_applications(dashboard.address, head, 0.0)
     log = tmp_path / "ray.log"
     log.write_text("first\nport 6379 is taken\n")
     with pytest.raises(LaunchError, match=r"(?s)did not start.*port 6379 is taken"):
-        launcher._wait_for_dashboard(dashboard.address, head, log)
+        launcher.wait_for_dashboard(dashboard.address, head, log)
 
 
 STUBBORN = """#!/bin/sh
@@ -242,11 +242,11 @@ def test_a_second_signal_ends_a_ray_that_does_not_stop(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         from pathlib import Path
         from cluster.cli import up as launcher
-        launcher._handle_signals()
+        launcher.handle_signals()
         launcher.BIN = Path({str(tmp_path)!r})
-        launcher._wait_for_dashboard = lambda *_: None
+        launcher.wait_for_dashboard = lambda *_: None
         launcher.tempfile.tempdir = {str(tmp_path)!r}
-        with launcher._ray_head(1, 2, []) as head:
+        with launcher.ray_head(1, 2, []) as head:
             Path({str(tmp_path)!r}, "pid").write_text(str(head.pid))
             head.wait()
     """)

@@ -14,7 +14,7 @@ from deployments.config.app import (
     RouterConfig,
 )
 from deployments.config.base import Strict, describe_errors
-from scheduler.cascade import CascadeStep
+from scheduler.policies.cascade import CascadeStep
 
 MODEL = {"model_id": "m", "source": "org/m"}
 TWO = [{"id": "a"}, {"id": "b"}]
@@ -41,7 +41,8 @@ def test_a_setting_is_fixed_or_automatic() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"model_id": "org/m"}, "model_id: "),
+        ({"model_id": "org//m"}, "model_id: "),
+        ({"model_id": "/m"}, "model_id: "),
         ({"model_id": ""}, "model_id: "),
         ({"source": ""}, "source: "),
         ({"sources": "x"}, "sources: Extra inputs are not permitted (got 'x')"),
@@ -157,3 +158,28 @@ def test_a_ladder_is_the_schedulers() -> None:
         CascadeStep("b", -0.5),
         CascadeStep("a"),
     ]
+
+
+def test_aliases_lead_to_models() -> None:
+    models = [{"id": "Org/A"}, {"id": "b"}]
+    config = RouterConfig(models=models, aliases={"gpt-4o": "auto", "x": "b"}, default_model="x")
+    assert config.meanings() == {"gpt-4o": "auto", "x": "b", "": "b"}
+    assert RouterConfig().meanings() == {"": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"aliases": {"x": "c"}}, "aliases: 'x' stands for 'c', which is no model"),
+        ({"aliases": {"x": "y", "y": "a"}}, "aliases: 'x' stands for 'y', which is no model"),
+        ({"aliases": {"a": "auto"}}, "aliases: 'a' is a model's own name"),
+        ({"aliases": {"auto": "a"}}, "aliases: 'auto' is a model's own name"),
+        ({"aliases": {"": "a"}}, "aliases: '' must not be empty"),
+        ({"default_model": "c"}, "default_model 'c' is no model and no alias, known: a, auto"),
+        ({"cors_origins": ["app.example.com"]}, "'app.example.com' is no origin"),
+        ({"cors_origins": ["https://app.example.com/"]}, "is no origin"),
+        ({"models": [{"id": "a/b"}, {"id": "a--b"}]}, "'a/b' and 'a--b' would have the same"),
+    ],
+)
+def test_names_that_lead_nowhere(change: Any, told: str) -> None:
+    assert told in faults(RouterConfig, {"models": [{"id": "a"}]} | change)

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import uvloop
 
+from cluster.connection import LENGTH, MESSAGES_A_TURN
 from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.client import (
     DEAD_S,
@@ -20,7 +21,7 @@ from deployments.links.client import (
     LinkPool,
 )
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply
-from deployments.links.protocol import LENGTH, MESSAGES_A_TURN, End
+from deployments.links.protocol import End
 from deployments.links.server import LinkServer
 from deployments.links.unread import MAX_UNREAD_BYTES, Late, SlowReaderError
 from scheduler.priority import Priority
@@ -100,7 +101,7 @@ class Site:
         for server in self.servers:
             await server.open()
         self.pool.update(self.reports(), "router")
-        await until(lambda: len(self.pool._links.get("m", {})) == len(self.servers))
+        await until(lambda: self.pool.open("m") == len(self.servers))
         return self
 
     async def __aexit__(self, *_: object) -> None:

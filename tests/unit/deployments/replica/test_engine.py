@@ -16,7 +16,7 @@ from vllm.v1.engine.output_processor import RequestState
 from deployments.demo_models.build_once import build_once
 from deployments.demo_models.catalog import cache_folder, packaged_gguf
 from deployments.demo_models.checkpoints import convert_tokenizer
-from deployments.replica.engine import computing_in_engine_core
+from deployments.replica.cpu_engine import computing_in_engine_core
 from deployments.replica.engine_client import behind
 from deployments.replica.request_trace import Trail
 

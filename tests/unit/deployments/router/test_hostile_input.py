@@ -202,7 +202,7 @@ PATHS = [
     "/v1/models/\r\nx-evil: 1",
     "/v1/models/" + "x" * 100_000,
     "/v1/models/\udcff",
-    "/v1/models/",
+    "/v1/models/x/",
     "/v1/decisions/../health",
     "/v1/decisions/\x00",
     "/v1/decisions/\udcff",
@@ -214,7 +214,7 @@ PATHS = [
     "/HEALTH",
     "",
     "\x00",
-    "/v1/completions/",
+    "/v1/completions/x/",
     "http://elsewhere/health",
 ]
 
@@ -223,7 +223,7 @@ PATHS = [
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_paths_lead_nowhere(site: Site, path: str, method: str) -> None:
     answer = call(site, path, [body_with()], method=method)
-    assert answer.status in (307, 404, 405), answer.body
+    assert answer.status in (404, 405), answer.body
     assert not any(b"evil" in name or b"\n" in value for name, value in answer.headers)
     assert len(answer.body) < 2_500
 
@@ -251,7 +251,7 @@ def test_methods_that_nobody_has(site: Site, method: str) -> None:
         [(b"content-type", b"text/xml; charset=\xff")],
         [(b"content-type", b"multipart/form-data")],
         [(b"content-length", b"-1"), (b"content-length", b"x")],
-        [(b"content-encoding", b"gzip")],
+        [(b"content-encoding", b"identity")],
         [(b"x-request-id", b"1\r\nx-evil: 1"), (b"x-decision-id", b"mine\r\nx-evil: 1")],
         [(b"authorization", b"\xff" * 100)],
         [(b"host", b"evil.example\x00")],

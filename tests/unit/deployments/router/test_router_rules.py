@@ -109,7 +109,7 @@ def test_all_messages_and_prompts_are_searched(site: Site) -> None:
 def test_rules_for_keys(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text(yaml.safe_dump([{"name": n, "sha256": hash_of(n)} for n in ("ann", "bob")]))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    site.change_args(keys_file=str(path))
     rules = [
         {"name": "ann's", "when": {"key": "ann"}, "then": {"require": FRUGAL}},
         {"name": "nobody", "when": {"key": "eve"}},

@@ -222,3 +222,12 @@ def test_read_accuracies_refuses(tmp_path: Path, text: str, message: str) -> Non
 def test_read_accuracies_of_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_accuracies(tmp_path / "none.csv")
+
+
+def test_answers_are_kept_for_fits_that_compare_them(tmp_path: Path) -> None:
+    with serving({"good": perfect, "bad": only_facts}) as server:
+        assert run(server.url, tmp_path, "--logprobs") == 0
+    found = rows(tmp_path / "cascade_outcomes.csv")
+    assert {row["answer"] for row in found if row["model"] == "good"} == {
+        perfect(prompt) for prompt in TASKS
+    }

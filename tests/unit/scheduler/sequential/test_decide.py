@@ -106,3 +106,28 @@ def test_other_models_get_the_prior() -> None:
     assert other.same_wrong[0].round(2).tolist()[0] == [0.25, 0.25, 0.25]
     assert other.same_wrong[0, 1, 2] == 0.5
     assert other.prompts == 9
+
+
+@given(
+    st.lists(st.floats(0.1, 0.9), min_size=3, max_size=3),
+    st.lists(st.floats(0.0, 0.3), min_size=3, max_size=3),
+)
+def test_two_models_that_cost_nothing_together_are_worth_what_their_answers_are(
+    chances: list[float], costs: list[float]
+) -> None:
+    three = belief(*chances, same_right=np.ones(1))
+    saved = np.minimum.outer(costs, costs)
+    planner = Planner(three, np.ones(1), 2, saved_together=saved)
+    options = planner.options(ROWS, (), np.array([costs]))
+    assert set(options.ask_both) == {(0, 1), (0, 2), (1, 2)}
+    for (one, other), worth in options.ask_both.items():
+        # At most two are asked, so that asking the second later costs its seconds only.
+        free = replace(planner, saved_together=None, able=(one, other))
+        nothing = free.options(ROWS, (), np.zeros((1, 3))).value[0, 0]
+        assert worth[0, 0] == pytest.approx(nothing - max(costs[one], costs[other]), abs=1e-9)
+
+
+def test_models_are_asked_in_turn_where_nothing_is_saved() -> None:
+    planner = Planner(belief(0.6, 0.8), np.ones(1), saved_together=np.zeros((2, 2)))
+    options = planner.options(ROWS, (), np.array([[0.1, 0.2]]))
+    assert options.ask_both[0, 1][0, 0] <= max(float(v[0, 0]) for v in options.ask.values())

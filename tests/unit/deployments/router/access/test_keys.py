@@ -82,10 +82,13 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_a_ring_finds_the_key_of_a_header() -> None:
     ann, bob = key("ann", "a"), key("bob", "b")
     ring = KeyRing([ann, bob])
-    assert ring.find(b"Bearer a") == ann
-    assert ring.find(b"bearer  b ") == bob
+    assert ring.find([(b"authorization", b"Bearer a")]) == ann
+    assert ring.find([(b"authorization", b"bearer  b ")]) == bob
+    assert ring.find([(b"x-api-key", b"a")]) == ring.find([(b"api-key", b" a")]) == ann
+    assert ring.find([(b"x-api-key", b"b"), (b"authorization", b"Bearer a")]) == ann
     for wrong in (b"Bearer c", b"Basic a", b"a", b"", b"Bearer " + ann.sha256.encode()):
-        assert ring.find(wrong) is None
+        assert ring.find([(b"authorization", wrong)]) is None
+    assert ring.find([]) is None
     assert ring
     assert not KeyRing([])
 
@@ -104,7 +107,7 @@ def test_a_new_key_is_printed_with_its_line(
         assert line.count("\n") == 1
         (made,) = read_keys(written(tmp_path, line), "")
         assert made.name == "ann"
-        assert KeyRing([made]).find(b"Bearer " + secret.encode()) == made
+        assert KeyRing([made]).find([(b"x-api-key", secret.encode())]) == made
         assert secret.startswith("dls-")
         assert len(secret) == 4 + 43
         seen.add(secret)

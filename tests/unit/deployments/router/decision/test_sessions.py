@@ -10,13 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_serve import ACCURATE, FRUGAL, ActorHandle, ServeDouble, Site, observation
+from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, StoreDouble, observation
 
 from cluster.store.load import ReplicaLoad
 from cluster.store.sessions import Placement
 from deployments.links.frames import ModelRequest, Reply, encode_observation
 from deployments.links.server import LinkServer
-from deployments.router.decision.sessions import Turn, turn_of
+from deployments.router.decision.advisors.sessions import SessionsAdvisor, Turn, turn_of
+from deployments.router.sync.exchange import exchange
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import parse_request
 
@@ -140,19 +141,19 @@ def replicas(
                 ReplicaLoad(FRUGAL, f"r{i}", "n", "test", "cpu", busy, link=server.address)
                 for i, (busy, server) in enumerate(zip(ongoing, servers, strict=True))
             ]
-            monkeypatch.setattr(site.router._shared.loads, "replicas", loads)
-            monkeypatch.setattr(site.router._shared.loads, "take", lambda *_: None)
-            links = site.router._directory.links
+            monkeypatch.setattr(site.shared.loads, "replicas", loads)
+            monkeypatch.setattr(site.shared.loads, "take", lambda *_: None)
+            links = site.directory.links
             links.update(loads, "x")
             async with asyncio.timeout(5):
-                while len(links._links.get(FRUGAL, {})) < len(servers):  # noqa: ASYNC110
+                while links.open(FRUGAL) < len(servers):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             links.update(loads, "x")
 
         site.runner.run(serve_them())
         return list(scripts)
 
-    described = site.router._directory[FRUGAL].description
+    described = site.directory[FRUGAL].description
     assert described is not None
     described["prefix_block_tokens"] = BLOCK
     yield start
@@ -213,12 +214,17 @@ def test_a_replica_that_is_much_busier_is_left(
 
 
 def test_a_replica_that_is_gone_is_no_reason_to_stay(
-    site: Site, replicas: Callable[..., list[Replica]]
+    site: Site,
+    serve: ServeDouble,
+    store: StoreDouble,
+    replicas: Callable[..., list[Replica]],
 ) -> None:
     first, second = replicas(0, 3)
     chat(site, LONG, routing=FRUGALLY)
-    entry = site.router._directory[FRUGAL]
-    entry.replicas, entry.under_trial = 2, ("r0",)
+    entry = site.directory[FRUGAL]
+    serve.models[FRUGAL].replicas = 2
+    store.state.set_trials(FRUGAL, ["r0"])
+    site.wait_until(lambda _: entry.replicas == 2 and entry.under_trial == ("r0",))
     told = chat(site, LONG, ANSWER, SECOND, routing=FRUGALLY).json()["routing"]["session"]
     assert (told["cached_tokens"], told["stayed"]) == (0, True)
     assert (first.requests, second.requests) == (1, 1)
@@ -282,20 +288,20 @@ def test_off_nothing_is_remembered(site: Site, replicas: Callable[..., list[Repl
     site.configure(models=[{"id": ACCURATE}, {"id": FRUGAL}], sessions={"enabled": False})
     chat(site, LONG, routing=FRUGALLY)
     assert chat(site, LONG, ANSWER, SECOND).json()["routing"]["session"] is None
-    assert len(site.router._decider.sessions._table) == 0
+    assert len(site.advisor(SessionsAdvisor)) == 0
 
 
 def test_routers_tell_each_other(
-    site: Site, store: ActorHandle, replicas: Callable[..., list[Replica]]
+    site: Site, store: StoreDouble, replicas: Callable[..., list[Replica]]
 ) -> None:
     replicas(0)
-    sessions = site.router._decider.sessions
+    sessions = site.advisor(SessionsAdvisor)
     first = turn(LONG)
     store.state.exchange_sessions(0, [(first.key, place(first, tokens=64))])
-    site.runner.run(sessions.exchange(store, routers=1))
-    assert len(sessions._table) == 0
+    site.runner.run(share(sessions, store, routers=1))
+    assert len(sessions) == 0
     chat(site, FIRST, routing=FRUGALLY)
-    site.runner.run(sessions.exchange(store, routers=2))
+    site.runner.run(share(sessions, store, routers=2))
     told = chat(site, LONG, ANSWER, SECOND, routing=FRUGALLY).json()["routing"]["session"]
     assert (told["model"], told["cached_tokens"]) == (FRUGAL, 64)
     _, news = store.state.exchange_sessions(0, [])
@@ -303,18 +309,23 @@ def test_routers_tell_each_other(
 
 
 def test_what_the_store_did_not_get_is_told_again(
-    site: Site, store: ActorHandle, replicas: Callable[..., list[Replica]]
+    site: Site, store: StoreDouble, replicas: Callable[..., list[Replica]]
 ) -> None:
     replicas(0)
     chat(site, LONG, routing=FRUGALLY)
-    sessions = site.router._decider.sessions
+    sessions = site.advisor(SessionsAdvisor)
     fault, store.fault = store.fault, TimeoutError("away")
     with pytest.raises(TimeoutError):
-        site.runner.run(sessions.exchange(store, routers=2))
+        site.runner.run(share(sessions, store, routers=2))
     store.fault = fault
-    site.runner.run(sessions.exchange(store, routers=2))
+    site.runner.run(share(sessions, store, routers=2))
     _, news = store.state.exchange_sessions(0, [])
     assert [key for key, _ in news] == [turn(LONG).key]
+
+
+async def share(sessions: Any, store: StoreDouble, routers: int) -> None:
+    sessions.routers = routers
+    await exchange(sessions, store)
 
 
 # Tool loops

@@ -69,17 +69,17 @@ def replicas(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replicas]:
             for script in scripts:
                 servers.append(LinkServer(script))
                 await servers[-1].open()
-            links = site.router._directory.links
+            links = site.directory.links
             loads = [
                 ReplicaLoad(FRUGAL, f"r{i}", "n", "test", "cpu", i, link=server.address)
                 for i, server in enumerate(servers)
             ]
             # The store knows nothing of them.
-            monkeypatch.setattr(site.router._shared.loads, "replicas", loads)
-            monkeypatch.setattr(site.router._shared.loads, "take", lambda *_: None)
+            monkeypatch.setattr(site.shared.loads, "replicas", loads)
+            monkeypatch.setattr(site.shared.loads, "take", lambda *_: None)
             links.update(loads, "x")
             async with asyncio.timeout(5):
-                while len(links._links.get(FRUGAL, {})) < len(scripts):  # noqa: ASYNC110
+                while links.open(FRUGAL) < len(scripts):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             # Now that they are connected, who is how busy.
             links.update(loads, "x")
@@ -244,7 +244,7 @@ def test_before_the_first_byte_it_starts_again_elsewhere(
     told = events(response)[-2] if stream else response.json()
     assert [a["model"] for a in told["routing"]["attempts"]] == [FRUGAL, ACCURATE]
     # Nothing is learnt of an answer that went wrong first.
-    assert site.router._shared.learning.lessons == 0
+    assert site.shared.learning.lessons == 0
 
 
 def test_a_whole_answer_comes_from_another_replica(site: Site, replicas: Replicas) -> None:
@@ -380,7 +380,7 @@ def test_nobody_waits_for_a_model_whose_last_replica_has_just_died(
     site: Site, replicas: Replicas, serve: ServeDouble
 ) -> None:
     replicas(Replica())
-    links = site.router._directory.links
+    links = site.directory.links
 
     async def kill() -> None:
         (link,) = links._links[FRUGAL].values()

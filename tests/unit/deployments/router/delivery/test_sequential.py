@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, chunk, events, observation
+from fake_serve import (
+    ACCURATE,
+    FRUGAL,
+    HANG,
+    ServeDouble,
+    Site,
+    StoreDouble,
+    chunk,
+    events,
+    observation,
+    profile,
+)
 from ray.exceptions import ActorDiedError
 
+from cluster.store.load import ReplicaLoad
 from deployments.links.frames import Flag, encode_observation
 from deployments.router.delivery.sequential import _tool_calls_of, _whole_answer
+from scheduler.costs.profiles import ProfileSet
 
 DIE = ActorDiedError()
 WEIGHTS = {"accuracy": 0.7, "energy": 0.3, "time": 0.0}
+HURRY = {"accuracy": 0.95, "energy": 0.0, "time": 0.05}
 
 
 def answers(serve: ServeDouble, model: str, text: str, *, cut: bool = False) -> None:
@@ -91,6 +106,82 @@ def test_where_the_second_breaks_the_first_answer_is_given(
     assert (text, model) == ("half an", FRUGAL)
     assert routing["attempts"][-1]["judged"]["accepted"] is True
     assert any(attempt["error"] for attempt in routing["attempts"])
+
+
+SiteOn = Callable[..., Site]
+
+
+@pytest.fixture
+def site_on(store: StoreDouble, start_site: Callable[..., Site]) -> SiteOn:
+    """Starts a router whose models take the same, and run on these devices."""
+    alike = (profile(ACCURATE, 8.0, 300.0, 0.6), profile(FRUGAL, 8.0, 300.0, 0.6))
+    store.state.publish(ProfileSet(alike).to_json())
+
+    def start(*devices: str, limit_s: float = 5.0) -> Site:
+        for model, device in zip((FRUGAL, ACCURATE), devices, strict=True):
+            store.state.report_load(ReplicaLoad(model, model, "node", "test", device, 0))
+        return start_site(request_timeout_s=limit_s)
+
+    return start
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_time_counts_two_models_on_two_devices_are_asked_at_once(
+    site_on: SiteOn, serve: ServeDouble, stream: bool
+) -> None:
+    site = site_on("0", "1")
+    answers(serve, FRUGAL, "41", cut=True)
+    answers(serve, ACCURATE, "42")
+    text, model, routing = ask(site, stream=stream, weights=HURRY)
+    assert (text, model) == ("42", ACCURATE)
+    first, second = routing["attempts"]
+    assert [first["model"], second["model"]] == [FRUGAL, ACCURATE]
+    assert first["judged"]["step"] == second["judged"]["step"]
+    assert second["judged"]["step"]["action"] == f"give {ACCURATE}"
+    assert routing["actual"]["energy_joules"] == 3.0
+
+
+def test_models_that_share_a_device_are_asked_in_turn(site_on: SiteOn, serve: ServeDouble) -> None:
+    site = site_on("0", "0")
+    answers(serve, FRUGAL, "41", cut=True)
+    answers(serve, ACCURATE, "42", cut=True)
+    _, _, routing = ask(site, weights=HURRY)
+    first, second = (attempt["judged"]["step"]["action"] for attempt in routing["attempts"])
+    assert first.startswith("ask ")
+    assert second.startswith("give ")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("broken", [FRUGAL, ACCURATE])
+def test_of_two_that_are_asked_at_once_one_may_break(
+    site_on: SiteOn, serve: ServeDouble, stream: bool, broken: str
+) -> None:
+    site = site_on("0", "1")
+    answers(serve, FRUGAL, "42")
+    answers(serve, ACCURATE, "42")
+    serve.models[broken].reply = DIE
+    serve.models[broken].frames = [(chunk("x"), (1,), Flag.NONE), DIE]
+    text, model, routing = ask(site, stream=stream, weights=HURRY)
+    assert (text, model) == ("42", ACCURATE if broken == FRUGAL else FRUGAL)
+    assert routing["attempts"][-1]["error"] is None
+    assert any(attempt["error"] for attempt in routing["attempts"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("slow", [FRUGAL, ACCURATE])
+def test_a_time_limit_ends_both(
+    site_on: SiteOn, serve: ServeDouble, stream: bool, slow: str
+) -> None:
+    site = site_on("0", "1", limit_s=0.2)
+    for model in (FRUGAL, ACCURATE):
+        answers(serve, model, "42")
+    serve.models[slow].reply = HANG
+    serve.models[slow].frames = [(chunk("x"), (1,), Flag.NONE), HANG]
+    routing = {"policy": "sequential", "weights": HURRY}
+    response = site.complete(stream=stream, routing=routing)
+    assert response.status_code == 504
+    (call,) = serve.models[slow].calls
+    assert call.response.cancelled
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_the_router_serves_it(site: Site) -> None:
 def test_it_is_generated_from_the_types() -> None:
     schemas = document()["components"]["schemas"]
     assert set(schemas["RoutingFields"]["properties"]) >= {"weights", "policy", "constraints"}
-    assert schemas["ChatRequest"]["required"] == ["model", "messages"]
+    assert schemas["ChatRequest"]["required"] == ["messages"]
     assert schemas["ErrorDetails"]["required"] == ["message", "type", "param", "code"]
 
 

@@ -95,9 +95,7 @@ def test_token_ids_that_are_not_all_are_not_the_count(member: str) -> None:
 def test_the_prompt_of_a_chat(content: Any, text_bytes: int) -> None:
     messages = [{"role": "user", "content": content}, {"role": "assistant", "tool_calls": []}]
     found = parsed("chat", temperature=0, tools=[], messages=messages).prompt
-    members = {"messages": messages, "tools": []}
-    assert found == Prompt(members, text_bytes, other_tokens=2 * TOKENS_PER_MESSAGE)
-    assert list(found.members) == ["messages", "tools"]
+    assert found == Prompt({"messages": messages}, text_bytes, other_tokens=2 * TOKENS_PER_MESSAGE)
     assert found.is_chat
 
 

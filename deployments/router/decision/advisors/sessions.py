@@ -8,26 +8,28 @@ middle of a tool loop the model is kept whatever it costs.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import Store
 from cluster.store.sessions import Placement, SessionKey, SessionTable
-from deployments.config.app import SessionsConfig
-from deployments.router.decision.rules import Caller
+from deployments.config.app import RouterConfig, SessionsConfig
+from deployments.router.access.caller import LONGEST_SESSION_ID, SESSION_HEADER, Caller
+from deployments.router.decision.advisors.base import Advisor
+from deployments.router.decision.query import Query
 from deployments.router.models import ModelDirectory
+from deployments.router.sync.exchange import Exchange, Standing
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import ParsedRequest
 from scheduler.costs.observations import Observation
-from scheduler.session import Session
+from scheduler.exclusions import Exclusion
+from scheduler.types import CachedPrefix, ClusterState, Decision, RoutingRequest
 
-SESSION_HEADER = b"x-session-id"
-LONGEST_ID = 256
 _BESIDE = frozenset({"messages", "tool_choice"})
 _RESULTS = frozenset({"tool", "function"})
 KEEP_NEWS = 10_000
@@ -146,19 +148,84 @@ def _is_text(part: Any) -> bool:
 
 def _named(headers: Iterable[tuple[bytes, bytes]]) -> str:
     value = next((value for name, value in headers if name == SESSION_HEADER), b"")
-    if len(value) > LONGEST_ID:
+    if len(value) > LONGEST_SESSION_ID:
         name = SESSION_HEADER.decode()
-        message = f"{name}: must have at most {LONGEST_ID} characters, got {len(value)}"
+        message = f"{name}: must have at most {LONGEST_SESSION_ID} characters, got {len(value)}"
         raise ApiError(400, message, param=name, code="invalid_value")
     return value.decode("latin-1").strip()
 
 
-class Sessions:
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The conversation that a request is a turn of.
+
+    Attributes:
+        id: The client's name for it, or a hash of its first messages.
+        model: The model that gave the last answer, `None` where none is remembered.
+        replica_id: Its replica, `None` as well where that replica is not to be asked now.
+        cached_tokens: Input tokens of this request that this replica need not compute again.
+        keep: Why the model is to be kept although another one may be better, empty for no reason:
+            a tool loop is open, which another model would have to take up in the middle.
+    """
+
+    id: str
+    model: str | None = None
+    replica_id: str | None = None
+    cached_tokens: int = 0
+    keep: str = ""
+
+    def reason(self, chosen: str, excluded: Iterable[Exclusion]) -> str | None:
+        """Why the conversation is where it is, `None` where only costs decided.
+
+        Args:
+            chosen: The model of the decision.
+            excluded: Models that could not be chosen.
+        """
+        if not self.keep:
+            return None
+        if self.model is None:
+            return f"{self.keep}, and no earlier answer is remembered"
+        if chosen == self.model:
+            return f"kept: {self.keep}"
+        why = next((e.reason for e in excluded if e.model == self.model), "it was not asked for")
+        return f"moved although {self.keep}: {self.model}: {why}"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReport:
+    """What a decision says of the conversation.
+
+    Attributes:
+        session: As it was found.
+        stayed: The request goes to the model of the last answer.
+        reason: Why, where a tool loop is open.
+    """
+
+    session: Session
+    stayed: bool
+    reason: str | None = None
+    name: ClassVar[str] = "session"
+
+    def to_json(self) -> dict[str, Any]:
+        """For the decision's JSON."""
+        return {
+            "id": self.session.id,
+            "model": self.session.model,
+            "cached_tokens": self.session.cached_tokens,
+            "stayed": self.stayed,
+            "reason": self.reason,
+        }
+
+
+class SessionsAdvisor(Advisor, Exchange[list[tuple[SessionKey, Placement]]]):
     """One router's memory of conversations.
 
     Args:
         directory: The models, and which of their replicas may be asked.
     """
+
+    name: ClassVar[str] = "sessions"
+    topic = "sessions"
 
     def __init__(self, directory: ModelDirectory) -> None:
         self._directory = directory
@@ -170,17 +237,56 @@ class Sessions:
         self._unsent: deque[tuple[SessionKey, Placement]] = deque(maxlen=KEEP_NEWS)
         self._since = 0
 
-    def configure(self, config: SessionsConfig) -> None:
-        """Take in new bounds."""
-        self._enabled = config.enabled
-        self._table.max_sessions, self._table.max_idle_s = config.max_sessions, config.max_idle_s
+    def configure(self, config: RouterConfig) -> None:
+        """Applies the section `sessions`."""
+        settings, table = config.sessions, self._table
+        self._enabled = settings.enabled
+        table.max_sessions, table.max_idle_s = settings.max_sessions, settings.max_idle_s
+
+    def __len__(self) -> int:
+        """Conversations that are remembered."""
+        return len(self._table)
+
+    def advise(self, query: Query, request: RoutingRequest, state: ClusterState) -> RoutingRequest:
+        """Adds the tokens that the replica of the last turn still holds.
+
+        Raises:
+            ApiError: As `turn_of`.
+        """
+        turn = self.turn(query.parsed, query.caller) if query.caller else None
+        if turn is None:
+            return request
+        session = self.recall(turn, request.input_tokens)
+        query.note(turn)
+        query.note(session)
+        if session.keep and session.model is not None:
+            request = replace(request, kept=session.model)
+        if session.model is None or session.replica_id is None:
+            return request
+        prefix = CachedPrefix(session.cached_tokens, session.replica_id)
+        return replace(request, cached={**request.cached, session.model: prefix})
+
+    def report(
+        self, query: Query, request: RoutingRequest, state: ClusterState, decision: Decision
+    ) -> SessionReport | None:
+        """The conversation, and whether it stays where it was."""
+        session = query.noted(Session)
+        if session is None:
+            return None
+        reason = session.reason(decision.model, decision.excluded)
+        return SessionReport(session, decision.model == session.model, reason)
+
+    def learn(self, query: Query, observation: Observation) -> None:
+        """Remembers where the turn was answered."""
+        if turn := query.noted(Turn):
+            self.remember(turn, observation)
 
     def turn(self, parsed: ParsedRequest, caller: Caller) -> Turn | None:
         """The request as a turn of a conversation, `None` where there are none.
 
         Args:
             parsed: The request.
-            caller: Who asks.
+            caller: Sender of the request.
 
         Raises:
             ApiError: As `turn_of`.
@@ -236,29 +342,40 @@ class Sessions:
         shared = min(placement.tokens, input_tokens - 1)
         return shared // block * block if block else 0
 
-    async def exchange(self, store: Any, routers: int) -> None:
-        """Tell the other routers what is new here, and learn what is new there.
+    def shared(self) -> Sequence[Exchange[Any]]:
+        """Where conversations were answered."""
+        return (self,)
 
-        Args:
-            store: Handle of the store actor.
-            routers: How many there are; alone, there is nobody to tell.
-
-        Raises:
-            TimeoutError: The store does not answer.
-            RayError: It is away; what is new is kept.
-        """
-        if routers < 2 or not self._enabled:
+    @property
+    def wanted(self) -> bool:
+        """Whether there are other routers."""
+        if self.routers < 2 or not self._enabled:
             self._unsent.clear()
-            return
+            return False
+        return True
+
+    def take(self) -> list[tuple[SessionKey, Placement]] | None:
+        """Turns of this router that the others do not know of."""
         news, self._unsent = self._unsent, deque(maxlen=KEEP_NEWS)
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                self._since, placed = await store.exchange_sessions.remote(self._since, list(news))
-        except BaseException:
-            self._unsent = deque([*news, *self._unsent], maxlen=KEEP_NEWS)
-            raise
-        # What was placed here meanwhile is newer than what others told.
+        return list(news) or None
+
+    def give_back(self, batch: list[tuple[SessionKey, Placement]] | None) -> None:
+        """They wait for the next time."""
+        self._unsent = deque([*(batch or ()), *self._unsent], maxlen=KEEP_NEWS)
+
+    def is_news(self, version: int) -> bool:
+        """Whether others have said something since."""
+        return version != self._since
+
+    async def hand_over(
+        self, store: Store, batch: list[tuple[SessionKey, Placement]] | None
+    ) -> Standing:
+        """The board answers with the turns of other routers."""
+        news = batch or []
+        self._since, placed = await store.board.exchange_sessions.remote(self._since, news)
+        # What was placed here meanwhile is newer than what others say.
         own = {key for key, _ in (*news, *self._unsent)}
         for key, placement in placed:
             if key not in own:
                 self._table.put(key, placement)
+        return Standing.LEVEL
