@@ -24,6 +24,7 @@ from deployments.router.blame.judge import Blame
 from deployments.router.blame.suspects import handle_place
 from deployments.router.model_states import ModelStates
 from deployments.router.sync.shared import SharedState
+from scheduler.capabilities import UNKNOWN, Capabilities
 from scheduler.costs.grid import NO_GRID, Grid
 from scheduler.costs.load import places, share
 from scheduler.costs.profiles import ProfileSet
@@ -49,6 +50,7 @@ class ModelEntry:
         description: What a replica says of itself, `None` until one answered.
         unavailable: Why no request can go there, `None` if one can.
         message: What Serve says of the deployment, empty where it says nothing.
+        capabilities: What it says of what its engine takes; nothing while it has said nothing.
         settled: `description` is of the version that is deployed.
         under_trial: Replicas that are being profiled.
         hung: Replicas whose engine gives no sign of life.
@@ -61,6 +63,7 @@ class ModelEntry:
     model: str
     replicas: int = 0
     description: dict[str, Any] | None = None
+    capabilities: Capabilities = UNKNOWN
     unavailable: str | None = "not deployed"
     message: str = ""
     settled: bool = False
@@ -194,6 +197,7 @@ class ModelEntry:
             energy_correction=energy_correction,
             lengths=shared.learning.lengths.lengths(self.model),
             unavailable=unavailable,
+            capabilities=self.capabilities,
             places=shared.loads.places(self.model),
         )
 
@@ -346,7 +350,7 @@ class ModelDirectory:
             # A controller that has just started does not count yet what has been running all along.
             entry.replicas = linked
             return
-        entry.description = None
+        entry.description, entry.capabilities = None, UNKNOWN
         if application is None:
             entry.unavailable = "not deployed"
         elif running:
@@ -360,6 +364,7 @@ class ModelDirectory:
             handle = entry.handle(stream=False).options(method_name="describe")
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
                 entry.description = await handle.remote()
+            entry.capabilities = Capabilities.from_dict(entry.description.get("capabilities") or {})
             entry.unavailable = None
         except Exception as error:
             # The replica may die between Serve's word and ours; the next round asks again.

@@ -339,7 +339,7 @@ class Router:
             "warnings": [*self._start_warnings, *self._config_warnings],
             "requests": {
                 "dispatched": self._decider.decisions,
-                "turned_away": self._decider.rejections,
+                "turned_away": self._decider.turned_away,
             },
             "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
         }
