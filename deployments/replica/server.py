@@ -108,8 +108,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self.engine.liveness.patience_s = limits.hung_after_s
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
-        reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
-        self._reporting = asyncio.create_task(reporter.run())
+        self._reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
+        self._reporting = asyncio.create_task(self._reporter.run())
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces the replica after three failures in a row.
@@ -226,6 +226,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
     async def __del__(self) -> None:
         """Called by Serve, once, before the replica ends: it waits for its own requests only."""
+        self._reporting.cancel()
+        self._reporter.close()
         if self._links is not None:
             await self._links.drain()
         await self.engine.constraints.close()
