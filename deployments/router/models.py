@@ -31,7 +31,7 @@ from scheduler.types import NO_CORRECTION, ClusterState, ModelState
 
 logger = logging.getLogger("ray.serve")
 
-Descriptions = Mapping[str, Mapping[str, dict[str, Any]]]
+Descriptions = Mapping[str, dict[str, dict[str, Any]]]
 
 DESCRIBE_TIMEOUT_S = 10.0
 SCALED_TO_ZERO = "scaled to 0 replicas"
