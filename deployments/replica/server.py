@@ -128,8 +128,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self.engine.liveness.patience_s = limits.hung_after_s
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
-        reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
-        self._reporting = asyncio.create_task(reporter.run())
+        self._reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
+        self._reporting = asyncio.create_task(self._reporter.run())
 
     def _find_capabilities(self) -> dict[str, Any]:
         try:
@@ -262,6 +262,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
     async def close(self) -> None:
         """Called once, before the replica ends: Serve waits for its own requests only."""
+        self._reporting.cancel()
+        self._reporter.close()
         if self._links is not None:
             await self._links.drain()
         await self.engine.constraints.close()

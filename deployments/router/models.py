@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from cluster.naming import application_name, model_deployment_name
 from cluster.store.load import LoadView
+from cluster.store.serving import Application, Applications, look_at_serve
 from deployments.links.client import LinkPool
 from deployments.router.blame.judge import Blame
 from deployments.router.blame.suspects import handle_place
@@ -33,6 +33,8 @@ from scheduler.priority import Priority
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState
 
 logger = logging.getLogger("ray.serve")
+
+Descriptions = Mapping[str, dict[str, dict[str, Any]]]
 
 DESCRIBE_TIMEOUT_S = 10.0
 SCALED_TO_ZERO = "scaled to 0 replicas"
@@ -202,6 +204,10 @@ class ModelEntry:
         )
 
 
+async def _ask_serve() -> Applications:
+    return await asyncio.to_thread(look_at_serve)
+
+
 class ModelDirectory:
     """All models of the configuration, in its order.
 
@@ -209,6 +215,7 @@ class ModelDirectory:
         links: To their replicas.
         blame: Decides whose fault a break is.
         grid: Where their energy comes from.
+        applications: Gives what Serve says of its applications.
     """
 
     def __init__(self) -> None:
@@ -217,6 +224,9 @@ class ModelDirectory:
         self.grid: Grid = NO_GRID
         self.links.on_loss = self._lost
         self.links.on_sick = self.blame.sick
+        self.applications: Callable[[], Awaitable[Applications]] = _ask_serve
+        self._descriptions: Descriptions = {}
+        self._loads: LoadView | None = None
         self._entries: dict[str, ModelEntry] = {}
         self._states = ModelStates(self._state)
 
@@ -281,6 +291,7 @@ class ModelDirectory:
 
     def take(self, loads: LoadView) -> None:
         """Take in what all replicas said of themselves lately."""
+        self._loads = loads
         self.links.update(loads.replicas, loads.router_id)
         for entry in self._entries.values():
             entry.hung = loads.unhealthy(entry.model)
@@ -321,8 +332,8 @@ class ModelDirectory:
         return entry.state(profiles, shared, own, self.why_not(entry.model), caller)
 
     async def refresh(self) -> None:
-        """Ask Serve which models run, and new ones who they are."""
-        applications = (await asyncio.to_thread(serve.status)).applications
+        """Look which models run, and ask new ones who they are."""
+        applications = await self.applications()
         await asyncio.gather(
             *(
                 self._refresh_entry(e, applications.get(application_name(e.model)))
@@ -330,22 +341,23 @@ class ModelDirectory:
             )
         )
 
-    async def _refresh_entry(
-        self, entry: ModelEntry, application: ApplicationStatusOverview | None
-    ) -> None:
+    async def _refresh_entry(self, entry: ModelEntry, application: Application | None) -> None:
         deployments = application.deployments if application else {}
         deployment = deployments.get(model_deployment_name(entry.model))
-        entry.replicas = deployment.replica_states.get("RUNNING", 0) if deployment else 0
+        # Who reports runs now; Serve's count may be some seconds old.
+        reporting = len(self._loads.reporting(entry.model)) if self._loads else 0
+        entry.replicas = reporting or (deployment.replicas if deployment else 0)
         entry.message = deployment.message if deployment else ""
-        running = application is not None and application.status == ApplicationStatus.RUNNING
+        running = application is not None and application.status == "RUNNING"
         if entry.replicas:
             # While an application is deployed, replicas of before may be answering still.
-            if not (entry.settled and running):
+            is_other = self._told(entry) not in (None, entry.description)
+            if not (entry.settled and running) or is_other:
                 await self._describe(entry)
                 entry.settled = running and entry.unavailable is None
             return
         entry.settled = False
-        deploying = application is not None and application.status == ApplicationStatus.DEPLOYING
+        deploying = application is not None and application.status == "DEPLOYING"
         if deploying and entry.unavailable is None and (linked := self.links.open(entry.model)):
             # A controller that has just started does not count yet what has been running all along.
             entry.replicas = linked
@@ -359,7 +371,19 @@ class ModelDirectory:
             said = " ".join(part for part in (application.message, entry.message) if part)
             entry.unavailable = f"{application.status.lower()}: {said}".rstrip(": ")
 
+    def hear(self, descriptions: Descriptions) -> None:
+        """Take in what replicas said of themselves, by model and replica."""
+        self._descriptions = descriptions
+
+    def _told(self, entry: ModelEntry) -> dict[str, Any] | None:
+        """What the replica that came last said of itself, `None` where none did."""
+        by_replica = self._descriptions.get(entry.model)
+        return next(reversed(by_replica.values())) if by_replica else None
+
     async def _describe(self, entry: ModelEntry) -> None:
+        if (told := self._told(entry)) is not None:
+            entry.description, entry.unavailable = told, None
+            return
         try:
             handle = entry.handle(stream=False).options(method_name="describe")
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
