@@ -74,7 +74,7 @@ def _ask_store(action: str) -> dict[str, Any]:
 
     with joined_ray():
         try:
-            answer = connect_store().change_bandit.remote(action)
+            answer = connect_store().archive.change_bandit.remote(action)
             summary: dict[str, Any] = ray.get(answer, timeout=TIMEOUT_S)
         except ValueError as error:
             raise ConnectionError("there is no store: is the router deployed?") from error

@@ -139,7 +139,7 @@ def _tried(
         trail: Trail, prompt: Any, params: Any, request_id: str, **kwargs: Any
     ) -> AsyncIterator[Any]:
         try:
-            await constraints.settle(params, trail.constrained_by)
+            await constraints.settle(params, trail.constrained_by, trail.caller)
         except ConstraintError as error:
             trail.rejection = error.status, error.error
             raise

@@ -6,11 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from ray.exceptions import RayError
 
-from cluster.store.actor import STORE_TIMEOUT_S, connect_store
+from cluster.store.actor import STORE_TIMEOUT_S, Store, connect_store
 from cluster.store.load import HEARTBEAT_S, REPORT_PERIOD_S, ReplicaLoad, TokenWeights
 
 logger = logging.getLogger("ray.serve")
@@ -29,7 +28,7 @@ class LoadReporter:
     ) -> None:
         self._load = load
         self._take_weights = take_weights
-        self._store: Any = None
+        self._store: Store | None = None
         self._sent: ReplicaLoad | None = None
         self._sent_at = 0.0
 
@@ -69,7 +68,7 @@ class LoadReporter:
             # Off the loop: it waits for Ray.
             self._store = await asyncio.to_thread(connect_store)
         async with asyncio.timeout(STORE_TIMEOUT_S):
-            weights: TokenWeights | None = await self._store.report_load.remote(load)
+            weights: TokenWeights | None = await self._store.board.report_load.remote(load)
         self._sent, self._sent_at = load, now
         if weights is not None:
             self._take_weights(weights)

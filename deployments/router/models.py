@@ -26,6 +26,7 @@ from deployments.router.model_states import ModelStates
 from deployments.router.sync.shared import SharedState
 from scheduler.costs.load import places, share
 from scheduler.costs.profiles import ProfileSet
+from scheduler.extras import Extras
 from scheduler.priority import Priority
 from scheduler.types import NO_CORRECTION, ClusterState, ModelState
 
@@ -283,20 +284,23 @@ class ModelDirectory:
         return {entry.model: entry.ongoing for entry in self._entries.values() if entry.ongoing}
 
     def cluster_state(
-        self,
-        profiles: ProfileSet,
-        shared: SharedState,
-        static_model: str | None,
-        caller: str = "",
+        self, profiles: ProfileSet, shared: SharedState, extras: Extras, caller: str = ""
     ) -> ClusterState:
-        """The models for a decision on a request of an API key, if one asks."""
+        """The models for a decision on a request of an API key, if one asks.
+
+        Args:
+            profiles: Those in use.
+            shared: The load, and what was learnt.
+            extras: What single policies look at.
+            caller: Name of the API key.
+        """
         # While the links are calm, whether a request can go there follows from what an entry says.
         why_not = None if self.links.calm else self.why_not
         return ClusterState(
             models=self._states.of(self._entries.values(), profiles, shared, caller, why_not),
             profile_version=profiles.version,
             reference=profiles.reference,
-            static_model=static_model,
+            extras=extras,
         )
 
     def _state(

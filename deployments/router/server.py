@@ -35,6 +35,7 @@ from deployments.router.access.budgets import Budgets
 from deployments.router.access.idempotency import Idempotency
 from deployments.router.access.keys import KeyRing, read_keys
 from deployments.router.decision.decide import Decider
+from deployments.router.decision.query import Query
 from deployments.router.edge.descriptors import Descriptors, raise_limit
 from deployments.router.edge.doors import Doors
 from deployments.router.edge.middleware import answer_early
@@ -57,7 +58,6 @@ from deployments.router.observe.metrics import RequestMetrics
 from deployments.router.probing import Prober
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.profiles import ProfileSource
-from deployments.router.sync.quality import QualitySource
 from deployments.router.sync.shared import SharedState
 from deployments.router.tokenizers import TokenizerSource
 from deployments.router.tokens.counting import TokenCounter
@@ -98,10 +98,7 @@ class Router:
         self._shared = SharedState(uuid.uuid4().hex[:12])
         self._counter = TokenCounter()
         self._tokenizers = TokenizerSource(self._counter)
-        self._quality = QualitySource()
-        self._decider = Decider(
-            self._directory, self._profiles, self._shared, self._counter, self._quality
-        )
+        self._decider = Decider(self._directory, self._profiles, self._shared, self._counter)
         self._decider.timeout_s = args.request_timeout_s
         self._prober = Prober(self._decider, self._directory, self._shared)
         self._idempotency = Idempotency(
@@ -118,7 +115,7 @@ class Router:
         self._started = int(time.time())
         slow = slow_start(os.environ)
         self._start_warnings = [slow] if slow else []
-        self._rule_warnings: list[str] = []
+        self._config_warnings: list[str] = []
         for warning in self._start_warnings:
             logger.warning(warning)
         self._tasks = [
@@ -131,8 +128,7 @@ class Router:
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._fetch_tokenizers)),
             asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_usage)),
             asyncio.create_task(self._repeat(RENEWAL_S, self._idempotency.renew)),
-            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_sessions)),
-            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_bandit)),
+            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_advice)),
             asyncio.create_task(self._repeat(METRICS_PERIOD_S, self._publish_metrics)),
             asyncio.create_task(self._repeat(EVIDENCE_PERIOD_S, self._exchange_evidence)),
         ]
@@ -167,17 +163,15 @@ class Router:
             self._decider.config, self._config_fault = config, None
             self._directory.configure([model.id for model in config.models])
             self._directory.blame.book.memory_s = config.blame_memory_s
-            self._check_rules()
-            beside = [part.policy for part in (config.shadow, config.canary) if part]
-            beside += [rule.then.policy for rule in config.rules if rule.then.policy]
-            self._shared.bandit.configure(config.bandit, config.default_policy, *beside)
+            self._look_for_warnings()
         if self._config_fault:
             logger.error("the configuration of before stays in use: %s", self._config_fault)
 
-    def _check_rules(self) -> None:
-        known, names = self._rule_warnings, None if self._keys is None else self._keys.names
-        self._rule_warnings = self._decider.rule_warnings(names)
-        for warning in self._rule_warnings:
+    def _look_for_warnings(self) -> None:
+        known, names = self._config_warnings, None if self._keys is None else self._keys.names
+        advisors = self._decider.advisors
+        self._config_warnings = [text for advisor in advisors for text in advisor.warnings(names)]
+        for warning in self._config_warnings:
             if warning not in known:
                 logger.warning(warning)
 
@@ -189,7 +183,7 @@ class Router:
         """
         try:
             await self._profiles.refresh()
-            await self._quality.refresh(self._profiles.store)
+            await self._decider.reload(self._profiles.store)
         finally:
             self._directory.set_trials(self._profiles.trials)
             self._profiles.take(self._directory.descriptions())
@@ -214,14 +208,14 @@ class Router:
         """
         variable = os.environ.get(API_KEYS_VARIABLE, "")
         self._keys = keys = KeyRing(read_keys(self._args.keys_file, variable))
-        self._check_rules()
+        self._look_for_warnings()
         host = serve_host()
         if not keys and not is_loopback(host):
             logger.error("listening on %s without API keys: the API answers 403", host)
         completions = Completions(
             self._args, self._decider, self._log, self._idempotency, Instruments(self._metrics)
         )
-        feedback = feedback_route(self._args, self._log, self._profiles, self._shared.bandit)
+        feedback = feedback_route(self._args, self._log, self._profiles, self._exchange_advice)
         doors = self._args, self._decider, completions
         models = ModelCards(self._decider, self._started)
         counting = TokenCountRoute(self._args, self._decider)
@@ -286,9 +280,8 @@ class Router:
         body = await read_body(request.scope, request.receive, self._args)
         parsed = self._decider.named(parse_bounded(body, None, self._decider.config.limits))
         counts = await self._decider.count(parsed)
-        caller = caller_of(request.scope)
-        turn = self._decider.sessions.turn(parsed, caller)
-        return _json(decision_to_dict(self._decider.decide(parsed, counts, caller, turn)))
+        query = Query(parsed, caller_of(request.scope))
+        return _json(decision_to_dict(self._decider.decide(query, counts)))
 
     async def _list_decisions(self, request: Request) -> Response:
         text = request.query_params.get("limit", "100")
@@ -311,7 +304,7 @@ class Router:
     def _health(self) -> dict[str, Any]:
         found = (
             self._config_fault,
-            self._quality.fault,
+            *(fault for advisor in self._decider.advisors for fault in advisor.faults()),
             *self._profiles.faults(),
             *self._shared.loads.faults,
         )
@@ -335,7 +328,7 @@ class Router:
             "models": models,
             "profile_version": self._profiles.current.version,
             "faults": faults,
-            "warnings": [*self._start_warnings, *self._rule_warnings],
+            "warnings": [*self._start_warnings, *self._config_warnings],
             "requests": {
                 "dispatched": self._decider.decisions,
                 "turned_away": self._decider.rejections,
@@ -362,15 +355,11 @@ class Router:
         if self._keys:
             await self._budgets.exchange(self._profiles.store)
 
-    async def _exchange_sessions(self) -> None:
-        routers = self._shared.loads.routers
-        await self._decider.sessions.exchange(self._profiles.store, routers)
+    async def _exchange_advice(self) -> None:
+        await self._decider.exchange(self._profiles.store, self._shared.loads.routers)
 
     async def _exchange_evidence(self) -> None:
         await self._directory.blame.exchange(self._profiles.store, self._shared.loads.router_id)
-
-    async def _exchange_bandit(self) -> None:
-        await self._shared.bandit.exchange(self._profiles.store)
 
     async def _publish_metrics(self) -> None:
         self._metrics.flush()

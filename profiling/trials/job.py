@@ -78,7 +78,7 @@ async def _run(args: argparse.Namespace) -> int:
     console = Console(stderr=args.json)
     router = router_handle()
     store = connect_store()
-    data_dir = Path(await store.data_dir.remote())
+    data_dir = Path(await store.archive.data_dir.remote())
     known = await profiles_in_use(router)
     routed: list[str] = await router.options(method_name="models").remote()
     options = Options(_models(args.models, routed), args.quick, args.seed)

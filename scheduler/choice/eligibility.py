@@ -26,7 +26,7 @@ def eligible_models(
             model has no token count.
     """
     requested = _requested(request, state)
-    ruling = request.ruling if request.ruling.rules else None
+    barred = request.barred
     fitting: list[Contender] = []
     too_short: list[Contender] = []
     excluded: list[Exclusion] = []
@@ -36,8 +36,8 @@ def eligible_models(
             excluded.append(
                 Exclusion(name, ExclusionKind.NOT_REQUESTED, "not among routing.models")
             )
-        elif ruling is not None and (reason := ruling.bars(name)):
-            excluded.append(Exclusion(name, ExclusionKind.RULE, reason))
+        elif name in barred:
+            excluded.append(Exclusion(name, ExclusionKind.RULE, barred[name]))
         elif model.unavailable is not None:
             excluded.append(Exclusion(name, ExclusionKind.UNAVAILABLE, model.unavailable))
         elif model.profile is None:
@@ -71,10 +71,9 @@ def contend(request: RoutingRequest, model: ModelState, profile: ModelProfile) -
     # Each prompt has a context of its own.
     prompt_tokens = input_tokens if request.prompts == 1 else -(-input_tokens // request.prompts)
     output_tokens = expected_output_tokens(request, model, profile, prompt_tokens)
-    session = request.session
-    if session is None or session.model != model.model:
+    if not request.cached or (cached := request.cached.get(model.model)) is None:
         return Contender(request, model, profile, input_tokens, output_tokens)
-    cached_tokens = min(session.cached_tokens, input_tokens)
+    cached_tokens = min(cached.tokens, input_tokens)
     return Contender(request, model, profile, input_tokens, output_tokens, cached_tokens)
 
 

@@ -12,9 +12,9 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.usage import PERIODS_S, Ledger, Period, Usage, add
 from deployments.router.access.keys import BUDGETS, ApiKey
 from deployments.router.wire.api_error import ApiError
@@ -78,7 +78,7 @@ class Budgets:
         used = (one.get(period, {}).get(key, Usage()) for one in ledgers)
         return math.fsum(getattr(usage, what) for usage in used)
 
-    async def exchange(self, store: Any) -> None:
+    async def exchange(self, store: Store) -> None:
         """Tell the store what is new here, and learn what all routers' keys have used.
 
         Raises:
@@ -90,7 +90,7 @@ class Budgets:
         self._own = {}
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                self._shared = await store.spend.remote(self._sent)
+                self._shared = await store.board.spend.remote(self._sent)
         except BaseException:
             add(self._own, self._sent)
             raise

@@ -16,12 +16,12 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ray.exceptions import RayError
 from starlette.types import Scope, Send
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.replies import AnswerShelf, Claim, ClaimState, KeptAnswer
 from deployments.router.access.fanout import Broadcast, Room
 from deployments.router.wire.api_error import ApiError
@@ -85,7 +85,7 @@ class Idempotency:
 
     Args:
         router_id: Which router this is.
-        store: Gives the handle of the store actor.
+        store: Gives the handles of the store.
         max_bytes: Of answers that are kept, here and in the store, and of those under way here.
         patience_s: How long a request waits for another router.
         stalled_client_s: How long a client may read nothing.
@@ -94,7 +94,7 @@ class Idempotency:
     def __init__(
         self,
         router_id: str,
-        store: Callable[[], Any],
+        store: Callable[[], Store],
         max_bytes: int,
         patience_s: float,
         stalled_client_s: float,
@@ -136,12 +136,14 @@ class Idempotency:
             return
         store = self._store()
         async with asyncio.timeout(STORE_TIMEOUT_S):
-            board_id: str = await store.renew_claims.remote(self.router_id, dict(self._claims))
+            board_id: str = await store.board.renew_claims.remote(
+                self.router_id, dict(self._claims)
+            )
         if board_id == self._board_id:
             return
         for parcel in self._own.parcels(PARCEL_BYTES):
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                await store.keep_answers.remote(parcel, self._max_bytes)
+                await store.board.keep_answers.remote(parcel, self._max_bytes)
         self._board_id = board_id
 
     def _begin(self, key: RequestKey, generate: Generate) -> Broadcast:
@@ -208,7 +210,7 @@ class Idempotency:
                 return here
             try:
                 async with asyncio.timeout(store_patience_s):
-                    claim: Claim = await self._store().claim_answer.remote(
+                    claim: Claim = await self._store().board.claim_answer.remote(
                         key.answer_id, key.fingerprint, self.router_id
                     )
             except (RayError, TimeoutError) as error:
@@ -238,7 +240,7 @@ class Idempotency:
         new = {key.answer_id: answer}
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                if await self._store().keep_answers.remote(new, self._max_bytes):
+                if await self._store().board.keep_answers.remote(new, self._max_bytes):
                     self._own.put(new, self._max_bytes)
         except (RayError, TimeoutError):
             # It gets all of them when it is back.
@@ -248,7 +250,7 @@ class Idempotency:
     async def _release(self, key: RequestKey, _: Broadcast) -> None:
         try:
             async with asyncio.timeout(STORE_PATIENCE_S):
-                await self._store().release_claim.remote(key.answer_id, self.router_id)
+                await self._store().board.release_claim.remote(key.answer_id, self.router_id)
         except (RayError, TimeoutError):
             logger.info("the claim of an %s lapses by itself", HEADER)
 

@@ -19,9 +19,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import Any
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.evidence import MAX_NEWS, Evidence, Exchange, Kind
 from deployments.router.blame.book import BlameBook
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion
@@ -311,7 +310,7 @@ class Blame:
 
     # Other routers
 
-    async def exchange(self, store: Any, router_id: str) -> None:
+    async def exchange(self, store: Store, router_id: str) -> None:
         """Tell the other routers what is new here, and learn what is new there.
 
         Raises:
@@ -321,7 +320,7 @@ class Blame:
         news, self._unsent = self._unsent, deque(maxlen=MAX_NEWS)
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                got: Exchange = await store.exchange_evidence.remote(
+                got: Exchange = await store.board.exchange_evidence.remote(
                     router_id, self._number, list(news), sorted(self._own_trials())
                 )
         except BaseException:

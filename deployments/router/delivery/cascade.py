@@ -16,6 +16,7 @@ from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, Mode
 from deployments.router.delivery.failover import Attempt, Delivery, Judgement
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
+from scheduler.policies.cascade import CascadeStep, Ladder
 
 
 class _Kept(NamedTuple):
@@ -30,13 +31,16 @@ class _Kept(NamedTuple):
 class Cascade(Delivery):
     """One request of a client, whose decision has a ladder."""
 
+    _steps: tuple[CascadeStep, ...] = field(init=False)
     _accept_above: dict[str, float | None] = field(init=False)
     # A stream that may be rejected.
     _held: list[Frame] = field(default_factory=list, init=False)
     _kept: _Kept | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._accept_above = {s.model: s.accept_above for s in self.decision.cascade}
+        ladder = self.decision.report(Ladder)
+        self._steps = ladder.steps if ladder else ()
+        self._accept_above = {step.model: step.accept_above for step in self._steps}
 
     async def answer(self) -> bytes:
         """A whole answer as JSON.
@@ -92,7 +96,7 @@ class Cascade(Delivery):
         tried = {model, *(attempt.model for attempt in self.attempts)}
         able = (
             step.model
-            for step in self.decision.cascade
+            for step in self._steps
             if step.model not in tried and self.directory.why_not(step.model) is None
         )
         return next(able, None)

@@ -299,8 +299,8 @@ class Delivery:
             caller=self.key or "",
         )
         avoid = {*entry.avoid, *self._tried}
-        session = self.decision.session
-        prefer = session.replica_id if session and session.model == attempt.model else None
+        prefix = self.decision.cached.get(attempt.model)
+        prefer = prefix.replica_id if prefix else None
         self.suspicion = self.suspicion or Suspicion(self.body, self.key)
         links, blame = self.directory.links, self.directory.blame
         self._dispatch = Dispatch(entry, request, links, avoid, prefer, self.suspicion, blame)

@@ -23,7 +23,7 @@ from deployments.router.delivery.failover import Attempt, Delivery, StepJudgemen
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.sequential.answers import comparable
-from scheduler.sequential.steps import SeenAnswer, Step
+from scheduler.sequential.steps import Plan, SeenAnswer, Step
 
 SHOWN_CHARS = 80
 
@@ -53,6 +53,10 @@ class Sequential(Delivery):
     _frames: list[Frame] = field(default_factory=list, init=False)
     # The request to a second model that is asked at the same time.
     _second: Delivery | None = field(default=None, init=False)
+    _plan: Plan | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._plan = self.decision.report(Plan)
 
     async def answer(self) -> bytes:
         """A whole answer as JSON.
@@ -124,7 +128,7 @@ class Sequential(Delivery):
 
     def _first(self) -> Step:
         """The step that the decision is."""
-        plan, model = self.decision.plan, self.decision.model
+        plan, model = self._plan, self.decision.model
         if plan is not None and plan.first.ask == model and self.parsed.choices == 1:
             return plan.first
         return Step(ask=model, give="", chance_right=0.0, worth={}, chances={})
@@ -183,7 +187,7 @@ class Sequential(Delivery):
         self.attempts[:0] = second.attempts
 
     def _is_looked_at(self, model: str) -> bool:
-        plan = self.decision.plan
+        plan = self._plan
         # Several answers to one request have no one answer that could be compared.
         if plan is None or self.parsed.choices != 1 or model not in plan.models:
             return False
@@ -191,7 +195,7 @@ class Sequential(Delivery):
         return bool(self._held) or plan.may_go_on(self._seen(), model, able)
 
     def _able(self, *besides: str) -> list[str]:
-        plan = self.decision.plan
+        plan = self._plan
         tried = {*besides, *(attempt.model for attempt in self.attempts)}
         return [
             name
@@ -203,8 +207,8 @@ class Sequential(Delivery):
         return [held.seen for held in self._held]
 
     def _step(self, *besides: str) -> Step:
-        assert self.decision.plan is not None
-        return self.decision.plan.after(self._seen(), self._able(*besides))
+        assert self._plan is not None
+        return self._plan.after(self._seen(), self._able(*besides))
 
     def _hold(self, delivery: Delivery, data: bytes, frames: list[Frame]) -> None:
         """Keep an answer, and what is seen in it."""
@@ -224,7 +228,7 @@ class Sequential(Delivery):
 
     def _looked(self) -> Step:
         """What to do now that the answers of a step are there."""
-        plan, last = self.decision.plan, self._held[-1]
+        plan, last = self._plan, self._held[-1]
         step = self._step()
         if last.observation is None or plan is None or last.seen.model not in plan.models:
             # Without a measurement, or from a model that stood in for another, it is the last one.

@@ -9,14 +9,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.feedback import HOUR_S, BanditNews
 from deployments.config.learning import BanditConfig
 from scheduler.bandit.model import Bandit, BanditState
-from scheduler.policies.bandit import BanditPolicy
-from scheduler.types import Decision
+from scheduler.policies.bandit import BanditReport
 
 
 class BanditSource:
@@ -40,14 +38,14 @@ class BanditSource:
         self._own: Counter[int] = Counter()
         self._known: tuple[int, int, bool] | None = None
 
-    def configure(self, config: BanditConfig, *policies: str | None) -> None:
-        """Take in how it works.
+    def configure(self, config: BanditConfig, *, wanted: bool) -> None:
+        """Apply settings.
 
         Args:
             config: The settings.
-            policies: All that the configuration names.
+            wanted: The configuration names a policy that learns from feedback.
         """
-        self.wanted = self.wanted or BanditPolicy.name in policies
+        self.wanted = self.wanted or wanted
         self._limit = config.explorations_per_hour
         self.current = Bandit(
             self.current.state, config.algorithm, config.ridge, config.exploration
@@ -60,16 +58,17 @@ class BanditSource:
         shared = self._shared[1] if self._shared[0] == hour else 0
         return not self.current.state.frozen and shared + self._own[hour] < self._limit
 
-    def dispatched(self, decision: Decision) -> None:
-        """Count a decision that is acted on."""
-        if decision.bandit and decision.bandit.explored:
+    def dispatched(self, report: BanditReport) -> None:
+        """Count a decision that is acted on; from now on the state is fetched from the store."""
+        self.wanted = True
+        if report.explored:
             self._own[self._hour()] += 1
 
-    async def exchange(self, store: Any) -> None:
+    async def exchange(self, store: Store) -> None:
         """Tell what was explored, fetch what is new, give back what the store lost.
 
         Args:
-            store: Handle of the store actor.
+            store: Handles of its actors.
 
         Raises:
             TimeoutError: The store does not answer. It may have counted what was explored.
@@ -80,12 +79,12 @@ class BanditSource:
             return
         sent = dict(self._own)
         async with asyncio.timeout(STORE_TIMEOUT_S):
-            news: BanditNews = await store.bandit_news.remote(sent, self._known)
+            news: BanditNews = await store.archive.bandit_news.remote(sent, self._known)
             self._own -= Counter(sent)
             self._shared = (self._hour(), news.explored)
             mine = self.current.state
             if news.version[:2] < mine.version[:2]:
-                await store.restore_bandit.remote(mine.to_json())
+                await store.archive.restore_bandit.remote(mine.to_json())
             elif news.state is not None:
                 self._take(BanditState.from_json(news.state))
         self._known = self.current.state.version

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ray.exceptions import RayError
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.entries import Entry, EntryQueue, Retention
 
 RECENT_BYTES = 8 * 2**20
@@ -94,7 +94,7 @@ class DecisionLog:
         self._recent.add([entry])
         self._unsent.add([entry])
 
-    async def flush(self, store: Any) -> None:
+    async def flush(self, store: Store) -> None:
         """Hand the new ones to the store; they are kept if it does not take them.
 
         Raises:
@@ -107,25 +107,27 @@ class DecisionLog:
             return
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                await store.log_decisions.remote(batch, self._retention)
+                await store.archive.log_decisions.remote(batch, self._retention)
         except BaseException:
             self._unsent.give_back(batch)
             raise
 
     async def latest(
-        self, store: Any, limit: int, before: float = math.inf, since: float = -math.inf
+        self, store: Store, limit: int, before: float = math.inf, since: float = -math.inf
     ) -> list[dict[str, Any]]:
         """The latest decisions of all routers, newest first.
 
         Args:
-            store: Handle of the store actor; while it is away, there are only those of this router.
+            store: Handles of its actors; while it is away, there are only those of this router.
             limit: At most so many.
             before: Only decisions that had finished before this Unix time.
             since: Only those that finished after this one.
         """
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                stored: list[dict[str, Any]] = await store.decisions.remote(limit, before, since)
+                stored: list[dict[str, Any]] = await store.archive.decisions.remote(
+                    limit, before, since
+                )
         except (RayError, TimeoutError):
             stored = []
         recent = reversed(self._recent)
@@ -135,12 +137,12 @@ class DecisionLog:
         merged |= {record["decision_id"]: record for record in stored}
         return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]
 
-    async def find(self, store: Any, decision_id: str) -> dict[str, Any] | None:
+    async def find(self, store: Store, decision_id: str) -> dict[str, Any] | None:
         """One decision of any router, `None` where nobody remembers it."""
         found: dict[str, Any] | None = None
         with suppress(RayError, TimeoutError):
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                found = await store.decision.remote(decision_id)
+                found = await store.archive.decision.remote(decision_id)
         if found is None:
             own = (entry for entry in self._recent if entry.decision_id == decision_id)
             entry = next(own, None)

@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cluster.store.actor import STORE_TIMEOUT_S, Snapshot, connect_store
+from cluster.store.actor import STORE_TIMEOUT_S, connect_store
+from cluster.store.archive import ArchiveState, Snapshot
 from cluster.store.decisions import RecordStatus
 from deployments.router.sync.card_profiles import profile_of
 from scheduler.costs.library import LIBRARY, shipped_library
@@ -105,12 +106,13 @@ class ProfileSource:
         self._fault = None
 
     async def _fetch(self) -> None:
-        version, trials, self._store_fault, self.record = await self.store.version.remote()
-        self.trials = dict(trials)
+        self.trials = await self.store.board.trials.remote()
+        state: ArchiveState = await self.store.archive.versions.remote()
+        version, self._store_fault, self.record = state.profiles, state.fault, state.record
         if version is None and self._published is not None:
-            await self.store.publish.remote(self._published.to_json())
+            await self.store.archive.publish.remote(self._published.to_json())
         elif version != (self._published.version if self._published else None):
-            snapshot: Snapshot = await self.store.snapshot.remote()
+            snapshot: Snapshot = await self.store.archive.snapshot.remote()
             if snapshot.profiles is not None:
                 self._published = ProfileSet.from_json(snapshot.profiles)
                 self._combine()

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from scheduler.errors import QualityModelError
-from scheduler.prompts.features import TextFeatures
 from scheduler.prompts.quality import QualityModel
-from scheduler.types import QualityEstimate
 
 
 class QualitySource:
@@ -26,35 +22,22 @@ class QualitySource:
         self.fault: str | None = None
         self._refused: str | None = None
 
-    def estimate(
-        self, prompt: str, features: TextFeatures | None = None
-    ) -> tuple[Mapping[str, QualityEstimate], str]:
-        """Estimates by model id, and what gave them; nothing and the empty name without a model.
-
-        Args:
-            prompt: What is asked.
-            features: Of it, where they are known already.
-        """
-        if self.current is None:
-            return {}, ""
-        return self.current.estimate(prompt, features), f"quality model {self.current.version}"
-
-    async def refresh(self, store: Any) -> None:
+    async def refresh(self, store: Store) -> None:
         """Fetch the model if it changed, give it back if the store lost it.
 
         Args:
-            store: Handle of the store actor.
+            store: Handles of its actors.
 
         Raises:
             TimeoutError: The store does not answer.
             RayError: It is away.
         """
         async with asyncio.timeout(STORE_TIMEOUT_S):
-            version: str | None = await store.quality_version.remote()
+            version: str | None = await store.archive.quality_version.remote()
             if version is None and self.current is not None:
-                await store.publish_quality.remote(self.current.to_bytes())
+                await store.archive.publish_quality.remote(self.current.to_bytes())
             elif version not in (self._version(), self._refused):
-                self._take(await store.quality.remote(), version)
+                self._take(await store.archive.quality.remote(), version)
 
     def _version(self) -> str | None:
         return self.current.version if self.current else None

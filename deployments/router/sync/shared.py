@@ -9,11 +9,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.load import LoadSnapshot, LoadView
-from deployments.router.sync.bandit import BanditSource
 from scheduler.costs.learning import Learning, Lesson
 
 KEEP_LESSONS = 10_000
@@ -29,13 +27,11 @@ class SharedState:
     Attributes:
         loads: What the models run.
         learning: What finished requests taught, those of this router included at once.
-        bandit: What feedback taught.
     """
 
     def __init__(self, router_id: str) -> None:
         self.loads = LoadView(router_id)
         self.learning = Learning()
-        self.bandit = BanditSource()
         self._unsent: deque[Lesson] = deque(maxlen=KEEP_LESSONS)
         self._elapsed_at = time.monotonic()
 
@@ -44,11 +40,11 @@ class SharedState:
         self.learning.learn(lesson)
         self._unsent.append(lesson)
 
-    async def refresh_loads(self, store: Any, own: Callable[[], Mapping[str, int]]) -> None:
+    async def refresh_loads(self, store: Store, own: Callable[[], Mapping[str, int]]) -> None:
         """Fetch what the replicas run.
 
         Args:
-            store: Handle of the store actor.
+            store: Handles of its actors.
             own: Gives this router's own ongoing requests by model, when the answer is there.
 
         Raises:
@@ -56,10 +52,10 @@ class SharedState:
             RayError: It is away.
         """
         async with asyncio.timeout(STORE_TIMEOUT_S):
-            snapshot: LoadSnapshot = await store.loads.remote(self.loads.router_id)
+            snapshot: LoadSnapshot = await store.board.loads.remote(self.loads.router_id)
         self.loads.take(snapshot, own())
 
-    async def exchange_lessons(self, store: Any) -> None:
+    async def exchange_lessons(self, store: Store) -> None:
         """Hand in what is new here, fetch what others learnt, give back what the store lost.
 
         Raises:
@@ -72,7 +68,7 @@ class SharedState:
         batch, self._unsent = self._unsent, deque(maxlen=KEEP_LESSONS)
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                stored: int = await store.learn.remote(list(batch))
+                stored: int = await store.archive.learn.remote(list(batch))
         except BaseException:
             self._unsent = deque([*batch, *self._unsent], maxlen=KEEP_LESSONS)
             raise
@@ -81,9 +77,9 @@ class SharedState:
             return
         async with asyncio.timeout(STORE_TIMEOUT_S):
             if stored < known:
-                await store.restore.remote(self.learning.to_json())
+                await store.archive.restore.remote(self.learning.to_json())
                 return
-            theirs = Learning.from_json(await store.learned.remote())
+            theirs = Learning.from_json(await store.archive.learned.remote())
         for lesson in self._unsent:
             theirs.learn(lesson)
         self.learning = theirs

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import ray.serve
 import yaml
-from fake_serve import ACCURATE, FRUGAL, PROFILES, ActorHandle, Model, ServeDouble, Site
+from fake_serve import ACCURATE, FRUGAL, PROFILES, Model, ServeDouble, Site, StoreDouble
 
-from cluster.store.actor import Store
 from deployments.config.app import RouterArgs
 from deployments.router.access.keys import hash_of
 
@@ -26,9 +25,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> ServeDouble:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ActorHandle]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreDouble]:
     """A store that holds the profiles of both models."""
-    handle = ActorHandle(Store(str(tmp_path / "data")))
+    handle = StoreDouble(tmp_path / "data")
     handle.state.publish(PROFILES.to_json())
     monkeypatch.setattr("deployments.router.sync.profiles.connect_store", lambda _: handle)
     yield handle
@@ -37,7 +36,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ActorHand
 
 @pytest.fixture
 def start_site(
-    serve: ServeDouble, store: ActorHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: ServeDouble, store: StoreDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Site]]:
     """Starts a router of both models, with a body limit of 10,000 bytes and a quick time-out."""
     monkeypatch.setattr("deployments.router.server.serve_host", lambda: "127.0.0.1")

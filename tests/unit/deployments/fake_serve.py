@@ -10,17 +10,21 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import RayServeException
 
 from cluster.naming import model_deployment_name
+from cluster.store.archive import Archive
+from cluster.store.board import Board
 from deployments.config.app import RouterArgs
 from deployments.links.frames import Flag, Frame, encode_observation
 from deployments.links.tokenizer_bundle import TokenizerBundle
+from deployments.router.decision.advisors.base import Advisor
 from deployments.router.server import Router
 from scheduler.costs.observations import Observation
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
@@ -242,6 +246,63 @@ class ActorHandle:
         self.fault = ActorDiedError()
 
 
+class _States:
+    """Both actors' states as one: whichever has the method."""
+
+    def __init__(self, store: StoreDouble) -> None:
+        object.__setattr__(self, "_store", store)
+
+    def _of(self, name: str) -> Any:
+        board, archive = self._store.board.state, self._store.archive.state
+        return board if hasattr(board, name) else archive
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of(name), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._of(name), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._of(name), name)
+
+    def close(self) -> None:
+        self._store.board.state.close()
+        self._store.archive.state.close()
+
+
+class StoreDouble:
+    """The handles of both actors, whose states are objects in this process.
+
+    Attributes:
+        state: Both states as one.
+        fault: What every call of either raises; `HANG` lets it wait for ever.
+    """
+
+    def __init__(self, folder: Path, claim_grace_s: float = 0.0) -> None:
+        self.archive = ActorHandle(Archive(str(folder)))
+        self.board = ActorHandle(Board(str(folder), claim_grace_s))
+        self.state: Any = _States(self)
+
+    def restart(self, folder: Path, claim_grace_s: float = 0.0) -> None:
+        """Both anew, with what is in a folder."""
+        self.archive.state = Archive(str(folder))
+        self.board.state = Board(str(folder), claim_grace_s)
+
+    @property
+    def fault(self) -> Any:
+        return self.board.fault
+
+    @fault.setter
+    def fault(self, fault: Any) -> None:
+        self.board.fault = self.archive.fault = fault
+
+    def die(self) -> None:
+        self.fault = ActorDiedError()
+
+
+A = TypeVar("A", bound=Advisor)
+
+
 class Site:
     """A router over its ASGI application, without a socket."""
 
@@ -253,6 +314,10 @@ class Site:
 
     async def _start(self, args: RouterArgs) -> None:
         await self.router.__init__(args)  # type: ignore[misc]
+
+    def advisor(self, kind: type[A]) -> A:
+        """The router's advisor of one class."""
+        return next(one for one in self.router._decider.advisors if isinstance(one, kind))
 
     def configure(self, **user_config: Any) -> None:
         self.runner.run(self.router.reconfigure(user_config))

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 
+from deployments.router.access.caller import SESSION_HEADER
 from deployments.router.access.idempotency import HEADER
-from deployments.router.decision.sessions import SESSION_HEADER
 from deployments.router.endpoints.openapi import document
 
 SCHEMA = schemathesis.openapi.from_dict(document())

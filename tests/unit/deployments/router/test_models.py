@@ -58,8 +58,8 @@ def test_models_that_run_say_who_they_are(directory: ModelDirectory, serve: Serv
 
 
 def test_the_state_of_the_cluster(directory: ModelDirectory) -> None:
-    state = directory.cluster_state(PROFILES, shared(), FRUGAL)
-    assert (state.profile_version, state.static_model) == (PROFILES.version, FRUGAL)
+    state = directory.cluster_state(PROFILES, shared(), {str: FRUGAL})
+    assert (state.profile_version, state.find(str)) == (PROFILES.version, FRUGAL)
     assert state.reference is None
 
 

@@ -13,7 +13,7 @@ from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, error_object, events
 from ray.exceptions import ActorDiedError
 
 from deployments.links.frames import Flag, ModelRequest
-from deployments.replica.admission import Door, ReplicaLimits
+from deployments.replica.admission import Door, Places, ReplicaLimits
 from scheduler.priority import Priority
 
 DOOR = Door(most=3)
@@ -180,9 +180,9 @@ def test_the_door_leaves_places_to_other_keys() -> None:
     # Two places each: half of the slots.
     with ExitStack() as stack:
         for _ in range(7):
-            assert door.refusal(boss, 15) is None
+            assert door.refusal(boss, 12) is None
             stack.enter_context(door.held(boss))
-        refusal = door.refusal(boss, 15)
+        refusal = door.refusal(boss, 12)
         assert refusal is not None
         assert "14 requests of this API key" in json.loads(refusal)["error"]["message"]
         for other in (
@@ -190,9 +190,35 @@ def test_the_door_leaves_places_to_other_keys() -> None:
             ModelRequest("chat", b"", ""),
         ):
             assert door.refusal(other, 15) is None
-    assert door.refusal(boss, 15) is None
+    assert door.refusal(boss, 12) is None
+
+
+def test_the_door_leaves_places_to_requests_of_one_answer() -> None:
+    door = Door(most=20, slots=4)
+    several = ModelRequest("chat", b"{}", "r", sequences=64)
+    assert door.refusal(several, 13) is None
+    assert door.refusal(several, 14) is not None
+    assert door.refusal(ModelRequest("chat", b"{}", "r"), 19) is None
 
 
 def test_how_long_a_queue_is() -> None:
     assert ReplicaLimits().queue(16) == 64
     assert ReplicaLimits(max_queued_requests=0).queue(16) == 0
+
+
+@pytest.mark.parametrize(("most", "of_one"), [(1, 1), (2, 1), (3, 2), (24, 18)])
+def test_one_key_leaves_places_to_others(most: int, of_one: int) -> None:
+    places = Places(most)
+    for _ in range(of_one):
+        assert not places.full("boss")
+        places.take("boss")
+    assert places.full("boss")
+    assert places.full("ann") == (most == of_one)
+    for _ in range(most - of_one):
+        assert not places.full("")
+        places.take("")
+    assert places.full("")
+    assert places.total == most
+    places.free("boss")
+    assert not places.full("ann")
+    assert not places.full("boss")

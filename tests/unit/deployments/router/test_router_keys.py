@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from fake_serve import ACCURATE, FRUGAL, HANG, ActorHandle, ServeDouble, Site, bearing
+from fake_serve import ACCURATE, FRUGAL, HANG, ServeDouble, Site, StoreDouble, bearing
 from ray.exceptions import ActorDiedError
 
 from cluster.store.usage import Usage
@@ -115,7 +115,7 @@ def test_a_key_leaves_places_in_the_queue_to_others(keyed: Site, serve: ServeDou
     assert entry.ongoing == 0
 
 
-def test_what_was_used_is_told_to_the_store(keyed: Site, store: ActorHandle) -> None:
+def test_what_was_used_is_told_to_the_store(keyed: Site, store: StoreDouble) -> None:
     complete(keyed, "boss")
     keyed.runner.run(keyed.router._exchange_usage())
     (used,) = (by_key for period, by_key in store.state.spend({}).items() if period.name == "day")

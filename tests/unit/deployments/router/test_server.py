@@ -266,7 +266,7 @@ def test_a_replica_under_trial_is_avoided_and_its_model_no_candidate(
     site.wait_until(lambda health: health["models"][FRUGAL]["replicas"] == 2)
     store.state.set_trials(FRUGAL, ["r2"])
     store.state.set_trials(ACCURATE, ["r1"])
-    assert site.runner.run(site.router.refresh()) == store.state.version()[0]
+    assert site.runner.run(site.router.refresh()) == store.archive.state.versions().profiles
     response = site.complete(routing={"weights": {"accuracy": 1}})
     assert response.json()["model"] == FRUGAL
     assert serve.models[FRUGAL].calls[0].avoid == ("r2",)

@@ -15,7 +15,7 @@ import ray.serve
 from fake_replicas import FakeReplica, FakeServe
 from rich.console import Console
 
-from cluster.store.actor import Store
+from cluster.store.board import Board
 from profiling.errors import InputError, TrialError
 from profiling.trials import job, runner
 from profiling.trials.device import Device, Options, Outcome
@@ -152,7 +152,8 @@ class Announced:
     """The store and the router, as the job calls them; writes down who was under trial."""
 
     def __init__(self, folder: Path) -> None:
-        self.store = Store(str(folder))
+        self.store = Board(str(folder))
+        self.board = self
         self.seen: list[dict[str, Any]] = []
 
     @property
@@ -166,7 +167,7 @@ class Announced:
         assert method == "refresh"
 
         async def results() -> None:
-            self.seen.append(self.store.version()[1])
+            self.seen.append(self.store.trials())
 
         return SimpleNamespace(results_async=results)
 
@@ -223,7 +224,7 @@ def test_what_was_not_measured_is_measured_by_the_next(serve: FakeServe, tmp_pat
     first = measure(serve, tmp_path, cluster)
     assert first.failed == ("a",)
     assert QUIET < first.measured < 2 * QUIET
-    assert cluster.store.version()[1] == {}
+    assert cluster.store.trials() == {}
     serve.replicas[0].on_answer = lambda _: None
     second = measure(serve, tmp_path, cluster)
     assert first.measured + second.measured == 2 * QUIET
@@ -238,7 +239,7 @@ def test_a_device_that_others_use_gives_up(serve: FakeServe, tmp_path: Path) -> 
 def test_when_the_time_is_up_it_stops(serve: FakeServe, tmp_path: Path) -> None:
     cluster = Announced(tmp_path)
     assert measure(serve, tmp_path, cluster, time.monotonic() - 1) == Outcome(0, 0, ())
-    assert cluster.store.version()[1] == {}
+    assert cluster.store.trials() == {}
 
 
 @pytest.mark.parametrize("budget_s", [0.4, 0.6])
@@ -299,7 +300,7 @@ def test_a_job_that_is_told_to_stop_gives_the_replica_back(
     cluster = Announced(tmp_path)
 
     def stop(_: FakeReplica) -> None:
-        assert cluster.store.version()[1] == {"a": ("r1",)}
+        assert cluster.store.trials() == {"a": ("r1",)}
         signal.raise_signal(signal.SIGTERM)
 
     async def only_measure(_: Any) -> int:
@@ -317,6 +318,6 @@ def test_a_job_that_is_told_to_stop_gives_the_replica_back(
         assert job.run(SimpleNamespace()) == 1  # type: ignore[arg-type]
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert cluster.store.version()[1] == {}
+    assert cluster.store.trials() == {}
     assert cluster.seen[-1] == {}
     assert "stopped" in capsys.readouterr().err

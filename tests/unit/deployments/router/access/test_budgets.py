@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 from fake_clock import FakeClock
-from fake_serve import HANG, ActorHandle, observation
+from fake_serve import HANG, StoreDouble, observation
 from ray.exceptions import ActorDiedError
 
-from cluster.store.actor import Store
 from deployments.router.access.budgets import Budgets, Progress
 from deployments.router.access.keys import ApiKey, hash_of
 from deployments.router.wire.api_error import ApiError
@@ -30,9 +29,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def shared_store(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> ActorHandle:
-    monkeypatch.setattr("cluster.store.actor.time.time", clock)
-    return ActorHandle(Store(str(tmp_path)))
+def shared_store(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> StoreDouble:
+    monkeypatch.setattr("cluster.store.board.time.time", clock)
+    return StoreDouble(tmp_path)
 
 
 def refusal(budgets: Budgets, of: ApiKey) -> ApiError | None:
@@ -145,7 +144,7 @@ def test_answers_that_were_rejected_cost_their_joules_whatever_comes_of_it(
     assert (usage.tokens, usage.joules) == ((0, 4.0) if error else (7, 5.5))
 
 
-def test_routers_share_what_was_used(clock: FakeClock, shared_store: ActorHandle) -> None:
+def test_routers_share_what_was_used(clock: FakeClock, shared_store: StoreDouble) -> None:
     ann = key(tokens_per_day=100)
     here, there = Budgets(clock), Budgets(clock)
     here.charge(ann, 60, 0)
@@ -160,11 +159,11 @@ def test_routers_share_what_was_used(clock: FakeClock, shared_store: ActorHandle
     clock.now += 86_400
     asyncio.run(here.exchange(shared_store))
     assert refusal(here, ann) is None
-    assert all(period.left_s(clock.now) > 0 for period in shared_store.state._usage.ledger)
+    assert all(period.left_s(clock.now) > 0 for period in shared_store.board.state._usage.ledger)
 
 
 def test_without_the_store_a_router_counts_its_own(
-    clock: FakeClock, shared_store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, shared_store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.router.access.budgets.STORE_TIMEOUT_S", 0.01)
     ann, budgets = key(tokens_per_day=100), Budgets(clock)
@@ -182,7 +181,7 @@ def test_without_the_store_a_router_counts_its_own(
 
 
 def test_what_is_on_its_way_to_the_store_counts(
-    clock: FakeClock, shared_store: ActorHandle
+    clock: FakeClock, shared_store: StoreDouble
 ) -> None:
     ann, budgets = key(tokens_per_day=100), Budgets(clock)
     budgets.charge(ann, 100, 0)

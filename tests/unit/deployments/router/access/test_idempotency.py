@@ -10,11 +10,10 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from fake_serve import FRUGAL, HANG, ActorHandle, Response, ServeDouble, Site, events
+from fake_serve import FRUGAL, HANG, Response, ServeDouble, Site, StoreDouble, events
 from ray.exceptions import ActorDiedError
 from starlette.types import Message, Send
 
-from cluster.store.actor import Store
 from cluster.store.replies import AnswerBoard
 from deployments.router.access.idempotency import Idempotency, RequestKey
 from deployments.router.access.keys import hash_of
@@ -203,7 +202,7 @@ async def settled(site: Site) -> None:
 def test_while_the_store_is_away_a_router_remembers_for_itself(
     start_site: Callable[..., Site],
     serve: ServeDouble,
-    store: ActorHandle,
+    store: StoreDouble,
     monkeypatch: pytest.MonkeyPatch,
     fault: Any,
 ) -> None:
@@ -271,7 +270,7 @@ class Generation:
 
 
 @pytest.fixture
-def routers(store: ActorHandle) -> Callable[[str], Idempotency]:
+def routers(store: StoreDouble) -> Callable[[str], Idempotency]:
     return lambda name: Idempotency(name, lambda: store, 10_000_000, 30.0, 60.0)
 
 
@@ -330,11 +329,11 @@ def test_one_router_follows_as_it_comes(routers: Any) -> None:
 
 
 def test_when_the_owner_is_dead_the_next_one_generates(
-    routers: Any, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    routers: Any, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
         now = 0.0
-        store.state._answers = AnswerBoard(clock=lambda: now)
+        store.board.state._answers = AnswerBoard(clock=lambda: now)
         dead, living = routers("r1"), routers("r2")
         killed, generation = Generation(), Generation()
         ask(dead, killed)
@@ -356,7 +355,7 @@ def test_when_the_owner_is_dead_the_next_one_generates(
     run(scenario())
 
 
-def test_nobody_is_generated_for_who_left_while_waiting(routers: Any, store: ActorHandle) -> None:
+def test_nobody_is_generated_for_who_left_while_waiting(routers: Any, store: StoreDouble) -> None:
     async def scenario() -> None:
         here, there = routers("r1"), routers("r2")
         failing, generation = Generation(whole=False), Generation()
@@ -392,7 +391,7 @@ def test_a_joiner_of_what_fails_elsewhere_generates(routers: Any) -> None:
 
 
 def test_a_store_that_lost_everything_gets_it_back(
-    routers: Any, store: ActorHandle, tmp_path: Path
+    routers: Any, store: StoreDouble, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
         router, other_router = routers("r1"), routers("r2")
@@ -404,7 +403,7 @@ def test_a_store_that_lost_everything_gets_it_back(
         await running.begun.wait()
         await router.renew()
         store.state.close()
-        store.state = Store(str(tmp_path / "new"), claim_grace_s=0.3)
+        store.restart(tmp_path / "new", 0.3)
         again, client = ask(other_router, done)
         later, joiner = ask(other_router, running, RequestKey("other", "fingerprint"))
         # In its grace it gives nothing away.
@@ -421,7 +420,7 @@ def test_a_store_that_lost_everything_gets_it_back(
     run(scenario())
 
 
-def test_what_is_too_large_to_be_kept_is_passed_on(store: ActorHandle) -> None:
+def test_what_is_too_large_to_be_kept_is_passed_on(store: StoreDouble) -> None:
     async def scenario() -> None:
         router = Idempotency("r1", lambda: store, 80_000, 30.0, 60.0)
         large = Generation(b"x" * 6_000, b"y" * 6_000, b"z" * 6_000)
@@ -440,7 +439,7 @@ def test_what_is_too_large_to_be_kept_is_passed_on(store: ActorHandle) -> None:
     run(scenario())
 
 
-def test_what_is_too_large_and_wanted_by_nobody_stops(store: ActorHandle) -> None:
+def test_what_is_too_large_and_wanted_by_nobody_stops(store: StoreDouble) -> None:
     async def scenario() -> None:
         router = Idempotency("r1", lambda: store, 80_000, 30.0, 60.0)
         large = Generation(b"x" * 6_000, b"y" * 6_000, b"z" * 6_000)
@@ -472,7 +471,7 @@ def test_a_generation_that_crashes_cuts_its_clients_off(routers: Any) -> None:
     run(scenario())
 
 
-def test_a_router_that_waits_for_another_one_gives_up_in_time(store: ActorHandle) -> None:
+def test_a_router_that_waits_for_another_one_gives_up_in_time(store: StoreDouble) -> None:
     async def scenario() -> None:
         here = Idempotency("r1", lambda: store, 80_000, 30.0, 60.0)
         there = Idempotency("r2", lambda: store, 80_000, 0.2, 60.0)

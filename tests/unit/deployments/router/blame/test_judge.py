@@ -331,14 +331,15 @@ class Store:
     """A handle of the store actor, as far as blame goes."""
 
     def __init__(self, clock: FakeClock) -> None:
-        self.board = EvidenceBoard(clock)
+        self.evidence = EvidenceBoard(clock)
+        self.board = self
 
     @property
     def exchange_evidence(self) -> Any:
         class Method:
             @staticmethod
             async def remote(*args: Any) -> Any:
-                return self.board.exchange(*args)
+                return self.evidence.exchange(*args)
 
         return Method
 
@@ -385,7 +386,7 @@ def test_where_suspects_of_another_router_run_own_requests_are_not_blamed(
 def test_a_store_that_is_away_loses_nothing(blame: Blame, clock: FakeClock) -> None:
     class Away:
         @property
-        def exchange_evidence(self) -> Any:
+        def board(self) -> Any:
             raise ValueError("no store")
 
     blame.broke(run(blame, plain("x")), ANSWERED, "boom")
@@ -393,5 +394,5 @@ def test_a_store_that_is_away_loses_nothing(blame: Blame, clock: FakeClock) -> N
         asyncio.run(blame.exchange(Away(), "a"))
     store = Store(clock)
     asyncio.run(blame.exchange(store, "a"))
-    got = store.board.exchange("b", 0, [], [])
+    got = store.evidence.exchange("b", 0, [], [])
     assert [piece.kind for piece in got.news] == [Kind.BROKE]

@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_serve import ACCURATE, FRUGAL, ActorHandle, ServeDouble, Site, observation
+from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, StoreDouble, observation
 
 from cluster.store.load import ReplicaLoad
 from cluster.store.sessions import Placement
 from deployments.links.frames import ModelRequest, Reply, encode_observation
 from deployments.links.server import LinkServer
-from deployments.router.decision.sessions import Turn, turn_of
+from deployments.router.decision.advisors.sessions import SessionsAdvisor, Turn, turn_of
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import parse_request
 
@@ -277,18 +277,18 @@ def test_off_nothing_is_remembered(site: Site, replicas: Callable[..., list[Repl
     site.configure(models=[{"id": ACCURATE}, {"id": FRUGAL}], sessions={"enabled": False})
     chat(site, LONG, routing=FRUGALLY)
     assert chat(site, LONG, ANSWER, SECOND).json()["routing"]["session"] is None
-    assert len(site.router._decider.sessions._table) == 0
+    assert len(site.advisor(SessionsAdvisor)) == 0
 
 
 def test_routers_tell_each_other(
-    site: Site, store: ActorHandle, replicas: Callable[..., list[Replica]]
+    site: Site, store: StoreDouble, replicas: Callable[..., list[Replica]]
 ) -> None:
     replicas(0)
-    sessions = site.router._decider.sessions
+    sessions = site.advisor(SessionsAdvisor)
     first = turn(LONG)
     store.state.exchange_sessions(0, [(first.key, place(first, tokens=64))])
     site.runner.run(sessions.exchange(store, routers=1))
-    assert len(sessions._table) == 0
+    assert len(sessions) == 0
     chat(site, FIRST, routing=FRUGALLY)
     site.runner.run(sessions.exchange(store, routers=2))
     told = chat(site, LONG, ANSWER, SECOND, routing=FRUGALLY).json()["routing"]["session"]
@@ -298,11 +298,11 @@ def test_routers_tell_each_other(
 
 
 def test_what_the_store_did_not_get_is_told_again(
-    site: Site, store: ActorHandle, replicas: Callable[..., list[Replica]]
+    site: Site, store: StoreDouble, replicas: Callable[..., list[Replica]]
 ) -> None:
     replicas(0)
     chat(site, LONG, routing=FRUGALLY)
-    sessions = site.router._decider.sessions
+    sessions = site.advisor(SessionsAdvisor)
     fault, store.fault = store.fault, TimeoutError("away")
     with pytest.raises(TimeoutError):
         site.runner.run(sessions.exchange(store, routers=2))

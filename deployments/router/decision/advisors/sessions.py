@@ -10,23 +10,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.sessions import Placement, SessionKey, SessionTable
-from deployments.config.app import SessionsConfig
-from deployments.router.decision.rules import Caller
+from deployments.config.app import RouterConfig, SessionsConfig
+from deployments.router.access.caller import LONGEST_SESSION_ID, SESSION_HEADER, Caller
+from deployments.router.decision.advisors.base import Advisor
+from deployments.router.decision.query import Query
 from deployments.router.models import ModelDirectory
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import ParsedRequest
 from scheduler.costs.observations import Observation
-from scheduler.session import Session
+from scheduler.types import CachedPrefix, ClusterState, Decision, RoutingRequest
 
-SESSION_HEADER = b"x-session-id"
-LONGEST_ID = 256
 KEEP_NEWS = 10_000
 """So many wait for a store that is away."""
 NEWEST = 0.1
@@ -100,19 +101,61 @@ def turn_of(
 
 def _named(headers: Iterable[tuple[bytes, bytes]]) -> str:
     value = next((value for name, value in headers if name == SESSION_HEADER), b"")
-    if len(value) > LONGEST_ID:
+    if len(value) > LONGEST_SESSION_ID:
         name = SESSION_HEADER.decode()
-        message = f"{name}: must have at most {LONGEST_ID} characters, got {len(value)}"
+        message = f"{name}: must have at most {LONGEST_SESSION_ID} characters, got {len(value)}"
         raise ApiError(400, message, param=name, code="invalid_value")
     return value.decode("latin-1").strip()
 
 
-class Sessions:
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The conversation that a request is a turn of.
+
+    Attributes:
+        id: The client's name for it, or a hash of its first messages.
+        model: The model that gave the last answer, `None` where none is remembered.
+        replica_id: Its replica, `None` as well where that replica is not to be asked now.
+        cached_tokens: Input tokens of this request that this replica need not compute again.
+    """
+
+    id: str
+    model: str | None = None
+    replica_id: str | None = None
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReport:
+    """What a decision says of the conversation.
+
+    Attributes:
+        session: As it was found.
+        stayed: The request goes to the model of the last answer.
+    """
+
+    session: Session
+    stayed: bool
+    name: ClassVar[str] = "session"
+
+    def to_json(self) -> dict[str, Any]:
+        """For the decision's JSON."""
+        return {
+            "id": self.session.id,
+            "model": self.session.model,
+            "cached_tokens": self.session.cached_tokens,
+            "stayed": self.stayed,
+        }
+
+
+class SessionsAdvisor(Advisor):
     """One router's memory of conversations.
 
     Args:
         directory: The models, and which of their replicas may be asked.
     """
+
+    name: ClassVar[str] = "sessions"
 
     def __init__(self, directory: ModelDirectory) -> None:
         self._directory = directory
@@ -124,17 +167,51 @@ class Sessions:
         self._unsent: deque[tuple[SessionKey, Placement]] = deque(maxlen=KEEP_NEWS)
         self._since = 0
 
-    def configure(self, config: SessionsConfig) -> None:
-        """Take in new bounds."""
-        self._enabled = config.enabled
-        self._table.max_sessions, self._table.max_idle_s = config.max_sessions, config.max_idle_s
+    def configure(self, config: RouterConfig) -> None:
+        """Applies the section `sessions`."""
+        settings, table = config.sessions, self._table
+        self._enabled = settings.enabled
+        table.max_sessions, table.max_idle_s = settings.max_sessions, settings.max_idle_s
+
+    def __len__(self) -> int:
+        """Conversations that are remembered."""
+        return len(self._table)
+
+    def advise(self, query: Query, request: RoutingRequest, state: ClusterState) -> RoutingRequest:
+        """Adds the tokens that the replica of the last turn still holds.
+
+        Raises:
+            ApiError: As `turn_of`.
+        """
+        turn = self.turn(query.parsed, query.caller) if query.caller else None
+        if turn is None:
+            return request
+        session = self.recall(turn, request.input_tokens)
+        query.note(turn)
+        query.note(session)
+        if session.model is None or session.replica_id is None:
+            return request
+        prefix = CachedPrefix(session.cached_tokens, session.replica_id)
+        return replace(request, cached={**request.cached, session.model: prefix})
+
+    def report(
+        self, query: Query, request: RoutingRequest, state: ClusterState, decision: Decision
+    ) -> SessionReport | None:
+        """The conversation, and whether it stays where it was."""
+        session = query.noted(Session)
+        return SessionReport(session, decision.model == session.model) if session else None
+
+    def learn(self, query: Query, observation: Observation) -> None:
+        """Remembers where the turn was answered."""
+        if turn := query.noted(Turn):
+            self.remember(turn, observation)
 
     def turn(self, parsed: ParsedRequest, caller: Caller) -> Turn | None:
         """The request as a turn of a conversation, `None` where there are none.
 
         Args:
             parsed: The request.
-            caller: Who asks.
+            caller: Sender of the request.
 
         Raises:
             ApiError: As `turn_of`.
@@ -190,11 +267,11 @@ class Sessions:
         shared = min(placement.tokens, input_tokens - 1)
         return shared // block * block if block else 0
 
-    async def exchange(self, store: Any, routers: int) -> None:
+    async def exchange(self, store: Store, routers: int) -> None:
         """Tell the other routers what is new here, and learn what is new there.
 
         Args:
-            store: Handle of the store actor.
+            store: Handles of its actors.
             routers: How many there are; alone, there is nobody to tell.
 
         Raises:
@@ -207,7 +284,9 @@ class Sessions:
         news, self._unsent = self._unsent, deque(maxlen=KEEP_NEWS)
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                self._since, placed = await store.exchange_sessions.remote(self._since, list(news))
+                self._since, placed = await store.board.exchange_sessions.remote(
+                    self._since, list(news)
+                )
         except BaseException:
             self._unsent = deque([*news, *self._unsent], maxlen=KEEP_NEWS)
             raise
