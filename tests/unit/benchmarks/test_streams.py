@@ -33,15 +33,14 @@ async def ask(*pieces: bytes | float, keep_open: bool = False) -> list[streams.C
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
-        ended.append(None)
+        ended.set()
 
-    ended: list[None] = []
+    ended = asyncio.Event()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         clients = await run_streams(f"http://127.0.0.1:{port}", 1)
-        while not ended:
-            await asyncio.sleep(0.01)
+        await ended.wait()
         return clients
 
 
