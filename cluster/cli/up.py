@@ -94,11 +94,13 @@ def run(args: argparse.Namespace) -> int:
         ):
             _deploy(args.config, dashboard)
             try:
-                _wait_for_applications(dashboard, address, head, began)
+                failed = _wait_for_applications(dashboard, address, head, began)
                 new = _models_without_own_profile(address)
                 if new and not args.no_profile:
                     _profile(new, args.ray_port)
-                console.print(f"all up after {time.monotonic() - began:.0f} s", highlight=False)
+                what = f"all but {', '.join(failed)}" if failed else "all"
+                elapsed_s = time.monotonic() - began
+                console.print(f"{what} up after {elapsed_s:.0f} s", highlight=False, markup=False)
                 return_code = head.wait()
                 raise LaunchError(f"Ray ended by itself with status {return_code}")
             except (KeyboardInterrupt, SystemExit):
@@ -197,8 +199,11 @@ def _deploy(config: Path, dashboard: str) -> None:
 
 def _wait_for_applications(
     dashboard: str, address: str, head: subprocess.Popen[bytes], began: float
-) -> None:
+) -> list[str]:
     """Show every application until each of them runs or has failed; greet at the first model.
+
+    Returns:
+        Names of those that have failed.
 
     Raises:
         LaunchError: The router or all models cannot run, with Serve's own words.
@@ -228,7 +233,7 @@ def _wait_for_applications(
                 _greet(live.console, address, dashboard, time.monotonic() - began, up)
             settled = all(a.status == "RUNNING" or a in broken for a in applications)
             if applications and settled and (greeted or not models):
-                return
+                return [application.name for application in broken]
             if head.poll() is not None:
                 raise LaunchError("Ray ended while the applications were starting")
             time.sleep(POLL_S)

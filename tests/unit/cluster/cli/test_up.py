@@ -223,7 +223,8 @@ def test_the_address_comes_with_the_first_model_and_the_others_are_waited_for(
 def test_a_model_that_fails_is_named_and_the_others_serve(
     dashboard: Any, head: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    launcher._wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
+    failed = launcher._wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
+    assert failed == ["broken"]
     printed = capsys.readouterr().out
     assert "broken: No module named 'm'" in printed
     assert "ready after" in printed
