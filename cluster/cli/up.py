@@ -210,6 +210,7 @@ def _wait_for_applications(
     """
     shown: dict[str, str] = {}
     greeted = False
+    deadline = time.monotonic() + READY_TIMEOUT_S
     with ServeApi(dashboard) as api, Live(console=console, transient=True) as live:
         while True:
             applications = list(api.details().applications.values())
@@ -227,12 +228,17 @@ def _wait_for_applications(
             for failed in broken:
                 if failed.name == ROUTER_APPLICATION or all(m in broken for m in models):
                     raise LaunchError(f"{failed.name}: {_why(failed)}")
-            if not greeted and _answers(address):
+            settled = applications and all(
+                a.status == "RUNNING" or a in broken for a in applications
+            )
+            if not settled:
+                deadline = time.monotonic() + READY_TIMEOUT_S
+            # Where every model is scaled to 0, none will ever answer.
+            if not greeted and (_answers(address) or time.monotonic() > deadline):
                 greeted = True
                 up = [m.name for m in models if m.status == "RUNNING"]
                 _greet(live.console, address, dashboard, time.monotonic() - began, up)
-            settled = all(a.status == "RUNNING" or a in broken for a in applications)
-            if applications and settled and (greeted or not models):
+            if settled and greeted:
                 return [application.name for application in broken]
             if head.poll() is not None:
                 raise LaunchError("Ray ended while the applications were starting")
@@ -377,7 +383,7 @@ def _greet(
 ) -> None:
     console.print(
         f"\n[bold green]ready[/] after {elapsed_s:.0f} s at [bold]{address}[/] "
-        f"with {', '.join(models)}\n"
+        f"with {', '.join(models) or 'no model'}\n"
     )
     console.print(
         f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\\n"

@@ -275,6 +275,20 @@ def test_a_router_that_fails_ends_the_start(
         launcher._wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
 
 
+@pytest.mark.usefixtures("impatient")
+def test_where_every_model_is_at_0_the_address_comes_all_the_same(
+    dashboard: Any,
+    details: dict[str, Any],
+    head: subprocess.Popen[bytes],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del details["applications"]["broken"]
+    monkeypatch.setattr(launcher, "_answers", lambda _: False)
+    assert launcher._wait_for_applications(dashboard.address, ADDRESS, head, 0.0) == []
+    assert "ready after" in capsys.readouterr().out
+
+
 def test_whether_a_request_would_be_answered(router: Router) -> None:
     assert not launcher._answers("http://127.0.0.1:1")
     router.answers.append((503, "{}"))
