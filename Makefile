@@ -91,6 +91,7 @@ bench: install
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/flamegraph.py
 	$(BIN)/python benchmarks/overload.py
+	$(BIN)/python benchmarks/streams.py
 	$(BIN)/python benchmarks/simulate.py --quick $(TRACE_OPTION)
 	$(BIN)/python benchmarks/shared_device.py $(TRACE_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)

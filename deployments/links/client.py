@@ -334,6 +334,14 @@ class LinkPool:
         links = [link for link in self._links.get(model, {}).values() if link.open]
         return bool(links) and not any(link.breaker.allows for link in links)
 
+    @property
+    def calm(self) -> bool:
+        """Whether no model is `broken` or `dead`."""
+        now = self._clock()
+        return all(now - at >= DEAD_S for at in self._died_at.values()) and all(
+            breaker.allows for breaker in self._breakers.values()
+        )
+
     def dead(self, model: str) -> bool:
         """Whether the last replica that a link led to has just died.
 

@@ -22,6 +22,7 @@ from cluster.store.load import LoadView
 from deployments.links.client import LinkPool
 from deployments.router.blame.judge import Blame
 from deployments.router.blame.suspects import handle_place
+from deployments.router.model_states import ModelStates
 from deployments.router.sync.shared import SharedState
 from scheduler.costs.grid import NO_GRID, Grid
 from scheduler.costs.load import places, share
@@ -34,6 +35,9 @@ logger = logging.getLogger("ray.serve")
 
 DESCRIBE_TIMEOUT_S = 10.0
 SCALED_TO_ZERO = "scaled to 0 replicas"
+
+
+_UNSET = object()
 
 
 @dataclass(slots=True)
@@ -51,6 +55,7 @@ class ModelEntry:
         reporting: Replicas that have said something of themselves lately, these among them.
         by_priority: Requests that this router has there, by their priority.
         by_caller: Those of API keys, by the key's name and their priority.
+        revision: Rises whenever one of the others is set to something else.
     """
 
     model: str
@@ -65,6 +70,13 @@ class ModelEntry:
     by_priority: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
     by_caller: Counter[tuple[str, Priority]] = field(default_factory=Counter)
     _handles: dict[bool, DeploymentHandle[Any]] = field(default_factory=dict)
+    revision: int = 0
+
+    def __setattr__(self, name: str, value: object) -> None:
+        changed = name != "revision" and getattr(self, name, _UNSET) != value
+        object.__setattr__(self, name, value)
+        if changed:
+            object.__setattr__(self, "revision", getattr(self, "revision", 0) + 1)
 
     def handle(self, *, stream: bool) -> DeploymentHandle[Any]:
         """A handle of the model's deployment, made at the first use.
@@ -202,6 +214,7 @@ class ModelDirectory:
         self.links.on_loss = self._lost
         self.links.on_sick = self.blame.sick
         self._entries: dict[str, ModelEntry] = {}
+        self._states = ModelStates(self._state)
 
     def configure(self, models: Sequence[str]) -> None:
         """Take exactly these models, keeping what is known of those that stay."""
@@ -284,16 +297,24 @@ class ModelDirectory:
             extras: What single policies look at.
             caller: Name of the API key.
         """
-        own = self.ongoing()
+        # While the links are calm, whether a request can go there follows from what an entry says.
+        why_not = None if self.links.calm else self.why_not
         return ClusterState(
-            models=tuple(
-                entry.state(profiles, shared, own, self.why_not(model), caller)
-                for model, entry in self._entries.items()
-            ),
+            models=self._states.of(self._entries.values(), profiles, shared, caller, why_not),
             profile_version=profiles.version,
             reference=profiles.reference,
             extras=extras,
         )
+
+    def _state(
+        self,
+        entry: ModelEntry,
+        profiles: ProfileSet,
+        shared: SharedState,
+        own: Mapping[str, int],
+        caller: str,
+    ) -> ModelState:
+        return entry.state(profiles, shared, own, self.why_not(entry.model), caller)
 
     async def refresh(self) -> None:
         """Ask Serve which models run, and new ones who they are."""

@@ -34,6 +34,7 @@ from deployments.router.access.idempotency import Idempotency
 from deployments.router.access.keys import KeyRing, read_keys
 from deployments.router.decision.decide import Decider
 from deployments.router.decision.query import Query
+from deployments.router.edge.descriptors import Descriptors, raise_limit
 from deployments.router.edge.doors import Doors
 from deployments.router.edge.middleware import answer_early
 from deployments.router.endpoints.completions import Completions, caller_of
@@ -257,10 +258,16 @@ class Router:
         health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
         answer_early(health.answer)
 
+        raise_limit()
+        descriptors = Descriptors()
+
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             # Past the framework, which costs more than the decision does.
             fast = scope["type"] == "http" and scope["path"] in ENDPOINTS
             chosen = completions if fast and scope["method"] == "POST" else others
+            if chosen is completions and (refused := descriptors.refusal()):
+                await refused.send(send)
+                return
             await chosen(scope, receive, send)
 
         guard = AccessGuard(

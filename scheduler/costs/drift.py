@@ -215,10 +215,11 @@ class Corrections:
 
     Attributes:
         observations: Outcomes seen so far; of two copies the one with more of them knows more.
+        turns: How often time has passed; corrections may change with each.
     """
 
     def __init__(self) -> None:
-        self.observations = 0
+        self.observations = self.turns = 0
         # By model, accelerator and fit: of the runtime and of the energy.
         self._pairs: dict[tuple[str, str, str], tuple[CostCorrector, CostCorrector]] = {}
 
@@ -258,6 +259,7 @@ class Corrections:
 
     def elapse(self, seconds: float) -> None:
         """Let time pass for all; what nobody used for a day is dropped."""
+        self.turns += 1
         for key, pair in list(self._pairs.items()):
             for corrector in pair:
                 corrector.decay(seconds)
