@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 CONFIG ?= serve_config.cpu.yaml
-# What to install beside `dev`: `cpu`, or `gpu` on a machine that has one (then name a CONFIG too).
+# What to install besides `dev`: `cpu`, or `gpu` on a machine that has one (then name a CONFIG too).
 EXTRA ?= cpu
 # Arrivals to draw requests from, a CSV with timestamp, input_tokens and output_tokens; lengths of
 # the same distribution are drawn without it.
