@@ -24,7 +24,7 @@ out = Console()
 
 
 class StillRunningError(ConnectionError):
-    """It was told to stop and has not."""
+    """It was asked to stop and has not stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,9 @@ def _stop(run_: Launched) -> None:
 
 
 def runs_folder() -> Path:
-    """Of this user: nobody else's processes are to be stopped by it."""
+    """Of this user: processes of other users are not to be stopped."""
     folder = Path(tempfile.gettempdir()) / f"dynamic-llm-scheduler-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else")
+        raise PermissionError(f"{folder} belongs to another user")
     return folder

@@ -50,6 +50,13 @@ class AutoScaling(Strict):
     min_replicas: NonNegativeInt = 1
     max_replicas: PositiveInt = 1
     target_ongoing_requests: PositiveFloat = 8.0
+    upscale_delay_s: NonNegativeFloat | None = Field(
+        default=None,
+        description="So long must more replicas be wanted; Serve's 30 s where null.",
+    )
+    downscale_delay_s: NonNegativeFloat | None = Field(
+        default=None, description="So long fewer have to be wanted; Serve's 600 s where null."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> AutoScaling:
@@ -94,6 +101,11 @@ class ModelArgs(Strict):
     )
     scaling: Annotated[FixedScaling | AutoScaling, Field(discriminator="mode")] = Field(
         default_factory=FixedScaling
+    )
+    start_order: NonNegativeInt | None = Field(
+        default=None,
+        description="Engines of one node start one after the other where it has few cores: the "
+        "lowest first, then those without it, the smallest weights first.",
     )
     cpu_watts_per_core: PositiveFloat = Field(
         CPU_WATTS_PER_CORE,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
@@ -38,6 +37,7 @@ from deployments.replica.engine_client import accepted, current_trail, followed,
 from deployments.replica.engine_queue import EngineQueue
 from deployments.replica.liveness import Liveness
 from deployments.replica.model_card import describe_card
+from deployments.replica.rehearsal import rehearse
 from deployments.replica.request_trace import StepFeed, Trail
 from deployments.replica.tokenizer_export import export_tokenizer
 from deployments.tracing import trace_engine
@@ -63,27 +63,28 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         config = self.llm_config.get_engine_config()
         trace_engine(config.engine_kwargs, os.environ)
         config.hf_model_id = await asyncio.to_thread(resolve_source, config.actual_hf_model_id)
+        if await asyncio.to_thread(os.path.isdir, config.actual_hf_model_id):
+            # Else Ray has a task on each node import vLLM, to find that there is nothing to fetch.
+            self.llm_config.get_or_create_callback().ctx.run_init_node = False
         self.liveness = Liveness()
         await super().start()
-        await self._rehearse()
+        config = self._engine_client.vllm_config
+        tokens = config.scheduler_config.max_num_batched_tokens
+        await rehearse(
+            self._run_step,
+            self.liveness.expect,
+            min(tokens, self.max_model_len - 1),
+            config.model_config.get_hidden_size(),
+        )
 
-    async def _rehearse(self) -> None:
-        """Run the largest step that a prompt can ask for.
-
-        Unless one has been seen, a long prompt on a slow device would look like a hang. Twice,
-        because the first one pays for what vLLM sets up lazily; with other tokens, because the
-        prefix cache would compute the second one.
-        """
-        scheduling = self._engine_client.vllm_config.scheduler_config
-        length = min(scheduling.max_num_batched_tokens, self.max_model_len - 1)
-        for turn in range(2):
-            tokens = [(number + turn) % self.vocab_size for number in range(length)]
-            began = time.monotonic()
-            outputs = self._engine_client.generate(
-                {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1), f"rehearsal-{turn}"
-            )
-            async for _ in outputs:
-                self.liveness.expect(time.monotonic() - began)
+    async def _run_step(self, length: int, turn: int) -> None:
+        """One step over so many prompt tokens; no two turns have a prefix in common."""
+        tokens = [(7 * length + number + turn) % self.vocab_size for number in range(length)]
+        outputs = self._engine_client.generate(
+            {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1), f"rehearsal-{length}-{turn}"
+        )
+        async for _ in outputs:
+            pass
 
     async def probe(self) -> None:
         """Come back when the engine core and every worker have answered, between two steps.

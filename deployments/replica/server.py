@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from ray import get_runtime_context, serve
@@ -39,6 +39,9 @@ from deployments.tracing import open_tracer
 from scheduler.costs.load import places
 from scheduler.priority import rank
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
 logger = logging.getLogger("ray.serve")
 
 MAX_STOPPED = 1_000
@@ -53,25 +56,35 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         watts_per_core: For the energy estimate where neither NVML nor RAPL can be read.
         limits: Of what it takes and how long it may be silent.
         engine_cls: The engine; `deployments.replica.engine.FrameEngine` or a subclass.
-        links: Take requests over links too, see `deployments.links.server`.
     """
 
     engine: FrameEngine
+    _tracer: Tracer | None
+    _stopped: dict[str, bytes]
     _links: LinkServer | None = None
 
-    # Serve awaits it.
-    async def __init__(  # type: ignore[misc]
-        self,
+    @classmethod
+    async def open(
+        cls,
         llm_config: LLMConfig,
         *,
         engine_cls: type[FrameEngine],
         watts_per_core: float = CPU_WATTS_PER_CORE,
         limits: ReplicaLimits,
-        links: bool = True,
+    ) -> ModelServer:
+        """One whose engine runs."""
+        server: ModelServer = cls.sync_init(llm_config, engine_cls=engine_cls)
+        server._tracer = open_tracer()
+        server._stopped = {}
+        await server.start()
+        await server._measure(llm_config, watts_per_core, limits)
+        await server._listen(limits)
+        return server
+
+    async def _measure(
+        self, llm_config: LLMConfig, watts_per_core: float, limits: ReplicaLimits
     ) -> None:
-        self._tracer = open_tracer()
-        self._stopped: dict[str, bytes] = {}
-        await super().__init__(llm_config, engine_cls=engine_cls)
+        """Find out what the engine is, and begin to measure what it takes."""
         self.engine.constraints.open(limits.vetting)
         slots = self.engine.max_num_seqs
         self._max_queued = limits.queue(slots)
@@ -106,14 +119,17 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             energy = await LocalMeter.open(counter, self.engine.max_num_seqs)
         self._meter = RequestMeter(identity, energy)
         self._sampling = asyncio.create_task(Sampling(self._meter).run())
-        if links and links_allowed():
+
+    async def _listen(self, limits: ReplicaLimits) -> None:
+        """Take requests, watch the engine, report the load."""
+        if links_allowed():
             self._links = LinkServer(self)
             await self._links.open()
         self.engine.liveness.patience_s = limits.hung_after_s
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
-        reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
-        self._reporting = asyncio.create_task(reporter.run())
+        self._reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
+        self._reporting = asyncio.create_task(self._reporter.run())
 
     def _find_capabilities(self) -> dict[str, Any]:
         try:
@@ -132,6 +148,11 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """
         await super().check_health()
         self._watch.check()
+
+    @property
+    def ongoing(self) -> int:
+        """Requests that run or wait here, over links and through Serve's handles."""
+        return self._meter.ongoing_requests
 
     async def describe(self, target: str | None = None) -> dict[str, Any]:
         """What routers and the profiling job need to know of this replica.
@@ -239,12 +260,17 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             while len(self._stopped) > MAX_STOPPED:
                 del self._stopped[next(iter(self._stopped))]
 
-    async def __del__(self) -> None:
-        """Called by Serve, once, before the replica ends: it waits for its own requests only."""
+    async def close(self) -> None:
+        """Called once, before the replica ends: Serve waits for its own requests only."""
+        self._reporting.cancel()
+        self._reporter.close()
         if self._links is not None:
             await self._links.drain()
         await self.engine.constraints.close()
-        await super().__del__()
+        await self.engine.shutdown()
+
+    def __del__(self) -> None:
+        """Nothing is left to do; Ray's own would be a coroutine that no one awaits."""
 
     def _span(self, request: ModelRequest, trail: Trail) -> AbstractContextManager[None]:
         if self._tracer is None or request.trace_headers is None:

@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ import psutil
 
 from deployments.config.replica import VettingLimits
 from deployments.replica.vetting_process import LENGTH, PID, READY
+from deployments.replica.vetting_start import ForkedProcess, start_process
 
 START_S = 120.0
 
@@ -36,9 +36,11 @@ class Verdict:
 
 
 class Template:
-    """The process that is forked, seen from the replica."""
+    """The process that is forked for each trial, seen from the replica."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process | ForkedProcess, control: socket.socket
+    ) -> None:
         self._process = process
         self._control = control
 
@@ -54,14 +56,7 @@ class Template:
         ours, theirs = socket.socketpair()
         loop = asyncio.get_running_loop()
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                env=_environment(),
-            )
+            process = await start_process(command, theirs)
         template = cls(process, ours)
         ours.setblocking(False)
         try:
@@ -203,17 +198,3 @@ class Trial:
                     task.cancel()
             # Behind their callbacks: these name the descriptor, which another socket may get.
             asyncio.get_running_loop().call_soon(self._connection.close)
-
-
-def _environment() -> dict[str, str]:
-    """Of the template: no device, no pools of threads that a fork would not have."""
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "CUDA_VISIBLE_DEVICES": "",
-        "MALLOC_ARENA_MAX": "2",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-    }

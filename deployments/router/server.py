@@ -34,6 +34,7 @@ from deployments.router.access.idempotency import Idempotency
 from deployments.router.access.keys import KeyRing, read_keys
 from deployments.router.decision.decide import Decider
 from deployments.router.decision.query import Query
+from deployments.router.edge.descriptors import Descriptors, raise_limit
 from deployments.router.edge.doors import Doors
 from deployments.router.edge.middleware import answer_early
 from deployments.router.endpoints.completions import Completions, caller_of
@@ -57,6 +58,7 @@ from deployments.router.probing import Prober
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.evidence import SharedEvidence
 from deployments.router.sync.profiles import ProfileSource
+from deployments.router.sync.serving import Serving
 from deployments.router.sync.shared import SharedState
 from deployments.router.sync.store_sync import StoreSync
 from deployments.router.tokenizers import TokenizerSource
@@ -107,11 +109,14 @@ class Router:
         )
         self._keys: KeyRing | None = None
         self._budgets = Budgets()
+        self._serving = Serving(lambda: self._sync.topics is not None)
+        self._directory.applications = self._serving.applications
         self._sync = StoreSync(
             self._shared.loads.router_id,
             lambda: self._profiles.store,
             (
                 self._log,
+                self._serving,
                 self._shared.lessons,
                 *self._decider.shared(),
                 self._budgets,
@@ -257,10 +262,16 @@ class Router:
         health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
         answer_early(health.answer)
 
+        raise_limit()
+        descriptors = Descriptors()
+
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             # Past the framework, which costs more than the decision does.
             fast = scope["type"] == "http" and scope["path"] in ENDPOINTS
             chosen = completions if fast and scope["method"] == "POST" else others
+            if chosen is completions and (refused := descriptors.refusal()):
+                await refused.send(send)
+                return
             await chosen(scope, receive, send)
 
         guard = AccessGuard(
@@ -345,6 +356,7 @@ class Router:
     def _take_news(self) -> None:
         reader, loads = self._sync.news.reader, self._shared.loads
         loads.take(reader.snapshot, self._directory.ongoing())
+        self._directory.hear(reader.descriptions)
         self._directory.take(loads)
         self._profiles.hear(reader.topics)
         self._directory.set_trials(self._profiles.trials)

@@ -29,7 +29,7 @@ from deployments.links.frames import (
 from deployments.links.unread import Late, SlowReaderError
 from deployments.router.blame.judge import TRIAL_S, Blame
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion, handle_place
-from deployments.router.models import ModelEntry
+from deployments.router.model_entry import ModelEntry
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import ErrorCode
 from scheduler.costs.observations import Observation

@@ -69,6 +69,7 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     ENGINE_ERROR = "engine_error"
     NOT_READY = "not_ready"
+    TOO_MANY_STREAMS = "too_many_streams"
     NO_MODEL_AVAILABLE = "no_model_available"
     NO_PROFILE = "no_profile"
     MODEL_FAILED = "model_failed"
@@ -121,6 +122,7 @@ MEANINGS = {
     ErrorCode.INTERNAL_ERROR: Meaning(500, "a fault of this service; the log has it"),
     ErrorCode.ENGINE_ERROR: Meaning(500, "the engine failed on this request; the log has it"),
     ErrorCode.NOT_READY: Meaning(503, "no model can answer yet"),
+    ErrorCode.TOO_MANY_STREAMS: Meaning(503, "the router has no file descriptor left for it"),
     ErrorCode.NO_MODEL_AVAILABLE: Meaning(503, "no model is up that could take the request"),
     ErrorCode.NO_PROFILE: Meaning(503, "no model is profiled yet"),
     ErrorCode.MODEL_FAILED: Meaning(503, "the model broke, and no other could take over"),
