@@ -32,10 +32,11 @@ from profiling.figures.learning import draw_regret
 from profiling.figures.style import house_style, save_figure
 from profiling.quality.evaluation import mean_and_reach
 from profiling.quality.outcomes import Outcomes
-from scheduler.bandit.features import context_of
+from scheduler.bandit.features import PromptContext, context_of
 from scheduler.bandit.model import Algorithm, Bandit, BanditState, Rating, frugality, usual_cost
 from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.decide import Scheduler
+from scheduler.policies.bandit import BanditView, bandit_report
 from scheduler.preferences import Weights
 from scheduler.prompts.tasks import CODE, classify
 from scheduler.types import ClusterState, ModelState, RoutingRequest
@@ -179,12 +180,14 @@ def replay(
             output_tokens=1,
             weights=WEIGHTS,
             policy=way.policy,
-            context=context_of(prompt, classify(prompt), 1),
+            extras={PromptContext: context_of(prompt, classify(prompt), 1)},
         )
         may_explore = explored[1] < EXPLORATIONS_PER_HOUR
-        decision = scheduler.decide(asked, replace(state, bandit=bandit, may_explore=may_explore))
-        assert decision.bandit
-        explored[1] += decision.bandit.explored
+        now = replace(state, extras={BanditView: BanditView(bandit, may_explore)})
+        decision = scheduler.decide(asked, now)
+        report = bandit_report(asked, now, decision)
+        assert report is not None
+        explored[1] += report.explored
         column = columns[decision.model]
         regret[number] = earned[number].max() - earned[number, column]
         if way.learns and rated[number]:
@@ -192,7 +195,7 @@ def replay(
             learnt = learnt.learn(
                 Rating(
                     model=decision.model,
-                    context=asked.context,
+                    context=report.context,
                     quality=float(stream.scores[number, column]) - decision.chosen.accuracy,
                     energy=frugality(cost, usual) - frugality(expected[column], usual),
                     time=0.0,

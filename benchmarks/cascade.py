@@ -26,9 +26,9 @@ from servers import ROOT, Server
 
 from profiling.cascade.command import SPLITS
 from profiling.cascade.fit import Answers, climb, discrimination, fit_ladder, halves, read_answers
-from scheduler.cascade import CascadeStep
 from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.decide import Scheduler
+from scheduler.policies.cascade import CascadeStep
 from scheduler.preferences import Weights
 from scheduler.types import ClusterState, ModelState, RoutingRequest
 

@@ -26,7 +26,7 @@ from embedded_models import embedded_models
 from rich.console import Console
 from servers import Server
 
-from deployments.router.decision.sessions import Sessions, turn_of
+from deployments.router.decision.advisors.sessions import SessionsAdvisor, turn_of
 from deployments.router.models import ModelDirectory
 from deployments.router.wire.openai import parse_request
 from scheduler.costs.observations import Observation
@@ -49,7 +49,7 @@ def measure(turns: int) -> dict[str, float]:
     directory = ModelDirectory()
     directory.configure(["m"])
     directory["m"].description = {"prefix_block_tokens": 16}
-    sessions = Sessions(directory)
+    sessions = SessionsAdvisor(directory)
     turn = turn_of(parsed, [], "")
     assert turn is not None
     seen = Observation("m", "cpu", "r", 100 * turns, 100, 0, 0.0, 0.1, 1.0, 1.0, "rapl")

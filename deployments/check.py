@@ -15,7 +15,7 @@ from cluster.naming import application_name
 from deployments.config.app import AutoScaling, ModelArgs, RouterArgs, RouterConfig
 from deployments.config.base import describe_errors
 from deployments.config.gpu_shares import bundle_gpus, gpus_needed, memory_utilization
-from deployments.router.decision.rules import RuleBook
+from deployments.router.decision.advisors import configuration_warnings
 
 BUILD_ROUTER = "deployments.app:build_router"
 BUILD_MODEL = "deployments.app:build_model"
@@ -89,8 +89,7 @@ def find_warnings(text: str, gpus: int = 0) -> list[str]:
             for deployment in application.deployments:
                 user_config = deployment.user_config or {}
                 router = RouterConfig.model_validate(user_config)
-                routed = [model.id for model in router.models]
-                warnings += RuleBook.of(router).warnings(routed, None)
+                warnings += configuration_warnings(router)
     return warnings
 
 

@@ -24,7 +24,7 @@ from scheduler.decide import Scheduler
 from scheduler.errors import ProfileError, QualityModelError, SchedulerError
 from scheduler.policies import POLICIES
 from scheduler.preferences import Weights
-from scheduler.prompts.quality import QualityModel
+from scheduler.prompts.quality import EstimatedBy, QualityModel
 from scheduler.prompts.task_model import TaskModel
 from scheduler.prompts.tasks import SHIPPED_MODEL, classify
 from scheduler.prompts.tokens import estimate_tokens
@@ -152,7 +152,7 @@ def _request(options: argparse.Namespace, profiles: ProfileSet) -> RoutingReques
         models=None if options.models is None else tuple(options.models.split(",")),
         task=classify(prompt, TaskModel.from_bytes(SHIPPED_MODEL.read_bytes())),
         quality=quality.estimate(prompt) if quality else {},
-        quality_source=f"quality model {quality.version}" if quality else "",
+        reports={EstimatedBy.name: EstimatedBy(quality.version)} if quality else {},
     )
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from scheduler.costs.profiles import ProfileSet
 from scheduler.exclusions import Exclusion
-from scheduler.policies.weighted import WeightedPolicy
+from scheduler.policies import get_policy
 from scheduler.preferences import Metric, Weights
 from scheduler.types import Candidate, Decision, Interval
 
@@ -56,7 +56,7 @@ def _table(decision: Decision) -> Table:
     table.add_column("Score", justify="right", no_wrap=True)
     for name in _COLUMNS.values():
         table.add_column(name, justify="right", no_wrap=True)
-    weighted = decision.policy == WeightedPolicy.name
+    weighted = get_policy(decision.policy).adds_stages
     for candidate in decision.candidates:
         best = candidate.model == decision.model
         table.add_row(

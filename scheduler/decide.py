@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.asides import BanditReport
-from scheduler.cascade import steps_of
 from scheduler.choice.admission import full, late_by_waiting, turned_away
 from scheduler.choice.comparison import RankedCandidates, compare
 from scheduler.choice.constraints import Breaking, broken_limits, effective_limits, next_best
-from scheduler.choice.eligibility import contend, eligible_models, unknown_models
+from scheduler.choice.eligibility import contend, eligible_models, incapable, unknown_models
 from scheduler.choice.normalization import DEFAULT_TEMPERATURE
 from scheduler.choice.scoring import rank
+from scheduler.costs.output_length import has_room
 from scheduler.costs.predict import Contender, PredictedCosts, predict_costs
 from scheduler.errors import InvalidPredictionError, InvalidRequestError, NoCandidateError
 from scheduler.exclusions import Exclusion, ExclusionKind
-from scheduler.policies import bandit, get_policy
-from scheduler.policies.cascade import CascadePolicy
-from scheduler.policies.constrained import ConstrainedPolicy
-from scheduler.policies.sequential import SequentialPolicy
+from scheduler.policies import get_policy
 from scheduler.preferences import LimitReport
-from scheduler.sequential.planning import plan_of
-from scheduler.types import Candidate, ClusterState, Decision, RoutingRequest
+from scheduler.types import Candidate, ClusterState, Decision, Report, RoutingRequest
 
 PINNED = "pinned"
 """The policy that decisions name where the request itself named the model."""
@@ -48,7 +43,7 @@ class Scheduler:
         """
         policy = get_policy(request.policy)
         eligible, excluded = eligible_models(request, state)
-        settings = state.limits if policy.name == ConstrainedPolicy.name else None
+        settings = policy.limits(state)
         limits = effective_limits(request.constraints, settings)
         contenders: list[Contender] = []
         predicted: list[PredictedCosts] = []
@@ -83,13 +78,19 @@ class Scheduler:
         )
         scores = policy.scores(request, state, comparison)
         order = rank(scores, request.weights, comparison)
-        if preferred := request.ruling.rules and request.ruling.preferred:
-            # Stable: among each kind, the policy's order.
+        if request.max_tokens is None and policy.makes_room:
+            # Stable, like the others: among each kind, the policy's order.
+            order.sort(key=lambda index: not _has_room(contenders[index]))
+        if preferred := request.preferred:
             order.sort(key=lambda index: contenders[index].model.model not in preferred)
+        if (kept := request.kept) is not None:
+            order.sort(key=lambda index: contenders[index].model.model != kept)
         names = [contenders[index].model.model for index in order]
-        plan = None
-        if policy.name == SequentialPolicy.name and len(names) > 1:
-            plan = plan_of(request, state, comparison)
+        reports: dict[str, Report] = {**request.reports}
+        if report is not None:
+            reports[report.name] = report
+        for said in policy.reports(request, state, comparison, names):
+            reports[said.name] = said
         return Decision(
             decision_id=request.decision_id,
             model=names[0],
@@ -99,25 +100,16 @@ class Scheduler:
             candidates=RankedCandidates(comparison, scores, order),
             excluded=tuple(excluded),
             task=request.task,
-            quality_source=request.quality_source,
-            session=request.session,
-            cascade=steps_of(state.cascade, names) if policy.name == CascadePolicy.name else (),
-            # A rule may have put a model first that the plan does not know.
-            plan=plan if plan and names[0] in plan.models else None,
-            limits=report,
-            rules=request.ruling.names,
-            bandit=(
-                bandit.report(request, state, comparison, scores, order[0])
-                if request.context
-                else None
-            ),
+            cached=request.cached,
+            reports=reports,
         )
 
     def pin(self, request: RoutingRequest, state: ClusterState, model: str) -> Decision:
         """The decision for a request that names its model.
 
         Neither its context length nor constraints and the request's `models` are checked: the
-        user chose, and the engine that serves the model has the last word. Rules may bar it.
+        user chose, and the engine that serves the model has the last word. Rules may bar it, and
+        what its engine is known to reject is rejected here, in words that say what it would take.
         Where it would have to wait, the answer must come in time all the same.
 
         Returns:
@@ -126,18 +118,23 @@ class Scheduler:
 
         Raises:
             InvalidRequestError: There is no such model, or no token count for it.
-            NoCandidateError: The model cannot take requests now, or not in time, or a rule bars it.
+            NoCandidateError: The model cannot take requests now, or not in time, or not such ones,
+                or a rule bars it.
         """
         pinned = next((m for m in state.models if m.model == model), None)
         if pinned is None:
             raise InvalidRequestError("model", unknown_models([model], state))
-        if barred := request.ruling.bars(model):
+        if barred := request.barred.get(model):
             raise NoCandidateError((Exclusion(model, ExclusionKind.RULE, barred),))
+        if refusal := incapable(request, pinned):
+            exclusion = Exclusion(
+                model, ExclusionKind.CAPABILITY, refusal.reason, field=refusal.field
+            )
+            raise NoCandidateError((exclusion,))
         if pinned.unavailable is not None:
             exclusion = Exclusion(model, ExclusionKind.UNAVAILABLE, pinned.unavailable)
             raise NoCandidateError((exclusion,))
         candidates: Sequence[Candidate] = ()
-        learnt: BanditReport | None = None
         excluded: tuple[Exclusion, ...] = ()
         away = None
         if pinned.profile is not None:
@@ -153,8 +150,6 @@ class Scheduler:
                     away = turned_away(contender, costs.runtime_s, limit_s, surely=True)
                 comparison = compare([contender], [costs], temperature=self.temperature)
                 candidates = RankedCandidates(comparison, scores=[0.0], order=[0])
-                if request.context:
-                    learnt = bandit.report(request, state, comparison, [0.0], 0)
         else:
             away = full(pinned, request.priority, None)
         if away is not None:
@@ -168,16 +163,13 @@ class Scheduler:
             candidates=candidates,
             excluded=excluded,
             task=request.task,
-            quality_source=request.quality_source,
-            rules=request.ruling.names,
-            bandit=learnt,
-            session=request.session,
+            cached=request.cached,
+            reports=request.reports,
         )
 
 
 def _whose_limits(request: RoutingRequest) -> str:
-    names = request.ruling.constraining
-    return f" (limits of rule {', '.join(map(repr, names))})" if names else ""
+    return f" (limits of {request.limits_from})" if request.limits_from else ""
 
 
 def _out_of_limits(breaking: Breaking) -> Exclusion:
@@ -185,3 +177,7 @@ def _out_of_limits(breaking: Breaking) -> Exclusion:
     model = breaking.contender.model.model
     reason = breaking.reason + _whose_limits(breaking.contender.request)
     return late or Exclusion(model, ExclusionKind.CONSTRAINT, reason)
+
+
+def _has_room(contender: Contender) -> bool:
+    return has_room(contender.request, contender.model, contender.profile, contender.prompt_tokens)

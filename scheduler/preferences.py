@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, ClassVar
 
 from scheduler.errors import InvalidRequestError
 
@@ -144,7 +145,18 @@ class LimitReport:
         broken: The limits that the chosen model breaks, in words.
     """
 
+    name: ClassVar[str] = "limits"
+
     confidence: float | None
     met: bool
     otherwise: Otherwise | None = None
     broken: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For the decision's JSON."""
+        return {
+            "confidence": self.confidence,
+            "met": self.met,
+            "otherwise": self.otherwise,
+            "broken": list(self.broken),
+        }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.asides import BanditReport, ShadowChoice
-from scheduler.preferences import LimitReport, Metric
+from scheduler.preferences import Metric
 from scheduler.types import Candidate, Decision, Interval, Stages
 
 STAGE_NAMES = {Metric.TIME: "runtime", Metric.ENERGY: "energy", Metric.ACCURACY: "accuracy"}
@@ -21,60 +20,22 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "weights": {metric.value: decision.weights[metric] for metric in Metric},
         "profile_version": decision.profile_version,
         "candidates": [_candidate(candidate) for candidate in decision.candidates],
-        "excluded": [{"model": e.model, "reason": e.reason} for e in decision.excluded],
-        "task": decision.task,
-        "quality_source": decision.quality_source,
-        "limits": _limits(decision.limits),
-        "rules": list(decision.rules),
-        "canary": decision.canary,
-        "bandit": _bandit(decision.bandit),
-        "shadow": _shadow(decision.shadow),
-        "session": session_to_dict(decision),
-        "cascade": [
-            {"model": step.model, "accept_above": step.accept_above} for step in decision.cascade
+        "excluded": [
+            {"model": e.model, "kind": e.kind.value, "reason": e.reason, "field": e.field or None}
+            for e in decision.excluded
         ],
-        "plan": decision.plan.to_dict() if decision.plan else None,
-    }
-
-
-def session_to_dict(decision: Decision) -> dict[str, Any] | None:
-    """The conversation that the request belongs to, and whether it stays where it was."""
-    session = decision.session
-    if session is None:
-        return None
-    return {
-        "id": session.id,
-        "model": session.model,
-        "cached_tokens": session.cached_tokens,
-        "stayed": decision.model == session.model,
-    }
-
-
-def _bandit(report: BanditReport | None) -> dict[str, Any] | None:
-    if report is None:
-        return None
-    return {
-        "context": report.context,
-        "expected_reward": report.expected_reward,
-        "best": report.best,
-        "explored": report.explored,
-    }
-
-
-def _shadow(choice: ShadowChoice | None) -> dict[str, Any] | None:
-    if choice is None:
-        return None
-    return {"policy": choice.policy, "model": choice.model, "reason": choice.reason}
-
-
-def _limits(report: LimitReport | None) -> dict[str, Any] | None:
-    if report is None:
-        return None
-    return {
-        "confidence": report.confidence,
-        "met": report.met,
-        "otherwise": report.otherwise,
-        "broken": list(report.broken),
+        "task": decision.task,
+        # Fields that every record has; a report with one of these names takes the value's place.
+        "quality_source": "",
+        "limits": None,
+        "rules": [],
+        "canary": False,
+        "bandit": None,
+        "shadow": None,
+        "session": None,
+        "cascade": [],
+        "plan": None,
+        **{name: report.to_json() for name, report in decision.reports.items()},
     }
 
 

@@ -8,28 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+from scheduler.capabilities import UNKNOWN, Capabilities, Need, Refusal
 from scheduler.exclusions import Exclusion
-from scheduler.preferences import (
-    Constraints,
-    LimitReport,
-    LimitSettings,
-    Metric,
-    Weights,
-)
+from scheduler.extras import Extras, of_kind
+from scheduler.preferences import Constraints, Metric, Weights
 from scheduler.priority import Priority
-from scheduler.rules.rules import NO_RULING, Ruling
 
 if TYPE_CHECKING:
-    from scheduler.asides import BanditReport, ShadowChoice
-    from scheduler.bandit.model import Bandit
-    from scheduler.cascade import CascadeStep
     from scheduler.costs.lengths import OutputLength
     from scheduler.costs.profiles import ModelProfile, Reference
-    from scheduler.sequential.posterior import AnswerModel
-    from scheduler.sequential.steps import Plan
-    from scheduler.session import Session
+
+T = TypeVar("T")
+NO_EXTRAS: Extras = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +48,36 @@ class QualityEstimate:
     familiarity: float = 1.0
 
 
+class Report(Protocol):
+    """What a policy or an optional feature says of a decision.
+
+    Attributes:
+        name: Its key in `Decision.reports`, and the field of the decision in JSON.
+    """
+
+    name: ClassVar[str]
+
+    def to_json(self) -> Any:
+        """The value of the field: whatever a JSON encoder takes."""
+        ...
+
+
+R = TypeVar("R", bound=Report)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPrefix:
+    """The beginning of a prompt that one replica of a model holds in its prefix cache.
+
+    Attributes:
+        tokens: How many that need not be computed again.
+        replica_id: Of the replica.
+    """
+
+    tokens: int
+    replica_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class RoutingRequest:
     """What has to be decided about one prompt.
@@ -70,17 +92,27 @@ class RoutingRequest:
         task: Task class of the prompt, empty where none is known.
         quality: What was estimated of this prompt, by model id; the profiles' accuracies stand in
             for models that are not there.
-        quality_source: Names what estimated it, empty where nothing did.
         sequence: How many requests this router took before; drives `round_robin`.
-        ruling: What the operator's rules say. Its weights, policy and constraints are in those of
-            the request already.
-        context: What feedback is learnt by, empty where nothing is to be learnt.
-        session: The conversation that it belongs to, `None` where none is known.
+        barred: Models that must not answer, and why.
+        preferred: Where one of these models can answer, it does, whatever the policy prefers.
+        kept: The model that answers wherever it can, whatever policy and rules prefer: it is in the
+            middle of something.
+        limits_from: Where limits come from that the client did not ask for, for error messages;
+            they are in `constraints` already.
+        cached: Prompt tokens in prefix caches, by model id.
+        explore: Whether a policy may choose what is not the best, in order to learn from it.
+        extras: What single policies look at, by type.
+        reports: What is known before the decision that is to be reported with it, by name.
         priority: Who is ahead of it.
         deadline_s: Seconds after which nobody waits for its answer any more.
         prompts: Prompts that it has; `input_tokens` are those of all together.
         sequences: Answers that are generated side by side, those of all prompts together;
             `output_tokens` and `max_tokens` are those of one.
+        needs: What it needs of an engine.
+        refused: What the chat template of a model says of this very request, by model id.
+        doubted: What a model's engine said of a request of this kind lately, by model id.
+        prompt_field: Member of the request that the prompt comes from,
+        max_tokens_field: and the one with `max_tokens`.
     """
 
     decision_id: str
@@ -93,16 +125,25 @@ class RoutingRequest:
     constraints: Constraints = field(default_factory=Constraints)
     task: str = ""
     quality: Mapping[str, QualityEstimate] = field(default_factory=dict)
-    quality_source: str = ""
     sequence: int = 0
     estimated_inputs: frozenset[str] = frozenset()
-    ruling: Ruling = NO_RULING
-    context: tuple[float, ...] = ()
-    session: Session | None = None
+    barred: Mapping[str, str] = field(default_factory=dict)
+    preferred: tuple[str, ...] = ()
+    kept: str | None = None
+    limits_from: str = ""
+    cached: Mapping[str, CachedPrefix] = field(default_factory=dict)
+    explore: bool = True
+    extras: Extras = field(default_factory=dict)
+    reports: Mapping[str, Report] = field(default_factory=dict)
     priority: Priority = Priority.NORMAL
     deadline_s: float = math.inf
     prompts: int = 1
     sequences: int = 1
+    needs: tuple[Need, ...] = ()
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    doubted: Mapping[str, Refusal] = field(default_factory=dict)
+    prompt_field: str = "prompt"
+    max_tokens_field: str = "max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +182,8 @@ class ModelState:
         replicas: Running replicas.
         ongoing_high: Those of them that have the priority `HIGH`.
         ongoing_low: Likewise, `LOW`.
+        ongoing_caller: Those of the API key that asks, by their priority, as far as this router
+            sent them; empty where there is none.
         slots: Requests that one replica runs side by side; more wait. `None`: no limit is known.
         queue: Requests of each priority that one replica takes beside as many as it has slots,
             `None` for any number.
@@ -149,6 +192,7 @@ class ModelState:
         energy_correction: Of the predicted joules.
         lengths: Generated tokens by task class; under the empty name for all together.
         unavailable: Why it cannot take requests now (`None`: it can).
+        capabilities: What its engine takes.
         places: Nodes and devices that its replicas run on, empty where unknown.
     """
 
@@ -161,39 +205,35 @@ class ModelState:
     queue: int | None = None
     ongoing_high: float = 0
     ongoing_low: float = 0
+    ongoing_caller: Mapping[Priority, float] = field(default_factory=dict)
     slowdown: float = 1.0
     runtime_correction: Correction = NO_CORRECTION
     energy_correction: Correction = NO_CORRECTION
     lengths: Mapping[str, OutputLength] = field(default_factory=dict)
     unavailable: str | None = None
+    capabilities: Capabilities = UNKNOWN
     places: frozenset[Place] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """All models, and what the policies need to know beside them.
+    """All models, and what the policies need to know of the rest.
 
     Attributes:
         models: In the order of the configuration.
         profile_version: Content hash of the profile set that the profiles come from.
         reference: Means and deviations for the policy `utility`, `None` where unknown.
-        static_model: The model that the policy `static` always takes; the first one if `None`.
-        limits: Of the policy `constrained`.
-        cascade: Of the policy `cascade`, the first model first.
-        bandit: What feedback taught, for the policy `bandit`; `None` where nobody asks it.
-        may_explore: Whether `bandit` may choose what is not the best as far as is known.
-        answers: How answers of the models agree, for the policy `sequential`; `None`: the prior.
+        extras: What single policies look at, by type; see `Policy.needs`.
     """
 
     models: tuple[ModelState, ...]
     profile_version: str
     reference: Reference | None = None
-    static_model: str | None = None
-    limits: LimitSettings = field(default_factory=LimitSettings)
-    cascade: tuple[CascadeStep, ...] = ()
-    bandit: Bandit | None = None
-    may_explore: bool = False
-    answers: AnswerModel | None = None
+    extras: Extras = field(default_factory=dict)
+
+    def find(self, kind: type[T]) -> T | None:
+        """The extra of one type, `None` where there is none."""
+        return of_kind(self.extras, kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,15 +329,8 @@ class Decision:
         candidates: Best first. Empty only where a pinned model has no usable prediction.
         excluded: Models that were left out.
         task: Task class of the prompt, empty where none is known.
-        quality_source: What estimated the accuracies for this prompt, empty: the profiles did.
-        limits: How the request's limits were kept, `None` where it has none.
-        rules: Names of the operator's rules that fit.
-        bandit: What feedback can teach by, `None` where nothing is to be learnt.
-        shadow: The choice of a policy beside it, `None` where there is none.
-        canary: `policy` is the one that a share of the traffic is for.
-        session: The conversation that the request belongs to, `None` where none is known.
-        cascade: Whom to ask in turn, `model` first; empty where only one model is asked.
-        plan: Of the policy `sequential`: what to do after each answer; `None` for other policies.
+        cached: Prompt tokens in prefix caches, as in the request.
+        reports: What the policy and the optional features say of it, by name.
     """
 
     decision_id: str
@@ -308,15 +341,8 @@ class Decision:
     candidates: Sequence[Candidate]
     excluded: tuple[Exclusion, ...]
     task: str = ""
-    quality_source: str = ""
-    limits: LimitReport | None = None
-    rules: tuple[str, ...] = ()
-    bandit: BanditReport | None = None
-    shadow: ShadowChoice | None = None
-    canary: bool = False
-    session: Session | None = None
-    cascade: tuple[CascadeStep, ...] = ()
-    plan: Plan | None = None
+    cached: Mapping[str, CachedPrefix] = field(default_factory=dict)
+    reports: Mapping[str, Report] = field(default_factory=dict)
 
     @property
     def chosen(self) -> Candidate:
@@ -326,3 +352,8 @@ class Decision:
             IndexError: A pinned model without a prediction.
         """
         return self.candidates[0]
+
+    def report(self, kind: type[R]) -> R | None:
+        """The report of one class, `None` where there is none."""
+        found = self.reports.get(kind.name)
+        return found if isinstance(found, kind) else None

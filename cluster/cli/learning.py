@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         console = Console()
         state = "frozen" if summary["frozen"] else "learning"
         console.print(
-            f"{state}, begun anew {summary['epoch']} times, "
+            f"{state}, reset {summary['epoch']} times, "
             f"{summary['explored_this_hour']} requests explored in this hour",
             highlight=False,
         )
@@ -74,7 +74,7 @@ def _ask_store(action: str) -> dict[str, Any]:
 
     with joined_ray():
         try:
-            answer = connect_store().change_bandit.remote(action)
+            answer = connect_store().archive.change_bandit.remote(action)
             summary: dict[str, Any] = ray.get(answer, timeout=TIMEOUT_S)
         except ValueError as error:
             raise ConnectionError("there is no store: is the router deployed?") from error

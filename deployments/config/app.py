@@ -26,12 +26,14 @@ from deployments.config.gpu_shares import bundle_gpus, gpu_share, worker_count
 from deployments.config.grid import GridConfig
 from deployments.config.learning import BanditConfig, CanaryConfig, ShadowConfig
 from deployments.config.limits import Limits, VettingConfig
+from deployments.config.policies import CascadeStepConfig, ConstrainedConfig
 from deployments.config.replica import PATIENCE_S
 from deployments.config.rules import MAX_RULES, RuleConfig
-from scheduler.cascade import CascadeStep
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES
-from scheduler.preferences import LimitSettings, Metric, Otherwise, Weights
+from scheduler.policies.cascade import Ladder
+from scheduler.policies.static import StaticModel
+from scheduler.preferences import LimitSettings, Weights
 
 
 class FixedScaling(Strict):
@@ -48,6 +50,13 @@ class AutoScaling(Strict):
     min_replicas: NonNegativeInt = 1
     max_replicas: PositiveInt = 1
     target_ongoing_requests: PositiveFloat = 8.0
+    upscale_delay_s: NonNegativeFloat | None = Field(
+        default=None,
+        description="So long must more replicas be wanted; Serve's 30 s where null.",
+    )
+    downscale_delay_s: NonNegativeFloat | None = Field(
+        default=None, description="So long fewer have to be wanted; Serve's 600 s where null."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> AutoScaling:
@@ -92,6 +101,11 @@ class ModelArgs(Strict):
     )
     scaling: Annotated[FixedScaling | AutoScaling, Field(discriminator="mode")] = Field(
         default_factory=FixedScaling
+    )
+    start_order: NonNegativeInt | None = Field(
+        default=None,
+        description="Engines of one node start one after the other where it has few cores: the "
+        "lowest first, then those without it, the smallest weights first.",
     )
     cpu_watts_per_core: PositiveFloat = Field(
         CPU_WATTS_PER_CORE,
@@ -159,6 +173,11 @@ class RouterArgs(Strict):
     request_timeout_s: PositiveFloat = Field(600.0, description="Longer requests get 504.")
     stalled_client_s: PositiveFloat = Field(
         30.0, description="A client that reads nothing of its answer for so long is hung up on."
+    )
+    keep_alive_s: PositiveFloat | None = Field(
+        15.0,
+        description="A stream that has sent nothing for so long gets a comment line, so that "
+        "proxies and clients do not hang up; null for never.",
     )
     max_attempts: PositiveInt = Field(
         3, description="Replicas and models that are tried for one request, the first included."
@@ -232,39 +251,6 @@ class DefaultWeights(Strict):
         return Weights(self.accuracy, self.energy + self.price + self.carbon, self.time)
 
 
-class ConstrainedConfig(Strict):
-    """How the policy `constrained` works where a request does not say."""
-
-    confidence: float = Field(
-        default=0.9, ge=0.5, le=0.999, description="How likely every limit has to be kept."
-    )
-    objective: Literal["energy", "time"] = Field(
-        default="energy",
-        description="The cost that is to be least among the models that keep the limits.",
-    )
-    otherwise: Literal["error", "best_effort", "fixed"] = Field(
-        default="error",
-        description="Where no model keeps the limits: 422, the model that misses them by least, "
-        "or `model`.",
-    )
-    model: str | None = Field(default=None, description="For `otherwise: fixed`.")
-
-    @model_validator(mode="after")
-    def _fixed_has_a_model(self) -> ConstrainedConfig:
-        if (self.otherwise == "fixed") != (self.model is not None):
-            raise ValueError("`model` and `otherwise: fixed` belong together")
-        return self
-
-    def settings(self) -> LimitSettings:
-        """The same for the scheduler."""
-        return LimitSettings(
-            confidence=self.confidence,
-            objective=Metric(self.objective),
-            otherwise=Otherwise(self.otherwise),
-            model=self.model,
-        )
-
-
 class SessionsConfig(Strict):
     """Turns of one conversation, and where they went."""
 
@@ -277,23 +263,6 @@ class SessionsConfig(Strict):
     max_idle_s: PositiveFloat = Field(
         default=600.0, description="Seconds after its last turn that one is remembered."
     )
-
-
-class CascadeStepConfig(Strict):
-    """One model of the policy `cascade`."""
-
-    model: str = Field(min_length=1, description="Asked where those before it were not sure.")
-    accept_above: float | None = Field(
-        default=None,
-        le=0,
-        description="Its answer is taken where the mean log probability of the answer's tokens is "
-        "at least this; `python -m profiling cascade fit` finds it. Every model but the last has "
-        "one.",
-    )
-
-    def step(self) -> CascadeStep:
-        """The same for the scheduler."""
-        return CascadeStep(self.model, self.accept_above)
 
 
 class RouterConfig(ClientsConfig):
@@ -391,11 +360,9 @@ class RouterConfig(ClientsConfig):
 
     @model_validator(mode="after")
     def _cascade_is_there(self) -> RouterConfig:
-        if self.default_policy == "cascade" and not self.cascade:
-            raise ValueError("default_policy 'cascade' needs `cascade`")
-        climbing = (rule.name for rule in self.rules if rule.then.policy == "cascade")
-        if not self.cascade and (name := next(climbing, None)):
-            raise ValueError(f"rule {name!r}: then.policy 'cascade' needs `cascade`")
+        for place, policy in self.named_policies():
+            if not self.cascade and Ladder in POLICIES[policy].needs:
+                raise ValueError(f"{place} {policy!r} needs `cascade`")
         routed = {model.id for model in self.models}
         if unknown := [step.model for step in self.cascade if step.model not in routed]:
             raise ValueError(f"cascade: model {unknown[0]!r} is not among the models")
@@ -422,3 +389,21 @@ class RouterConfig(ClientsConfig):
         if fixed is not None and all(m.id != fixed for m in self.models):
             raise ValueError(f"constrained: model {fixed!r} is not among the models")
         return self
+
+    def named_policies(self) -> list[tuple[str, str]]:
+        """Every policy that is named, and where, for messages."""
+        named = [("default_policy", self.default_policy)]
+        named += [
+            (f"rule {r.name!r}: then.policy", r.then.policy) for r in self.rules if r.then.policy
+        ]
+        tried = {"shadow": self.shadow, "canary": self.canary}
+        return named + [(f"{name}.policy", part.policy) for name, part in tried.items() if part]
+
+    def policy_inputs(self) -> dict[type, object]:
+        """What the configuration says to single policies, for `ClusterState.extras`."""
+        inputs: dict[type, object] = {LimitSettings: self.constrained.settings()}
+        if self.cascade:
+            inputs[Ladder] = Ladder(tuple(step.step() for step in self.cascade))
+        if self.static_model is not None:
+            inputs[StaticModel] = StaticModel(self.static_model)
+        return inputs

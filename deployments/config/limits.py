@@ -17,6 +17,7 @@ class Limits(Strict):
     max_tokens: PositiveInt = Field(default=131_072, description="Its bound of generated tokens.")
     n: PositiveInt = Field(default=64, description="Answers to each prompt.")
     prompts: PositiveInt = Field(default=256, description="Prompts of a plain completion.")
+    answers: PositiveInt = Field(default=256, description="Answers to all prompts together.")
     stop: PositiveInt = Field(default=32, description="Stop sequences.")
     header_bytes: PositiveInt = Field(default=16_384, description="Names and values together.")
     containers: PositiveInt = Field(default=32_768, description="Arrays and objects of a body.")

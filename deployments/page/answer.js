@@ -1,4 +1,4 @@
-// One answer: streaming, stopped, whole or broken; and what it took beside what was predicted.
+// One answer: streaming, stopped, whole or broken; and what it took next to what was predicted.
 
 import { byId, html, say } from "./dom.js";
 import { chat } from "./api.js";

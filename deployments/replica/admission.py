@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import orjson
 
 from deployments.config.replica import PATIENCE_S, VettingLimits
 from deployments.links.frames import QUEUE_FULL, ModelRequest
+from scheduler.choice.admission import most_for_one
+from scheduler.costs.load import places
 from scheduler.priority import Priority
 
 QUEUES_PER_SLOT = 4
@@ -35,6 +40,39 @@ class ReplicaLimits:
         return QUEUES_PER_SLOT * slots if most is None else most
 
 
+class Places:
+    """A number of places, of which one caller leaves a part to others.
+
+    Args:
+        most: All of them.
+
+    Attributes:
+        total: That are taken.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.total = 0
+        self._most = most
+        self._callers: Counter[str] = Counter()
+
+    def full(self, caller: str) -> bool:
+        """Whether there is none for this caller; for the empty name, for anybody."""
+        own_most = most_for_one(self._most) if caller else self._most
+        return self.total >= self._most or self._callers[caller] >= own_most
+
+    def take(self, caller: str) -> None:
+        """One more is taken."""
+        self.total += 1
+        self._callers[caller] += 1
+
+    def free(self, caller: str) -> None:
+        """One is free again."""
+        self.total -= 1
+        self._callers[caller] -= 1
+        if not self._callers[caller]:
+            del self._callers[caller]
+
+
 class Door:
     """Whether a replica takes a request. Routers ask first, but each knows of the others late.
 
@@ -47,6 +85,7 @@ class Door:
     def __init__(self, most: int, slots: int = 1) -> None:
         self._most = most
         self._slots = min(slots, most)
+        self._callers: Counter[tuple[str, Priority]] = Counter()
 
     def refusal(self, request: ModelRequest, ongoing: int) -> bytes | None:
         """An error object as vLLM has it, `None` where the request is taken.
@@ -57,9 +96,31 @@ class Door:
             request: That comes.
             ongoing: Requests of its priority that are there.
         """
-        fits = ongoing < self._slots or ongoing + request.sequences <= self._most
+        taken = places(request.sequences, self._slots)
+        most = most_for_one(self._most) if request.sequences > 1 else self._most
+        fits = ongoing < self._slots or ongoing + taken <= most
+        whose = ""
+        if request.caller:
+            own = self._callers[request.caller, request.priority]
+            if own + taken > most_for_one(self._most):
+                fits, ongoing, whose = False, own, " of this API key"
         if fits or request.waited_s > 0:
             return None
         name = Priority(request.priority).name.lower()
-        message = f"the queue is full: {ongoing} requests of priority {name}"
+        message = f"the queue is full: {ongoing} requests{whose} of priority {name}"
         return orjson.dumps({"error": {"message": message, "type": QUEUE_FULL, "code": 429}})
+
+    @contextmanager
+    def held(self, request: ModelRequest) -> Iterator[None]:
+        """The request is there during the `with` block."""
+        place = request.caller, request.priority
+        taken = places(request.sequences, self._slots) if request.caller else 0
+        if taken:
+            self._callers[place] += taken
+        try:
+            yield
+        finally:
+            if taken:
+                self._callers[place] -= taken
+                if not self._callers[place]:
+                    del self._callers[place]

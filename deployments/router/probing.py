@@ -11,6 +11,7 @@ import orjson
 from deployments.links.frames import ModelRequest
 from deployments.links.own_request import random_prompt
 from deployments.router.decision.decide import Decider
+from deployments.router.decision.query import Query
 from deployments.router.delivery.dispatch import Dispatch
 from deployments.router.models import ModelDirectory
 from deployments.router.sync.shared import SharedState
@@ -67,7 +68,7 @@ class Prober:
             {"model": model, "prompt": prompt, "max_tokens": OUTPUT_TOKENS, "ignore_eos": True}
         )
         parsed = parse_request(body, "completions")
-        decision = self._decider.decide(parsed, await self._decider.count(parsed))
+        decision = self._decider.decide(Query(parsed), await self._decider.count(parsed))
         request = ModelRequest(
             "completions", body, f"probe-{uuid.uuid4().hex}", self._shared.loads.router_id
         )

@@ -25,8 +25,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cluster.serve_flags import slow_start
-from cluster.store.load import REPORT_PERIOD_S
-from cluster.store.replies import RENEWAL_S
 from deployments.config.app import RouterArgs, RouterConfig
 from deployments.config.base import describe_errors
 from deployments.router.access.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback
@@ -35,6 +33,8 @@ from deployments.router.access.budgets import Budgets
 from deployments.router.access.idempotency import Idempotency
 from deployments.router.access.keys import KeyRing, read_keys
 from deployments.router.decision.decide import Decider
+from deployments.router.decision.query import Query
+from deployments.router.edge.descriptors import Descriptors, raise_limit
 from deployments.router.edge.doors import Doors
 from deployments.router.edge.middleware import answer_early
 from deployments.router.endpoints.completions import Completions, caller_of
@@ -56,9 +56,11 @@ from deployments.router.observe.instruments import Instruments
 from deployments.router.observe.metrics import RequestMetrics
 from deployments.router.probing import Prober
 from deployments.router.sync.decision_log import DecisionLog
+from deployments.router.sync.evidence import SharedEvidence
 from deployments.router.sync.profiles import ProfileSource
-from deployments.router.sync.quality import QualitySource
+from deployments.router.sync.serving import Serving
 from deployments.router.sync.shared import SharedState
+from deployments.router.sync.store_sync import StoreSync
 from deployments.router.tokenizers import TokenizerSource
 from deployments.router.tokens.counting import TokenCounter
 from deployments.router.wire.api_error import ApiError
@@ -72,9 +74,6 @@ logger = logging.getLogger("ray.serve")
 
 DIRECTORY_PERIOD_S = 1.0
 STORE_PERIOD_S = 5.0
-LOG_PERIOD_S = 0.5
-LESSON_PERIOD_S = 1.0
-EVIDENCE_PERIOD_S = 0.25
 PROBE_PERIOD_S = 5.0
 METRICS_PERIOD_S = 1.0
 FIRST_LOOK_TIMEOUT_S = 5.0
@@ -98,10 +97,7 @@ class Router:
         self._shared = SharedState(uuid.uuid4().hex[:12])
         self._counter = TokenCounter()
         self._tokenizers = TokenizerSource(self._counter)
-        self._quality = QualitySource()
-        self._decider = Decider(
-            self._directory, self._profiles, self._shared, self._counter, self._quality
-        )
+        self._decider = Decider(self._directory, self._profiles, self._shared, self._counter)
         self._decider.timeout_s = args.request_timeout_s
         self._prober = Prober(self._decider, self._directory, self._shared)
         self._idempotency = Idempotency(
@@ -113,28 +109,37 @@ class Router:
         )
         self._keys: KeyRing | None = None
         self._budgets = Budgets()
+        self._serving = Serving(lambda: self._sync.topics is not None)
+        self._directory.applications = self._serving.applications
+        self._sync = StoreSync(
+            self._shared.loads.router_id,
+            lambda: self._profiles.store,
+            (
+                self._log,
+                self._serving,
+                self._shared.lessons,
+                *self._decider.shared(),
+                self._budgets,
+                self._idempotency,
+                SharedEvidence(self._directory.blame, self._shared.loads.router_id),
+            ),
+            self._take_news,
+        )
         self._metrics = RequestMetrics()
         self._looked = False
         self._started = int(time.time())
         slow = slow_start(os.environ)
         self._start_warnings = [slow] if slow else []
-        self._rule_warnings: list[str] = []
+        self._config_warnings: list[str] = []
         for warning in self._start_warnings:
             logger.warning(warning)
         self._tasks = [
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._directory.refresh)),
             asyncio.create_task(self._repeat(STORE_PERIOD_S, self.refresh)),
-            asyncio.create_task(self._repeat(LOG_PERIOD_S, self._flush_log)),
-            asyncio.create_task(self._repeat(REPORT_PERIOD_S, self._refresh_loads)),
-            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_lessons)),
+            asyncio.create_task(self._sync.run()),
             asyncio.create_task(self._repeat(PROBE_PERIOD_S, self._probe)),
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._fetch_tokenizers)),
-            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_usage)),
-            asyncio.create_task(self._repeat(RENEWAL_S, self._idempotency.renew)),
-            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_sessions)),
-            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_bandit)),
             asyncio.create_task(self._repeat(METRICS_PERIOD_S, self._publish_metrics)),
-            asyncio.create_task(self._repeat(EVIDENCE_PERIOD_S, self._exchange_evidence)),
         ]
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -150,7 +155,7 @@ class Router:
 
     async def _look(self) -> None:
         """At models, profiles and loads; whatever fails is tried again in the background."""
-        actions = (self._directory.refresh, self.refresh, self._refresh_loads)
+        actions = (self._directory.refresh, self.refresh, self._sync.news.ask)
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_TIMEOUT_S):
                 await asyncio.gather(*(action() for action in actions), return_exceptions=True)
@@ -169,17 +174,15 @@ class Router:
             self._directory.configure([model.id for model in config.models])
             self._metrics.grid = self._directory.grid
             self._directory.blame.book.memory_s = config.blame_memory_s
-            self._check_rules()
-            beside = [part.policy for part in (config.shadow, config.canary) if part]
-            beside += [rule.then.policy for rule in config.rules if rule.then.policy]
-            self._shared.bandit.configure(config.bandit, config.default_policy, *beside)
+            self._look_for_warnings()
         if self._config_fault:
             logger.error("the configuration of before stays in use: %s", self._config_fault)
 
-    def _check_rules(self) -> None:
-        known, names = self._rule_warnings, None if self._keys is None else self._keys.names
-        self._rule_warnings = self._decider.rule_warnings(names)
-        for warning in self._rule_warnings:
+    def _look_for_warnings(self) -> None:
+        known, names = self._config_warnings, None if self._keys is None else self._keys.names
+        advisors = self._decider.advisors
+        self._config_warnings = [text for advisor in advisors for text in advisor.warnings(names)]
+        for warning in self._config_warnings:
             if warning not in known:
                 logger.warning(warning)
 
@@ -191,10 +194,10 @@ class Router:
         """
         try:
             await self._profiles.refresh()
-            await self._quality.refresh(self._profiles.store)
+            await self._decider.exchange(self._profiles.store)
         finally:
             self._directory.set_trials(self._profiles.trials)
-            self._profiles.take(self._directory.descriptions())
+            self._profiles.hear_descriptions(self._directory.descriptions())
             for entry in self._directory.entries():
                 if self._profiles.current.find(entry.model) is None:
                     self._profiles.warn_unprofiled(entry.model)
@@ -216,14 +219,15 @@ class Router:
         """
         variable = os.environ.get(API_KEYS_VARIABLE, "")
         self._keys = keys = KeyRing(read_keys(self._args.keys_file, variable))
-        self._check_rules()
+        self._budgets.keyed = bool(keys)
+        self._look_for_warnings()
         host = serve_host()
         if not keys and not is_loopback(host):
             logger.error("listening on %s without API keys: the API answers 403", host)
         completions = Completions(
             self._args, self._decider, self._log, self._idempotency, Instruments(self._metrics)
         )
-        feedback = feedback_route(self._args, self._log, self._profiles, self._shared.bandit)
+        feedback = feedback_route(self._args, self._log, self._profiles, self._exchange_advice)
         doors = self._args, self._decider, completions
         responses = ResponsesRoute(*doors, self._log, self._profiles)
         tokenize = Tokenize(self._args, self._decider, self._counter)
@@ -258,10 +262,16 @@ class Router:
         health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
         answer_early(health.answer)
 
+        raise_limit()
+        descriptors = Descriptors()
+
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             # Past the framework, which costs more than the decision does.
             fast = scope["type"] == "http" and scope["path"] in ENDPOINTS
             chosen = completions if fast and scope["method"] == "POST" else others
+            if chosen is completions and (refused := descriptors.refusal()):
+                await refused.send(send)
+                return
             await chosen(scope, receive, send)
 
         guard = AccessGuard(
@@ -282,9 +292,8 @@ class Router:
         body = await read_body(request.scope, request.receive, self._args)
         parsed = self._decider.named(parse_bounded(body, None, self._decider.config.limits))
         counts = await self._decider.count(parsed)
-        caller = caller_of(request.scope)
-        turn = self._decider.sessions.turn(parsed, caller)
-        return _json(decision_to_dict(self._decider.decide(parsed, counts, caller, turn)))
+        query = Query(parsed, caller_of(request.scope))
+        return _json(decision_to_dict(self._decider.decide(query, counts)))
 
     async def _list_decisions(self, request: Request) -> Response:
         text = request.query_params.get("limit", "100")
@@ -307,7 +316,7 @@ class Router:
     def _health(self) -> dict[str, Any]:
         found = (
             self._config_fault,
-            self._quality.fault,
+            *(fault for advisor in self._decider.advisors for fault in advisor.faults()),
             *self._profiles.faults(),
             *self._shared.loads.faults,
         )
@@ -331,10 +340,10 @@ class Router:
             "models": models,
             "profile_version": self._profiles.current.version,
             "faults": faults,
-            "warnings": [*self._start_warnings, *self._rule_warnings],
+            "warnings": [*self._start_warnings, *self._config_warnings],
             "requests": {
                 "dispatched": self._decider.decisions,
-                "turned_away": self._decider.rejections,
+                "turned_away": self._decider.turned_away,
             },
             "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
         }
@@ -344,29 +353,19 @@ class Router:
 
     # Background
 
-    async def _flush_log(self) -> None:
-        await self._log.flush(self._profiles.store)
-
-    async def _refresh_loads(self) -> None:
-        await self._shared.refresh_loads(self._profiles.store, self._directory.ongoing)
-        self._directory.take(self._shared.loads)
+    def _take_news(self) -> None:
+        reader, loads = self._sync.news.reader, self._shared.loads
+        loads.take(reader.snapshot, self._directory.ongoing())
+        self._directory.hear(reader.descriptions)
+        self._directory.take(loads)
+        self._profiles.hear(reader.topics)
+        self._directory.set_trials(self._profiles.trials)
 
     async def _fetch_tokenizers(self) -> None:
         await self._tokenizers.refresh(self._directory.entries())
 
-    async def _exchange_usage(self) -> None:
-        if self._keys:
-            await self._budgets.exchange(self._profiles.store)
-
-    async def _exchange_sessions(self) -> None:
-        routers = self._shared.loads.routers
-        await self._decider.sessions.exchange(self._profiles.store, routers)
-
-    async def _exchange_evidence(self) -> None:
-        await self._directory.blame.exchange(self._profiles.store, self._shared.loads.router_id)
-
-    async def _exchange_bandit(self) -> None:
-        await self._shared.bandit.exchange(self._profiles.store)
+    async def _exchange_advice(self) -> None:
+        await self._decider.exchange(self._profiles.store)
 
     async def _publish_metrics(self) -> None:
         self._metrics.flush()
@@ -374,9 +373,6 @@ class Router:
 
     async def _probe(self) -> None:
         await self._prober.probe(PROBE_PERIOD_S)
-
-    async def _exchange_lessons(self) -> None:
-        await self._shared.exchange_lessons(self._profiles.store)
 
     async def _repeat(self, period_s: float, action: Callable[[], Awaitable[object]]) -> None:
         failing = False

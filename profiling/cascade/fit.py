@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from profiling.errors import InputError
-from scheduler.cascade import CascadeStep
+from scheduler.policies.cascade import CascadeStep
 
 COLUMNS = ("prompt", "model", "score", "mean_logprob", "energy_joules")
 MIN_PROMPTS = 30

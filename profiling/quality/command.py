@@ -74,7 +74,7 @@ async def publish(model: QualityModel, store: Any, router: Any) -> tuple[str, in
     Returns:
         The version in the store, and how many routers fetched it.
     """
-    version = await store.publish_quality.remote(model.to_bytes())
+    version = await store.archive.publish_quality.remote(model.to_bytes())
     return version, len(await router.broadcast("refresh").results_async())
 
 

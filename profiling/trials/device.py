@@ -155,7 +155,7 @@ class Device:
         began = time.monotonic()
         await self._take(replica)
         # The store forgets who does not say so again.
-        await self.store.set_trials.remote(replica.model, [replica.replica_id])
+        await self.store.board.set_trials.remote(replica.model, [replica.replica_id])
         trial = await turn.runner.run(plan, attempts=ATTEMPTS)
         turn.runs[index] = None if trial is None else trial.costs
         turn.latest = None if trial is None else trial.started_at
@@ -172,9 +172,9 @@ class Device:
             return
         self._under_trial = replica
         if before is not None:
-            await self.store.set_trials.remote(before.model, [])
+            await self.store.board.set_trials.remote(before.model, [])
         if replica is not None:
-            await self.store.set_trials.remote(replica.model, [replica.replica_id])
+            await self.store.board.set_trials.remote(replica.model, [replica.replica_id])
         await self.router.broadcast("refresh").results_async()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import ray
 from ray import serve
 
 from cluster.naming import ROUTER_APPLICATION, ROUTER_DEPLOYMENT
-from cluster.store.actor import connect_store
+from cluster.store.actor import Store, connect_store
 from profiling.costs.guard import compare
 from profiling.errors import InputError
 from profiling.inputs import read_profile_set
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 async def _run(args: argparse.Namespace, profiles: ProfileSet, trials: pd.DataFrame | None) -> int:
     store, router = connect_store(), router_handle()
     if trials is None:
-        trials = _trials_of(Path(await store.data_dir.remote()))
+        trials = _trials_of(Path(await store.archive.data_dir.remote()))
     verdicts, notes = compare(trials, profiles, await profiles_in_use(router))
     for note in notes:
         print(note)
@@ -91,14 +92,14 @@ async def profiles_in_use(router: Any) -> ProfileSet:
     return ProfileSet.from_json(await router.options(method_name="profiles").remote())
 
 
-async def publish(profiles: ProfileSet, store: Any, router: Any) -> tuple[str, list[str]]:
+async def publish(profiles: ProfileSet, store: Store, router: Any) -> tuple[str, list[str]]:
     """Store a profile set and have every router fetch it at once.
 
     Returns:
         The version in the store, and the version in use by each router: another one, since the
         prior of models that are not in the set counts in.
     """
-    version = await store.publish.remote(profiles.to_json())
+    version = await store.archive.publish.remote(profiles.to_json())
     in_use = await router.broadcast("refresh").results_async()
     return version, sorted(set(in_use))
 
@@ -106,6 +107,8 @@ async def publish(profiles: ProfileSet, store: Any, router: Any) -> tuple[str, l
 def connect_ray() -> None:
     """Join the cluster of `RAY_ADDRESS`, or the one of this machine."""
     ray.init(address="auto", log_to_driver=False, logging_level="WARNING")
+    # It would say how its handles are made.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
 def router_handle() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from scheduler.prompts.tasks import TASKS
 
@@ -25,7 +26,18 @@ FEATURES = (
 """Names of the numbers, in order; what was learnt under other names is not used."""
 
 
-def context_of(text: str, task: str, input_tokens: int) -> tuple[float, ...]:
+@dataclass(frozen=True, slots=True)
+class PromptContext:
+    """What feedback on a prompt is learnt by.
+
+    Attributes:
+        numbers: In the order of `FEATURES`.
+    """
+
+    numbers: tuple[float, ...]
+
+
+def context_of(text: str, task: str, input_tokens: int) -> PromptContext:
     """The numbers of one prompt.
 
     Args:
@@ -36,7 +48,7 @@ def context_of(text: str, task: str, input_tokens: int) -> tuple[float, ...]:
     head = text[:HEAD_CHARS]
     data = head.encode(errors="surrogatepass")
     chars = len(text) or 4 * input_tokens
-    return (
+    numbers = (
         1.0,
         *(float(task == name) for name in TASKS),
         max(-1.0, min((math.log1p(chars) - 5.0) / 3.0, 1.5)),
@@ -47,6 +59,7 @@ def context_of(text: str, task: str, input_tokens: int) -> tuple[float, ...]:
         float(text[-TAIL_CHARS:].rstrip().endswith(("?", "？"))),
         _share(data, BEYOND_ASCII),
     )
+    return PromptContext(numbers)
 
 
 def _share(data: bytes, among: bytes) -> float:

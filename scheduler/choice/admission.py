@@ -7,7 +7,7 @@ cannot do in time even without a queue is no matter of admission.
 from __future__ import annotations
 
 from scheduler.choice.constraints import Breaking, likely_runtime_s
-from scheduler.costs.load import meet
+from scheduler.costs.load import meet, places
 from scheduler.costs.predict import Contender
 from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.priority import Priority
@@ -35,16 +35,33 @@ def full(
         state: Of the model.
         priority: Of the request.
         wait_s: Predicted until its turn, `None` where nobody can say.
-        sequences: Answers that it asks for; each counts like a request.
+        sequences: Answers that it asks for; each takes a place, as far as its share goes.
     """
     if state.queue is None or state.slots is None:
         return None
     ongoing = ongoing_of(state, priority)
     most = max(state.replicas, 1) * (state.slots + state.queue)
-    if ongoing + sequences - 1 < most:
-        return None
-    reason = f"its queue is full: {ongoing:g} requests of priority {priority.name.lower()}"
+    taken = places(sequences, state.slots)
+    own = state.ongoing_caller.get(priority, 0)
+    whose = ""
+    if own + taken > most_for_one(most):
+        ongoing, most, whose = own, most_for_one(most), " of this API key"
+    else:
+        if sequences > 1:
+            # Several of these do not fill it either.
+            most = most_for_one(most)
+        if ongoing + taken <= most:
+            return None
+    reason = f"its queue is full: {ongoing:g} requests{whose} of priority {priority.name.lower()}"
     return Exclusion(state.model, ExclusionKind.QUEUE_FULL, f"{reason}, {most} at most", wait_s)
+
+
+def most_for_one(most: int) -> int:
+    """Of the places of a queue, how many one API key may have, and requests of several answers.
+
+    The others are for others, and for requests of one answer.
+    """
+    return max(most - max(most // 4, 1), 1)
 
 
 def turned_away(

@@ -1,9 +1,28 @@
-"""What a request will meet on a model: how many others beside it, and how long until its turn."""
+"""What a request will meet on a model: how many others run with it, and how long until its turn."""
 
 from __future__ import annotations
 
 from scheduler.priority import Priority
 from scheduler.types import ModelState
+
+
+def share(slots: int) -> int:
+    """Of the slots of an engine, how many the answers of one request take at a time.
+
+    Half of them, so that whatever one request asks for, others find a slot.
+    """
+    return max(slots // 2, 1)
+
+
+def places(sequences: int, slots: int | None) -> int:
+    """How many of the places of a model a request takes.
+
+    Args:
+        sequences: Answers that it asks for. What is beyond its share waits within the request, and
+            takes no other's place.
+        slots: Of one replica, `None` where that is not known.
+    """
+    return sequences if slots is None else min(sequences, share(slots))
 
 
 def meet(
@@ -17,23 +36,29 @@ def meet(
     Args:
         state: Of the model.
         priority: Of the request.
-        sequences: Answers that it asks for; each takes a slot, and what finds none waits.
+        sequences: Answers that it asks for; each takes a slot, as far as its share goes, and what
+            finds none waits.
 
     Returns:
         Answers that are generated side by side on its replica, its own included, and answers that
         have to end on its replica before its last one begins.
     """
     replicas, slots = state.replicas, state.slots
-    per_replica = (state.ongoing / replicas if replicas > 1 else state.ongoing) + float(sequences)
-    if slots is None or per_replica <= slots:
-        return per_replica, 0.0
-    queued = per_replica - slots
+    others = state.ongoing / replicas if replicas > 1 else state.ongoing
+    if slots is None:
+        return others + float(sequences), 0.0
+    own = places(sequences, slots)
+    running = min(others + float(own), float(slots))
+    surplus = sequences - own
+    queued = others + sequences - running
+    if queued <= 0:
+        return running, 0.0
     behind = state.ongoing_low if priority < Priority.LOW else 0.0
     if priority < Priority.NORMAL:
         behind = state.ongoing - state.ongoing_high
     if behind:
-        queued = max(queued - behind / max(replicas, 1), min(queued, 1.0))
-    return float(slots), queued
+        queued = max(queued - behind / max(replicas, 1), min(queued, max(surplus, 1.0)))
+    return running, queued
 
 
 def ongoing_now(own: int, others: int, own_since: int, routers: int) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from scheduler.errors import UnknownPolicyError
 from scheduler.policies.bandit import BanditPolicy
 from scheduler.policies.base import Policy
@@ -30,7 +28,7 @@ _CLASSES: tuple[type[Policy], ...] = (
     LeastLoadedPolicy,
 )
 
-POLICIES: Mapping[str, type[Policy]] = {policy.name: policy for policy in _CLASSES}
+POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in _CLASSES}
 
 
 def get_policy(name: str) -> Policy:

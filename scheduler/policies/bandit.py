@@ -2,21 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
-from scheduler.asides import BanditReport
+from scheduler.bandit.features import PromptContext
 from scheduler.bandit.model import Bandit, Parts, frugality, usual_cost
-from scheduler.choice.comparison import Comparison
+from scheduler.choice.comparison import Comparison, RankedCandidates
+from scheduler.extras import of_kind
+from scheduler.policies.base import Policy
 from scheduler.preferences import Metric
-from scheduler.types import ClusterState, RoutingRequest
+from scheduler.types import ClusterState, Decision, RoutingRequest
 
 _WITHOUT_FEEDBACK = Bandit()
 
 
-class BanditPolicy:
+@dataclass(frozen=True, slots=True)
+class BanditView:
+    """What feedback taught, as of now.
+
+    Attributes:
+        may_explore: Whether there is some exploration left.
+    """
+
+    bandit: Bandit
+    may_explore: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BanditReport:
+    """So that feedback on a decision can teach.
+
+    Attributes:
+        context: The numbers of the prompt that feedback is learnt by.
+        expected_reward: Of the chosen model, in 0..1.
+        best: The model with the highest expected reward.
+        explored: The policy `bandit` took another one, to learn about it.
+    """
+
+    context: tuple[float, ...]
+    expected_reward: float
+    best: str
+    explored: bool
+    name: ClassVar[str] = "bandit"
+
+    def to_json(self) -> dict[str, Any]:
+        """For the decision's JSON."""
+        return {
+            "context": self.context,
+            "expected_reward": self.expected_reward,
+            "best": self.best,
+            "explored": self.explored,
+        }
+
+
+class BanditPolicy(Policy):
     """Learns from feedback; `scheduler.bandit.model` has the mathematics.
 
     The reward of an answer is the weighted sum of its quality and of how little energy and time it
@@ -24,15 +65,16 @@ class BanditPolicy:
     """
 
     name: ClassVar[str] = "bandit"
+    needs: ClassVar[tuple[type, ...]] = (BanditView, PromptContext)
 
     def scores(
         self, request: RoutingRequest, state: ClusterState, comparison: Comparison
     ) -> list[float]:
         """Expected reward of each candidate and what exploring adds, negative."""
         bonus = np.zeros(len(comparison.contenders))
-        bandit = state.bandit
-        if bandit and state.may_explore and request.context:
-            context = np.array(request.context)
+        view, prompt = state.find(BanditView), of_kind(request.extras, PromptContext)
+        if view and view.may_explore and request.explore and prompt:
+            bandit, context = view.bandit, np.array(prompt.numbers)
             weights = request.weights.normalized()
             for number, contender in enumerate(comparison.contenders):
                 model = contender.model.model
@@ -45,9 +87,10 @@ def expected_rewards(
     request: RoutingRequest, state: ClusterState, comparison: Comparison
 ) -> list[float]:
     """What an answer of each candidate can be expected to earn, in 0..1."""
-    bandit = state.bandit or _WITHOUT_FEEDBACK
+    view, prompt = state.find(BanditView), of_kind(request.extras, PromptContext)
+    bandit = view.bandit if view else _WITHOUT_FEEDBACK
     weights = request.weights.normalized()
-    context = np.array(request.context or (0.0,) * bandit.size)
+    context = np.array(prompt.numbers if prompt else (0.0,) * bandit.size)
     energy, time = comparison.costs[Metric.ENERGY], comparison.costs[Metric.TIME]
     usual_energy, usual_time = usual_cost(energy), usual_cost(time)
     return [
@@ -63,31 +106,32 @@ def expected_rewards(
     ]
 
 
-def report(
-    request: RoutingRequest,
-    state: ClusterState,
-    comparison: Comparison,
-    scores: Sequence[float],
-    chosen: int,
-) -> BanditReport:
-    """What is told of a decision that feedback may teach from.
+def bandit_report(
+    request: RoutingRequest, state: ClusterState, decision: Decision
+) -> BanditReport | None:
+    """What a decision has to keep so that feedback on it can teach, whatever policy chose.
 
     Args:
-        request: Has a context.
+        request: As it was decided on.
         state: As at the decision.
-        comparison: Its candidates.
-        scores: Of the policy that chose.
-        chosen: Position of the chosen one.
+        decision: The decision.
+
+    Returns:
+        `None` where nothing can be learnt: the request has no context, or the model no prediction.
     """
-    expected = expected_rewards(request, state, comparison)
+    prompt, candidates = of_kind(request.extras, PromptContext), decision.candidates
+    if prompt is None or not isinstance(candidates, RankedCandidates):
+        return None
+    scores, chosen = candidates.scores, candidates.order[0]
+    expected = expected_rewards(request, state, candidates.comparison)
     best = max(range(len(expected)), key=expected.__getitem__)
     # What a rule prefers is no exploration, nor is what another policy takes.
     lowest = scores[chosen] == min(scores)
     return BanditReport(
-        context=request.context,
+        context=prompt.numbers,
         expected_reward=expected[chosen],
-        best=comparison.contenders[best].model.model,
-        explored=request.policy == BanditPolicy.name
+        best=candidates.comparison.contenders[best].model.model,
+        explored=decision.policy == BanditPolicy.name
         and lowest
         and expected[chosen] < expected[best],
     )

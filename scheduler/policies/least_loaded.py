@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from scheduler.choice.comparison import Comparison
+from scheduler.policies.base import Policy
 from scheduler.types import ClusterState, RoutingRequest
 
 
-class LeastLoadedPolicy:
+class LeastLoadedPolicy(Policy):
     """Fewest running and waiting requests per replica."""
 
     name: ClassVar[str] = "least_loaded"

@@ -6,10 +6,11 @@ import random
 from typing import ClassVar
 
 from scheduler.choice.comparison import Comparison
+from scheduler.policies.base import Policy
 from scheduler.types import ClusterState, RoutingRequest
 
 
-class RandomPolicy:
+class RandomPolicy(Policy):
     """Seeded by the decision id, so that a decision can be replayed."""
 
     name: ClassVar[str] = "random"

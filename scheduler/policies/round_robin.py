@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from scheduler.choice.comparison import Comparison
+from scheduler.policies.base import Policy
 from scheduler.types import ClusterState, RoutingRequest
 
 
-class RoundRobinPolicy:
+class RoundRobinPolicy(Policy):
     """Request number n gets candidate n modulo their number, in the order of the configuration."""
 
     name: ClassVar[str] = "round_robin"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from scheduler.choice.comparison import Comparison
+from scheduler.policies.base import Policy
 from scheduler.sequential.planning import plan_of
+from scheduler.sequential.posterior import AnswerModel
+from scheduler.sequential.steps import Plan
 from scheduler.types import ClusterState, RoutingRequest
 
 
-class SequentialPolicy:
+class SequentialPolicy(Policy):
     """The highest expected utility over all that may be asked in turn.
 
     `scheduler.sequential.steps` has the steps.
@@ -19,6 +23,8 @@ class SequentialPolicy:
     """
 
     name: ClassVar[str] = "sequential"
+    needs: ClassVar[tuple[type, ...]] = (AnswerModel,)
+    makes_room: ClassVar[bool] = False
 
     def scores(
         self, request: RoutingRequest, state: ClusterState, comparison: Comparison
@@ -36,6 +42,20 @@ class SequentialPolicy:
                 comparison.contenders, _ranked_costs(comparison), strict=True
             )
         ]
+
+    def reports(
+        self,
+        request: RoutingRequest,
+        state: ClusterState,
+        comparison: Comparison,
+        ranked: Sequence[str],
+    ) -> Sequence[Plan]:
+        """The plan, where there is more than one model to ask."""
+        if len(ranked) < 2:
+            return ()
+        plan = plan_of(request, state, comparison)
+        # A rule may have put a model first that the plan does not know.
+        return (plan,) if ranked[0] in plan.models else ()
 
 
 def _ranked_costs(comparison: Comparison) -> list[float]:

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 from scheduler.choice.comparison import Comparison
 from scheduler.errors import InvalidRequestError
+from scheduler.policies.base import Policy
 from scheduler.preferences import Metric
 from scheduler.types import ClusterState, RoutingRequest
 
 
-class UtilityPolicy:
+class UtilityPolicy(Policy):
     """Sum of weight x `(cost - mean) / std`, with the moments that the profile set stores.
 
     A score does not depend on the other candidates. A metric that did not vary in the fit has no

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,22 @@ SCHEMA_VERSION = 1
 FORMAT = "dynamic-llm-scheduler quality model"
 # Keeps logarithms of odds finite.
 EDGE = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatedBy:
+    """What estimated the accuracies of a decision.
+
+    Attributes:
+        version: Of the quality model.
+    """
+
+    version: str
+    name: ClassVar[str] = "quality_source"
+
+    def to_json(self) -> str:
+        """For the decision's JSON."""
+        return f"quality model {self.version}"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scheduler.choice.comparison import Comparison
 from scheduler.preferences import Metric
-from scheduler.sequential.posterior import prior_model
+from scheduler.sequential.posterior import AnswerModel, prior_model
 from scheduler.sequential.steps import SAME, Plan
 from scheduler.types import ClusterState, Place, RoutingRequest
 
@@ -36,7 +36,7 @@ def plan_of(request: RoutingRequest, state: ClusterState, comparison: Comparison
     taken = list(dict.fromkeys([cheapest, *useful]))[:MOST_MODELS]
     taken.sort(key=useful.index)
     models = tuple(comparison.contenders[place].model.model for place in taken)
-    fitted = state.answers
+    fitted = state.find(AnswerModel)
     answers = fitted.of(models) if fitted else prior_model(models)
     kind = answers.kinds.index(request.task) if request.task in answers.kinds else 0
     inside = [min(max(chances[place], EDGE), 1 - EDGE) for place in taken]

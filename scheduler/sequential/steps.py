@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -97,9 +97,10 @@ class Plan:
     costs: tuple[float, ...]
     output_tokens: tuple[float, ...]
     saved_together: tuple[tuple[float, ...], ...] = ()
+    name: ClassVar[str] = "plan"
 
-    def to_dict(self) -> dict[str, Any]:
-        """For decision records."""
+    def to_json(self) -> dict[str, Any]:
+        """For the decision's JSON."""
         fitted = self.answers.prompts
         return {
             "models": list(self.models),

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from chaos.raylets import RayletSite
-from chaos.site import CONTROLLER, ROUTER, STORE, Site, descendants
+from chaos.site import ARCHIVE, BOARD, CONTROLLER, ROUTER, Site, descendants
 
 FULL_AT_BYTES = 4096
 RECORD_TIMEOUT_S = 30.0
@@ -97,9 +97,9 @@ def haproxy(site: Site) -> Iterator[None]:
     yield
 
 
-def store_actor(site: Site) -> Iterator[None]:
+def store_actors(site: Site) -> Iterator[None]:
     """Never on the path of a request."""
-    kill(site, *site.cluster.processes(STORE))
+    kill(site, *site.cluster.processes(BOARD), *site.cluster.processes(ARCHIVE))
     yield
 
 
@@ -127,11 +127,11 @@ def stopped_engine(site: Site) -> Iterator[None]:
 
 
 def full_disk(site: Site) -> Iterator[None]:
-    """Files of the store's process may not grow: what the record writes fails, as on a full disk.
+    """Files of the archive's process may not grow: what the record writes fails, as on a full disk.
 
     Afterwards every decision of the time has to be in the record.
     """
-    (store,) = site.cluster.processes(STORE)
+    (store,) = site.cluster.processes(ARCHIVE)
     soft, hard = store.rlimit(resource.RLIMIT_FSIZE)
     store.rlimit(resource.RLIMIT_FSIZE, (FULL_AT_BYTES, hard))
     yield
@@ -153,7 +153,7 @@ def _until(site: Site, what: str, holds: Callable[[dict[str, Any]], bool]) -> No
 
 
 def deleted_profiles(site: Site) -> Iterator[None]:
-    """And the store that read them killed: routers give back what they have."""
+    """And the archive that read them killed: routers give back what they have."""
     yield from _profiles_lost(site, None)
 
 
@@ -169,7 +169,7 @@ def _profiles_lost(site: Site, instead: str | None) -> Iterator[None]:
         site.profile_file.unlink()
     else:
         site.profile_file.write_text(instead)
-    kill(site, *site.cluster.processes(STORE))
+    kill(site, *site.cluster.processes(ARCHIVE))
     yield
     yield
     if (after := site.health()["profile_version"]) != before:
@@ -223,7 +223,7 @@ CASES = (
     Case("stopped-engine", "SIGSTOP an engine core", stopped_engine),
     Case("router", "kill -9 a router replica", router_replica, in_front=True, short=True),
     Case("haproxy", "kill -9 HAProxy", haproxy, in_front=True, short=True),
-    Case("store", "kill -9 the store actor", store_actor, short=True),
+    Case("store", "kill -9 both store actors", store_actors, short=True),
     Case("controller", "kill -9 the Serve controller", serve_controller, short=True),
     Case("node", "kill -9 a whole node", whole_node, in_front=True, taken_back=True),
     Case("full-disk", "the disk of the record is full", full_disk, taken_back=True, short=True),

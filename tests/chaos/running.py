@@ -51,6 +51,8 @@ class Row:
         retries: Broken connections after which the client asked again with its key.
         whole_retries: Of these, those that got the whole answer.
         replays: Of these, those that were not generated again.
+        afterwards: Streams that were asked once everything was as before; all have to be whole.
+        whole_afterwards: Those that were.
         problems: What must not be, in words.
     """
 
@@ -64,6 +66,8 @@ class Row:
     retries: int = 0
     whole_retries: int = 0
     replays: int = 0
+    afterwards: int = 0
+    whole_afterwards: int = 0
     problems: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +84,8 @@ class Row:
             "whole_retries": self.whole_retries,
             "replays": self.replays,
             "well_after_s": self.well_after_s and round(self.well_after_s, 1),
+            "afterwards": self.afterwards,
+            "whole_afterwards": self.whole_afterwards,
             "problems": self.problems[:SHOWN_PROBLEMS],
         }
 
@@ -129,7 +135,7 @@ def _key(body: dict[str, Any]) -> str:
 
 
 def run_case(site: Site, case: Case, asked: Sequence[Question]) -> Row:
-    """Break something while streams run, and wait until all is as before."""
+    """Break something while streams run, wait until all is as before, and ask again."""
     row = Row(case)
     site.victims.clear()
     with Streams(site.url, asked, CLIENTS) as streams:
@@ -138,6 +144,11 @@ def run_case(site: Site, case: Case, asked: Sequence[Question]) -> Row:
         except (AssertionError, LookupError, TimeoutError) as error:
             row.problems.append(f"{type(error).__name__}: {error}")
     count(row, streams)
+    if row.well_after_s is not None:
+        # In an outage of what is in front a client may find no end of it: this is after it.
+        with Streams(site.url, asked, len(asked), keyed=False) as again:
+            pass
+        count_afterwards(row, again)
     return row
 
 
@@ -200,6 +211,17 @@ def count(row: Row, streams: Streams) -> None:
         row.replays += retry.replayed
         if not whole:
             _problem(row, retry, verdict)
+
+
+def count_afterwards(row: Row, streams: Streams) -> None:
+    """Take in how those ended that were asked when everything was as before."""
+    for stream in streams.ended:
+        verdict = judge(stream)
+        whole = verdict.fate in (Fate.WHOLE, Fate.CONTINUED)
+        row.afterwards += 1
+        row.whole_afterwards += whole
+        if not whole:
+            _problem(row, stream, verdict)
 
 
 def _problem(row: Row, stream: Stream, verdict: Verdict) -> None:

@@ -16,7 +16,8 @@ from cluster.serve_api import ServeApi, ServeApiError
 
 ENGINE_CORE = "EngineCore"
 ROUTER = "ServeReplica:router:Router"
-STORE = "ray::Store"
+BOARD = "ray::Board"
+ARCHIVE = "ray::Archive"
 CONTROLLER = "ray::ServeController"
 PROXY = "ray::HAProxyManager"
 POLL_S = 0.5
@@ -72,7 +73,7 @@ class Site:
         raylets = len(self.cluster.raylets())
         if raylets != self.raylets:
             return f"{raylets} raylets of {self.raylets}"
-        for title in (STORE, CONTROLLER):
+        for title in (BOARD, ARCHIVE, CONTROLLER):
             if len(self.cluster.processes(title)) != 1:
                 return f"{len(self.cluster.processes(title))} processes {title}"
         if not self.proxies():

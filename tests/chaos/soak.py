@@ -29,7 +29,7 @@ from rich.table import Table
 
 from chaos.raylets import running_raylets
 from chaos.report import console, write_into
-from chaos.site import CONTROLLER, ROUTER, STORE, Site
+from chaos.site import ARCHIVE, BOARD, CONTROLLER, ROUTER, Site
 from chaos.strict_client import Fate, Question, Stream, ask, judge
 
 CLIENTS = 8
@@ -160,7 +160,8 @@ def usage(site: Site) -> dict[str, Usage]:
         "routers": cluster.processes(ROUTER),
         "model replicas": [p for m in models for p in cluster.replicas(m)],
         "engine cores": [p for m in models for p in site.engine_cores(m)],
-        "store": cluster.processes(STORE),
+        "board": cluster.processes(BOARD),
+        "archive": cluster.processes(ARCHIVE),
         "controller": cluster.processes(CONTROLLER),
         "HAProxy": site.proxies(),
     }

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     with ExitStack() as stack:
         if args.url:
-            target = running_service(args.url)
+            target = running_service(args.url, args.key, args.bad_key, args.models)
         else:
             folder = args.folder or stack.enter_context(TemporaryDirectory(prefix="hostile-"))
             target = stack.enter_context(_service(args)(Path(folder)))
@@ -101,6 +101,9 @@ def _report(args: argparse.Namespace, target: Target, cases: Sequence[Case]) -> 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hostile", description=__doc__)
     parser.add_argument("--url", help="a service that runs already; one of its own by default")
+    parser.add_argument("--key", help="with --url: API key of the ordinary clients")
+    parser.add_argument("--bad-key", help="with --url: API key that the corpus is sent with")
+    parser.add_argument("--models", help="with --url: those that are used; default: all")
     parser.add_argument(
         "--peer", action="store_true", help="Ray Serve LLM's own ingress instead of this router"
     )

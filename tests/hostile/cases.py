@@ -71,12 +71,16 @@ class Target:
         models: By their names.
         auto: Name that lets the service choose, `None` where it has none.
         routes: It has `/v1/route`.
+        key: API key of the ordinary clients, `None` where the service wants none.
+        bad_key: Of the client that sends the corpus.
     """
 
     address: tuple[str, int]
     models: tuple[str, ...]
     auto: str | None = "auto"
     routes: bool = True
+    key: str | None = None
+    bad_key: str | None = None
 
     @property
     def url(self) -> str:

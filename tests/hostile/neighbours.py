@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ TOKENS = 16
 GIVEN_UP_AFTER_S = 60.0
 MOST_OPEN = 80
 """Requests without an answer; what would come on top counts as failed."""
+KEY_VARIABLE = "HOSTILE_API_KEY"
+"""Environment variable with the API key of these clients, where they need one."""
 LOOK_S = 1.0
 LOOK_TIMEOUT_S = 5.0
 WORDS = ("yes", "no", "perhaps")
@@ -144,7 +147,11 @@ class Neighbours:
     async def run(self, stop: asyncio.Event) -> None:
         """Ask until it is time to stop; then wait for what is open."""
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
-        async with aiohttp.ClientSession(self._url, connector=connector) as session:
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with aiohttp.ClientSession(
+            self._url, connector=connector, headers=headers
+        ) as session:
             looks = [asyncio.create_task(self._look_at(session, path)) for path in self._health]
             await self._ask_on(session, stop)
             if self._open:

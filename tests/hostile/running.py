@@ -23,7 +23,7 @@ from hostile.watching import (
     processes_of,
     wait_until_well,
 )
-from hostile.wire import Answer
+from hostile.wire import API_KEY, Answer
 
 SLOW_S = 2.0
 SETTLE_S = 4.0
@@ -75,6 +75,7 @@ class Row:
         wrong: Wrong answers.
         slowest_s: Until an answer that is not of status 200.
         ordinary: Requests of others that ended meanwhile, recovery included.
+        slowest_ordinary_s: The slowest of them that was answered.
         failed: Those of them that failed.
         rejected: Those of them that got 429 where that is allowed.
         lost: Replicas and engine cores that are gone.
@@ -89,6 +90,7 @@ class Row:
     wrong: list[Wrong] = field(default_factory=list)
     slowest_s: float = 0.0
     ordinary: int = 0
+    slowest_ordinary_s: float = 0.0
     failed: list[Asked] = field(default_factory=list)
     rejected: int = 0
     lost: list[Watched] = field(default_factory=list)
@@ -113,6 +115,7 @@ class Row:
             "wrong_answers": len(self.wrong),
             "slowest_error_s": round(self.slowest_s, 2),
             "ordinary": self.ordinary,
+            "slowest_ordinary_s": round(self.slowest_ordinary_s, 2),
             "ordinary_failed": len(self.failed),
             "ordinary_failures": [f"{a.kind}: {a.fault}" for a in self.failed[:SHOWN_WRONG]],
             "ordinary_rejected": self.rejected,
@@ -171,6 +174,7 @@ def run(
     """
     began = time.monotonic()
     outcome = Outcome()
+    API_KEY.set(target.bad_key)
     routes = health_routes(target)
     # Its processes too: a replica that is being started is none to compare with.
     if fault := wait_until_well(target, routes[0], 0, START_WITHIN_S):
@@ -293,6 +297,7 @@ class _Runner:
         for one in asked:
             row.ordinary += 1
             if one.fault is None:
+                row.slowest_ordinary_s = max(row.slowest_ordinary_s, one.seconds)
                 continue
             if one.status == 429 and row.case.fills_queues:
                 row.rejected += 1

@@ -21,22 +21,35 @@ PEER_MODEL = "tiny-mistral"
 RAY_OPTIONS = "--num-gpus=2 --num-cpus=2 --object-store-memory=100000000"
 
 
-def running_service(url: str) -> Target:
+def running_service(
+    url: str, key: str | None = None, bad_key: str | None = None, models: str | None = None
+) -> Target:
     """One that somebody else has started.
+
+    Args:
+        url: Where.
+        key: API key of the ordinary clients.
+        bad_key: Of the client that sends the corpus.
+        models: Those of its models that are used, divided by commas; all where it is `None`.
 
     Raises:
         httpx.HTTPError: It does not say which models it has.
     """
     address = httpx.URL(url)
-    response = httpx.get(address.copy_with(raw_path=b"/v1/models"), timeout=30)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    listing = address.copy_with(raw_path=b"/v1/models")
+    response = httpx.get(listing, headers=headers, timeout=30)
     response.raise_for_status()
     names = [model["id"] for model in response.json()["data"]]
     ours = AUTO in names
+    wanted = models.split(",") if models else names
     return Target(
         (address.host, address.port or 80),
-        tuple(name for name in names if name != AUTO),
+        tuple(name for name in names if name != AUTO and name in wanted),
         auto=AUTO if ours else None,
         routes=ours,
+        key=key,
+        bad_key=bad_key,
     )
 
 

@@ -20,7 +20,7 @@ import psutil
 from chaos.site import ENGINE_CORE, command_line, descendants
 
 from hostile.cases import Target
-from hostile.neighbours import GIVEN_UP_AFTER_S, Asked, Looked, heard
+from hostile.neighbours import GIVEN_UP_AFTER_S, KEY_VARIABLE, Asked, Looked, heard
 
 REPLICA = re.compile(r"ServeReplica:(\S+)")
 TESTS = Path(__file__).parents[1]
@@ -171,10 +171,11 @@ class Observations:
         command = [sys.executable, "-m", "hostile.neighbours", self.target.url, *models]
         command += ["--rate", str(self.rate)]
         command += [option for path in self.health for option in ("--health", path)]
+        key = {KEY_VARIABLE: self.target.key} if self.target.key else {}
         paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env={**os.environ, **key, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

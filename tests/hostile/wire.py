@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import h11
@@ -35,6 +36,8 @@ class HalfClose:
 
 
 Piece = bytes | Pause | HalfClose
+API_KEY: ContextVar[str | None] = ContextVar("API_KEY", default=None)
+"""Of the requests that are built, where the service wants one."""
 
 
 @dataclass(slots=True)
@@ -89,7 +92,7 @@ def request(
         method: Of HTTP.
         path: With its query.
         body: Sent as it is.
-        headers: In addition to Host, Connection and Content-Type.
+        headers: In addition to Host, Connection and Content-Type, and Authorization with `API_KEY`.
         framed: A `Content-Length` is added.
     """
     lines = [
@@ -99,6 +102,8 @@ def request(
         b"Content-Type: application/json",
         *(name + b": " + value for name, value in headers),
     ]
+    if key := API_KEY.get():
+        lines.append(f"Authorization: Bearer {key}".encode())
     if framed:
         lines.append(b"Content-Length: %d" % len(body))
     return b"\r\n".join([*lines, b"", b""]) + body

@@ -39,6 +39,9 @@ def test_nothing_is_lost_and_nothing_cut_looks_whole(
     print(row.to_dict())
     assert row.problems == []
     assert row.fates[Fate.CUT] == row.lost == 0
-    assert row.fates[Fate.WHOLE] + row.fates[Fate.CONTINUED] > 0
+    assert row.well_after_s is not None
+    assert row.whole_afterwards == row.afterwards == len(asked)
     if not case.in_front:
+        # What breaks in front breaks the connections of all who ask in the meantime.
+        assert row.fates[Fate.WHOLE] + row.fates[Fate.CONTINUED] > 0
         assert row.fates[Fate.TRANSPORT] == 0

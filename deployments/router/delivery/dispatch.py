@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -29,7 +29,7 @@ from deployments.links.frames import (
 from deployments.links.unread import Late, SlowReaderError
 from deployments.router.blame.judge import TRIAL_S, Blame
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion, handle_place
-from deployments.router.models import ModelEntry
+from deployments.router.model_entry import ModelEntry
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import ErrorCode
 from scheduler.costs.observations import Observation
@@ -104,7 +104,7 @@ class Dispatch:
         """
         async with self.blame.trial(self.suspicion):
             link = await self._link()
-            with self._under_way(link):
+            with self._taken(), self._under_way(link):
                 status, data, observation = await (
                     link.answer(self.request, self._late) if link else self._answer_over_handle()
                 )
@@ -127,12 +127,15 @@ class Dispatch:
         async with self.blame.trial(self.suspicion) as passed:
             link = await self._link()
             stream = link.stream(self.request, self._late) if link else self._stream_over_handle()
-            with self._under_way(link) as run:
+            with self._taken(), self._under_way(link) as run:
                 async with aclosing(stream):
                     async for frame in stream:
                         data, _, flags = frame
                         if flags & Flag.ERROR:
                             raise refused(data, self.entry.model)
+                        if flags & Flag.ACCEPTED:
+                            yield frame
+                            continue
                         if run and not run.generating:
                             self.blame.generates(run)
                             passed()
@@ -188,10 +191,12 @@ class Dispatch:
     def _only_trials(self) -> bool:
         return self._clear_link() is None and self.links.usable(self.entry.model, self.avoid) > 0
 
+    def _taken(self) -> AbstractContextManager[None]:
+        request = self.request
+        return self.entry.taken(request.priority, request.sequences, request.caller)
+
     @contextmanager
     def _under_way(self, link: Link | None) -> Iterator[Run | None]:
-        priority = self.request.priority
-        self.entry.by_priority[priority] += self.request.sequences
         run = None
         if self.suspicion:
             place = link.replica_id if link else handle_place(self.entry.model)
@@ -220,7 +225,6 @@ class Dispatch:
         finally:
             if run:
                 self.blame.left(run)
-            self.entry.by_priority[priority] -= self.request.sequences
 
     def _judge(self, error: ModelBrokeError, run: Run | None, link: Link | None) -> None:
         if error.refused:

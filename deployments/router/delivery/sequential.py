@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from deployments.links.frames import Frame
-from deployments.router.delivery.continuation import text_of
+from deployments.links.frames import Flag, Frame
+from deployments.router.delivery.attempts import Attempt, StepJudgement
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
-from deployments.router.delivery.failover import Attempt, Delivery, StepJudgement
+from deployments.router.delivery.failover import Delivery
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.sequential.answers import comparable
-from scheduler.sequential.steps import SeenAnswer, Step
+from scheduler.sequential.steps import Plan, SeenAnswer, Step
 
 SHOWN_CHARS = 80
 
@@ -53,6 +53,12 @@ class Sequential(Delivery):
     _frames: list[Frame] = field(default_factory=list, init=False)
     # The request to a second model that is asked at the same time.
     _second: Delivery | None = field(default=None, init=False)
+    _plan: Plan | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        # Slots take `super()` away from a dataclass.
+        Delivery.__post_init__(self)
+        self._plan = self.decision.report(Plan)
 
     async def answer(self) -> bytes:
         """A whole answer as JSON.
@@ -90,6 +96,9 @@ class Sequential(Delivery):
                 try:
                     async with aclosing(self._streamed_by(step.ask)) as frames:
                         async for frame in frames:
+                            if frame[2] & Flag.ACCEPTED:
+                                # Another model may answer yet; headers name the one that does.
+                                continue
                             if self._scored:
                                 self._frames.append(frame)
                             else:
@@ -124,7 +133,7 @@ class Sequential(Delivery):
 
     def _first(self) -> Step:
         """The step that the decision is."""
-        plan, model = self.decision.plan, self.decision.model
+        plan, model = self._plan, self.decision.model
         if plan is not None and plan.first.ask == model and self.parsed.choices == 1:
             return plan.first
         return Step(ask=model, give="", chance_right=0.0, worth={}, chances={})
@@ -183,7 +192,7 @@ class Sequential(Delivery):
         self.attempts[:0] = second.attempts
 
     def _is_looked_at(self, model: str) -> bool:
-        plan = self.decision.plan
+        plan = self._plan
         # Several answers to one request have no one answer that could be compared.
         if plan is None or self.parsed.choices != 1 or model not in plan.models:
             return False
@@ -191,7 +200,7 @@ class Sequential(Delivery):
         return bool(self._held) or plan.may_go_on(self._seen(), model, able)
 
     def _able(self, *besides: str) -> list[str]:
-        plan = self.decision.plan
+        plan = self._plan
         tried = {*besides, *(attempt.model for attempt in self.attempts)}
         return [
             name
@@ -203,8 +212,8 @@ class Sequential(Delivery):
         return [held.seen for held in self._held]
 
     def _step(self, *besides: str) -> Step:
-        assert self.decision.plan is not None
-        return self.decision.plan.after(self._seen(), self._able(*besides))
+        assert self._plan is not None
+        return self._plan.after(self._seen(), self._able(*besides))
 
     def _hold(self, delivery: Delivery, data: bytes, frames: list[Frame]) -> None:
         """Keep an answer, and what is seen in it."""
@@ -224,7 +233,7 @@ class Sequential(Delivery):
 
     def _looked(self) -> Step:
         """What to do now that the answers of a step are there."""
-        plan, last = self.decision.plan, self._held[-1]
+        plan, last = self._plan, self._held[-1]
         step = self._step()
         if last.observation is None or plan is None or last.seen.model not in plan.models:
             # Without a measurement, or from a model that stood in for another, it is the last one.
@@ -285,7 +294,7 @@ class Sequential(Delivery):
 
     def _forget(self) -> None:
         self._frames.clear()
-        self._chunks, self._ids, self._in_prompt = [], [], 0
+        self._stream.forget()
         self.observation = None
 
 
@@ -293,14 +302,14 @@ async def _whole(delivery: Delivery) -> _Whole:
     if not delivery.parsed.stream:
         return _Whole(await delivery.answer(), [])
     async with aclosing(delivery.frames()) as frames:
-        return _Whole(b"", [frame async for frame in frames])
+        return _Whole(b"", [frame async for frame in frames if not frame[2] & Flag.ACCEPTED])
 
 
 def _streamed_answer(delivery: Delivery) -> tuple[str | None, bool]:
     """The comparable form of a streamed answer, and whether it is empty."""
     if orjson.loads(delivery.body).get("tools"):
-        return _tool_calls_of(delivery._chunks)
-    text = text_of(delivery._chunks, delivery.endpoint)
+        return _tool_calls_of(delivery._stream.chunks)
+    text = delivery._stream.said.content
     return comparable(text), not text.strip()
 
 

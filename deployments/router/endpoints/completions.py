@@ -21,11 +21,11 @@ from starlette.types import Receive, Scope, Send
 from deployments.config.app import RouterArgs
 from deployments.links.fairness import Turns
 from deployments.links.frames import Endpoint, Flag, Frame, with_member
+from deployments.router.access.caller import Caller
 from deployments.router.access.idempotency import Idempotency, request_key
 from deployments.router.blame.suspects import Suspicion
 from deployments.router.decision.decide import Decider
-from deployments.router.decision.rules import Caller
-from deployments.router.decision.sessions import Turn
+from deployments.router.decision.query import Query
 from deployments.router.delivery.cascade import Cascade
 from deployments.router.delivery.failover import Delivery
 from deployments.router.delivery.sequential import Sequential
@@ -41,6 +41,9 @@ from deployments.router.wire.errors import as_api_error, send_error
 from deployments.router.wire.openai import ParsedRequest
 from deployments.router.wire.paths import ENDPOINTS
 from scheduler.errors import InvalidRequestError, NoCandidateError
+from scheduler.policies.cascade import Ladder
+from scheduler.sequential.steps import Plan
+from scheduler.types import Decision
 
 logger = logging.getLogger("ray.serve")
 
@@ -133,17 +136,15 @@ class Completions:
                 measured.received()
             counts = await self._decider.count(parsed)
             await self._turns.turn()
-            turn = self._decider.sessions.turn(parsed, caller)
-            decision = self._decider.decide(parsed, counts, caller, turn)
+            query = Query(parsed, caller)
+            decision = self._decider.decide(query, counts)
         except Exception as refusal:
             await self._refuse(refusal, measured, send)
             return False
         measured.decided(parsed, decision)
         self._decider.dispatched(decision)
         self._log.asked(decision.decision_id, *asked.recorded)
-        # Most requests ask one model, and pay nothing for those that climb.
-        kind = Cascade if decision.cascade else Sequential if decision.plan else Delivery
-        delivery = kind(
+        delivery = _kind_of_delivery(decision)(
             decision,
             parsed,
             asked.endpoint,
@@ -155,7 +156,7 @@ class Completions:
             measured.trace,
             suspicion,
         )
-        exchange = _stream if parsed.stream else _answer
+        exchange = partial(_stream, self._args.keep_alive_s) if parsed.stream else _answer
         sending = Sending(send, partial(self._log.answered, decision.decision_id))
         error: BaseException | None = None
         try:
@@ -175,33 +176,33 @@ class Completions:
             raise
         finally:
             if error is None or not delivery.settles_late:
-                self._settle(asked, turn, delivery, error)
+                self._settle(asked, query, delivery, error)
             else:
                 # An empty context belongs to no request: Serve cancels what the request asked.
                 task = asyncio.create_task(
-                    self._settle_late(asked, turn, delivery, error), context=Context()
+                    self._settle_late(asked, query, delivery, error), context=Context()
                 )
                 self._settling.add(task)
                 task.add_done_callback(self._settling.discard)
         return error is None
 
     async def _settle_late(
-        self, asked: _Asked, turn: Turn | None, delivery: Delivery, error: BaseException
+        self, asked: _Asked, query: Query, delivery: Delivery, error: BaseException
     ) -> None:
         """Settle an answer without an end, once its replica has said what it took."""
         try:
             await delivery.settle()
         finally:
-            self._settle(asked, turn, delivery, error)
+            self._settle(asked, query, delivery, error)
 
     def _settle(
-        self, asked: _Asked, turn: Turn | None, delivery: Delivery, error: BaseException | None
+        self, asked: _Asked, query: Query, delivery: Delivery, error: BaseException | None
     ) -> None:
         if asked.caller.account:
             asked.caller.account.charge(
                 delivery.decision, delivery.observation, error, delivery.progress
             )
-        self._take_note(asked, turn, delivery, error)
+        self._take_note(asked, query, delivery, error)
 
     def _timed_out(self, delivery: Delivery) -> ApiError:
         message = (
@@ -224,7 +225,7 @@ class Completions:
     def _take_note(
         self,
         asked: _Asked,
-        turn: Turn | None,
+        query: Query,
         delivery: Delivery,
         error: BaseException | None,
     ) -> None:
@@ -252,12 +253,23 @@ class Completions:
             if undisturbed and (text is None or stopped):
                 for observation in (*delivery.rejected, delivery.observation):
                     self._decider.learn(asked.parsed, decision, observation)
-            if turn and text is None and delivery.observation is not None:
-                self._decider.sessions.remember(turn, delivery.observation)
+            if text is None and delivery.rejected_by:
+                self._decider.learn_rejections(asked.parsed, delivery.rejected_by)
+            if text is None and delivery.observation is not None:
+                self._decider.answered(query, delivery.observation)
             asked.measured.finished(delivery, error)
         except Exception:
             # The client has its answer; nothing may come behind it.
             logger.exception("request %s is not recorded", decision.decision_id)
+
+
+def _kind_of_delivery(decision: Decision) -> type[Delivery]:
+    """As the policy reports: most requests ask one model, and pay nothing for the others."""
+    if not decision.reports:
+        return Delivery
+    if decision.report(Ladder):
+        return Cascade
+    return Sequential if decision.report(Plan) else Delivery
 
 
 def caller_of(scope: Scope) -> Caller:
@@ -274,19 +286,25 @@ async def _answer(delivery: Delivery, sending: Sending) -> None:
     await sending.body(data, more=False)
 
 
-async def _stream(delivery: Delivery, sending: Sending) -> None:
+async def _stream(keep_alive_s: float | None, delivery: Delivery, sending: Sending) -> None:
     reported_in = Flag.USAGE if delivery.parsed.include_usage else Flag.FINISH
     frames: AsyncGenerator[Frame]
-    async with aclosing(delivery.frames()) as frames:
-        # The status line waits for the first frame, so that a refusal keeps its status.
-        started = False
-        async for data, _, flags in frames:
-            if not started:
-                started = True
-                await sending.start(delivery, (b"content-type", EVENT_STREAM))
-            chunk = _with_routing(data, delivery) if flags & reported_in else data
-            sending.done = bool(flags & Flag.DONE)
-            await sending.body(chunk, more=True)
+
+    async def start() -> None:
+        await sending.start(delivery, (b"content-type", EVENT_STREAM))
+
+    with sending.kept_alive(keep_alive_s, start):
+        async with aclosing(delivery.frames()) as frames:
+            # The status line waits until an engine has taken the request, so that a rejection
+            # keeps its status; and no longer than a client waits for a sign of life.
+            async for data, _, flags in frames:
+                if not sending.started:
+                    await start()
+                if flags & Flag.ACCEPTED:
+                    continue
+                chunk = _with_routing(data, delivery) if flags & reported_in else data
+                sending.done = bool(flags & Flag.DONE)
+                await sending.body(chunk, more=True)
     await sending.body(b"", more=False)
 
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from deployments.router.access.caller import LONGEST_SESSION_ID, SESSION_HEADER
 from deployments.router.access.idempotency import HEADER
-from deployments.router.decision.sessions import LONGEST_ID, SESSION_HEADER
 from deployments.router.endpoints.feedback import FeedbackFields
 from deployments.router.endpoints.openapi_types import (
     AnthropicErrorObject,
@@ -63,7 +63,7 @@ KEY_HEADER = {
 CONVERSATION_HEADER = {
     SESSION_HEADER.decode(): {
         "type": "string",
-        "maxLength": LONGEST_ID,
+        "maxLength": LONGEST_SESSION_ID,
         "description": "Names the conversation; without it the first messages do.",
     }
 }

@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.router.delivery.failover import Attempt
+from deployments.router.delivery.attempts import Attempt
 from scheduler.costs.grid import NO_GRID, Grid
 from scheduler.costs.observations import Observation
-from scheduler.serialization import decision_to_dict, interval_list, session_to_dict
+from scheduler.serialization import decision_to_dict, interval_list
 from scheduler.types import Decision
 
 
@@ -29,11 +29,12 @@ def routing_object(
         attempts: Who was asked; the last one answered.
         grid: Where the energy came from.
     """
+    rules, session = decision.reports.get("rules"), decision.reports.get("session")
     report: dict[str, Any] = {
         "decision_id": decision.decision_id,
         "model": attempts[-1].model,
         "policy": decision.policy,
-        "rules": list(decision.rules),
+        "rules": rules.to_json() if rules else [],
         "score": None,
         "predicted": None,
         "actual": None,
@@ -70,7 +71,7 @@ def routing_object(
             }
         report["energy_joules"] = energy_joules
         report["energy_source"] = observation.energy_source
-    report["session"] = session_to_dict(decision)
+    report["session"] = session.to_json() if session else None
     report["attempts"] = [attempt.to_dict() for attempt in attempts]
     return report
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from ray.exceptions import RayError
 
-from cluster.store.actor import STORE_TIMEOUT_S
+from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.entries import Entry, EntryQueue, Retention
+from deployments.router.sync.exchange import Exchange, Standing
 
 RECENT_BYTES = 8 * 2**20
 """Of decisions that can be asked for without the store: some 2,000."""
@@ -33,7 +34,7 @@ class _Content(NamedTuple):
     answer: bytearray
 
 
-class DecisionLog:
+class DecisionLog(Exchange[list[Entry]]):
     """A bounded memory of decisions, as JSON.
 
     Args:
@@ -41,6 +42,8 @@ class DecisionLog:
         keep_content: Whether requests and answers are recorded.
         unsent_bytes: Of decisions that wait for the store; beyond it the oldest are dropped.
     """
+
+    period_s = 0.5
 
     def __init__(
         self,
@@ -94,38 +97,35 @@ class DecisionLog:
         self._recent.add([entry])
         self._unsent.add([entry])
 
-    async def flush(self, store: Any) -> None:
-        """Hand the new ones to the store; they are kept if it does not take them.
+    def take(self) -> list[Entry] | None:
+        """Those that the store does not have yet."""
+        return self._unsent.take() or None
 
-        Raises:
-            TimeoutError: The store does not answer. It may have them all the same, and keeps
-                those that come again once.
-            RayError: The store is away.
-        """
-        batch = self._unsent.take()
-        if not batch:
-            return
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                await store.log_decisions.remote(batch, self._retention)
-        except BaseException:
-            self._unsent.give_back(batch)
-            raise
+    def give_back(self, batch: list[Entry] | None) -> None:
+        """They wait for the next time, within bounds."""
+        self._unsent.give_back(batch or [])
+
+    async def hand_over(self, store: Store, batch: list[Entry] | None) -> Standing:
+        """The store keeps once what comes twice."""
+        await store.archive.log_decisions.remote(batch, self._retention)
+        return Standing.LEVEL
 
     async def latest(
-        self, store: Any, limit: int, before: float = math.inf, since: float = -math.inf
+        self, store: Store, limit: int, before: float = math.inf, since: float = -math.inf
     ) -> list[dict[str, Any]]:
         """The latest decisions of all routers, newest first.
 
         Args:
-            store: Handle of the store actor; while it is away, there are only those of this router.
+            store: Handles of its actors; while it is away, there are only those of this router.
             limit: At most so many.
             before: Only decisions that had finished before this Unix time.
             since: Only those that finished after this one.
         """
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                stored: list[dict[str, Any]] = await store.decisions.remote(limit, before, since)
+                stored: list[dict[str, Any]] = await store.archive.decisions.remote(
+                    limit, before, since
+                )
         except (RayError, TimeoutError):
             stored = []
         recent = reversed(self._recent)
@@ -135,12 +135,12 @@ class DecisionLog:
         merged |= {record["decision_id"]: record for record in stored}
         return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]
 
-    async def find(self, store: Any, decision_id: str) -> dict[str, Any] | None:
+    async def find(self, store: Store, decision_id: str) -> dict[str, Any] | None:
         """One decision of any router, `None` where nobody remembers it."""
         found: dict[str, Any] | None = None
         with suppress(RayError, TimeoutError):
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                found = await store.decision.remote(decision_id)
+                found = await store.archive.decision.remote(decision_id)
         if found is None:
             own = (entry for entry in self._recent if entry.decision_id == decision_id)
             entry = next(own, None)

@@ -67,7 +67,11 @@ def parse_bounded(body: bytes, endpoint: Endpoint | None, limits: Limits) -> Par
     containers = check_size(body, limits)
     data = json_object(body)
     check_body(data, limits, containers)
-    return parse_request(data, endpoint)
+    parsed = parse_request(data, endpoint)
+    if parsed.choices > limits.answers:
+        field = "prompt" if parsed.prompts > 1 else "n"
+        raise too_much(field, parsed.choices, limits.answers, " answers to all prompts")
+    return parsed
 
 
 def check_size(body: bytes, limits: Limits) -> int:

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import ray.serve
 import yaml
-from fake_serve import ACCURATE, FRUGAL, PROFILES, ActorHandle, Model, ServeDouble, Site
+from fake_serve import ACCURATE, FRUGAL, PROFILES, Model, ServeDouble, Site, StoreDouble
 
-from cluster.store.actor import Store
 from deployments.config.app import RouterArgs
 from deployments.router.access.keys import hash_of
 
@@ -21,14 +20,15 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> ServeDouble:
     """Two models that run."""
     double = ServeDouble(Model(ACCURATE), Model(FRUGAL))
     monkeypatch.setattr(ray.serve, "status", double.status)
+    monkeypatch.setattr("deployments.router.sync.serving.OWN_PERIOD_S", 0.0)
     monkeypatch.setattr(ray.serve, "get_deployment_handle", double.get_deployment_handle)
     return double
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ActorHandle]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreDouble]:
     """A store that holds the profiles of both models."""
-    handle = ActorHandle(Store(str(tmp_path / "data")))
+    handle = StoreDouble(tmp_path / "data")
     handle.state.publish(PROFILES.to_json())
     monkeypatch.setattr("deployments.router.sync.profiles.connect_store", lambda _: handle)
     yield handle
@@ -37,14 +37,14 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ActorHand
 
 @pytest.fixture
 def start_site(
-    serve: ServeDouble, store: ActorHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: ServeDouble, store: StoreDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Site]]:
     """Starts a router of both models, with a body limit of 10,000 bytes and a quick time-out."""
     monkeypatch.setattr("deployments.router.server.serve_host", lambda: "127.0.0.1")
     monkeypatch.setattr("deployments.router.server.DIRECTORY_PERIOD_S", 0.02)
     monkeypatch.setattr("deployments.router.endpoints.health.MAX_AGE_S", 0.0)
     monkeypatch.setattr("deployments.router.server.STORE_PERIOD_S", 0.02)
-    monkeypatch.setattr("deployments.router.server.LOG_PERIOD_S", 0.02)
+    monkeypatch.setattr("deployments.router.sync.decision_log.DecisionLog.period_s", 0.02)
     monkeypatch.delitem(os.environ, "DYNAMIC_LLM_SCHEDULER_API_KEYS", raising=False)
     started = []
 
@@ -85,9 +85,9 @@ def keyed(site: Site, tmp_path: Path) -> Site:
         {"name": "eve", "sha256": hash_of("eve"), "requests_per_minute": 1},
     ]
     path.write_text(yaml.safe_dump(entries))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    site.change_args(keys_file=str(path))
     # In the middle of a minute, so that none ends in a test.
     half_past = time.time() // 60 * 60 + 30
-    site.router._budgets._clock = lambda: half_past
+    site.budgets._clock = lambda: half_past
     site.app = site.router.__serve_build_asgi_app__()
     return site

@@ -6,22 +6,33 @@ Behind the store's handle is the real store; behind a model's handle is a script
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import RayServeException
 
 from cluster.naming import model_deployment_name
+from cluster.store.archive import Archive
+from cluster.store.board import Board
 from deployments.config.app import RouterArgs
 from deployments.links.frames import Flag, Frame, encode_observation
 from deployments.links.tokenizer_bundle import TokenizerBundle
+from deployments.router.access.budgets import Budgets
+from deployments.router.access.idempotency import Idempotency
+from deployments.router.decision.advisors.base import Advisor
+from deployments.router.decision.decide import Decider
+from deployments.router.models import ModelDirectory
+from deployments.router.probing import Prober
 from deployments.router.server import Router
+from deployments.router.sync.shared import SharedState
 from scheduler.costs.observations import Observation
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 
@@ -99,10 +110,14 @@ class Response:
         return self
 
     async def __anext__(self) -> Any:
-        try:
-            step = next(self._steps)
-        except StopIteration:
-            raise StopAsyncIteration from None
+        step: Any = Pause(0.0)
+        while isinstance(step, Pause):
+            try:
+                step = next(self._steps)
+            except StopIteration:
+                raise StopAsyncIteration from None
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
         if step is HANG:
             await asyncio.Event().wait()
         if isinstance(step, Delay):
@@ -115,6 +130,13 @@ class Response:
 
 HANG: Any = object()
 """A step that never ends."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """So long before the next step."""
+
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -134,6 +156,7 @@ class Model:
         wakes: A question starts a replica where there is none.
         bundle: What it counts tokens with; `None` where it cannot hand that over.
         frames: What `stream` yields; the same are possible.
+        capabilities: As a replica describes them.
     """
 
     name: str
@@ -147,6 +170,7 @@ class Model:
     reply: Any = None
     bundle: TokenizerBundle | None = None
     frames: list[Any] = field(default_factory=list)
+    capabilities: dict[str, Any] = field(default_factory=dict)
     describes: list[Any] = field(default_factory=list)
     asked: int = 0
     calls: list[SimpleNamespace] = field(default_factory=list)
@@ -162,6 +186,7 @@ class Model:
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.max_num_seqs,
             "max_queued_requests": self.max_queued_requests,
+            "capabilities": self.capabilities,
             "tokenizer": self.bundle and self.bundle.digest(),
             "tokenizer_fault": None if self.bundle else "no fast tokenizer",
         }
@@ -219,6 +244,13 @@ class ServeDouble:
         return Handle(self.models[application])
 
 
+class LocalBoard(Board):
+    """A board without sockets: replicas and routers use Ray's calls."""
+
+    async def address(self) -> None:
+        return None
+
+
 class ActorHandle:
     """A handle of an actor whose state is an object in this process.
 
@@ -234,12 +266,70 @@ class ActorHandle:
         def remote(*args: Any) -> Awaitable[Any]:
             if self.fault is not None:
                 return Response([self.fault])
-            return Response([getattr(self.state, name)(*args)])
+            answer = getattr(self.state, name)(*args)
+            return answer if inspect.isawaitable(answer) else Response([answer])
 
         return SimpleNamespace(remote=remote)
 
     def die(self) -> None:
         self.fault = ActorDiedError()
+
+
+class _States:
+    """Both actors' states as one: whichever has the method."""
+
+    def __init__(self, store: StoreDouble) -> None:
+        object.__setattr__(self, "_store", store)
+
+    def _of(self, name: str) -> Any:
+        board, archive = self._store.board.state, self._store.archive.state
+        return board if hasattr(board, name) else archive
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of(name), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._of(name), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._of(name), name)
+
+    def close(self) -> None:
+        self._store.board.state.close()
+        self._store.archive.state.close()
+
+
+class StoreDouble:
+    """The handles of both actors, whose states are objects in this process.
+
+    Attributes:
+        state: Both states as one.
+        fault: What every call of either raises; `HANG` lets it wait for ever.
+    """
+
+    def __init__(self, folder: Path, claim_grace_s: float = 0.0) -> None:
+        self.archive = ActorHandle(Archive(str(folder)))
+        self.board = ActorHandle(LocalBoard(str(folder), claim_grace_s))
+        self.state: Any = _States(self)
+
+    def restart(self, folder: Path, claim_grace_s: float = 0.0) -> None:
+        """Both anew, with what is in a folder."""
+        self.archive.state = Archive(str(folder))
+        self.board.state = LocalBoard(str(folder), claim_grace_s)
+
+    @property
+    def fault(self) -> Any:
+        return self.board.fault
+
+    @fault.setter
+    def fault(self, fault: Any) -> None:
+        self.board.fault = self.archive.fault = fault
+
+    def die(self) -> None:
+        self.fault = ActorDiedError()
+
+
+A = TypeVar("A", bound=Advisor)
 
 
 class Site:
@@ -254,16 +344,56 @@ class Site:
     async def _start(self, args: RouterArgs) -> None:
         await self.router.__init__(args)  # type: ignore[misc]
 
+    def advisor(self, kind: type[A]) -> A:
+        """The router's advisor of one class."""
+        return next(one for one in self.decider.advisors if isinstance(one, kind))
+
+    @property
+    def directory(self) -> ModelDirectory:
+        """The models as the router knows them."""
+        return self.router._directory
+
+    @property
+    def shared(self) -> SharedState:
+        """What the router shares with others."""
+        return self.router._shared
+
+    @property
+    def decider(self) -> Decider:
+        """Makes the decisions."""
+        return self.router._decider
+
+    @property
+    def budgets(self) -> Budgets:
+        """Of the API keys."""
+        return self.router._budgets
+
+    @property
+    def idempotency(self) -> Idempotency:
+        """Of repeated requests."""
+        return self.router._idempotency
+
+    @property
+    def prober(self) -> Prober:
+        """Asks models without traffic."""
+        return self.router._prober
+
+    def change_args(self, **changes: Any) -> None:
+        """Start the router's parts that are made late with other arguments."""
+        self.router._args = self.router._args.model_copy(update=changes)
+
     def configure(self, **user_config: Any) -> None:
         self.runner.run(self.router.reconfigure(user_config))
 
     def request(self, method: str, path: str, **content: Any) -> httpx.Response:
-        return self.runner.run(self._request(method, path, content))
+        return self.runner.run(self.send(method, path, content))
 
-    async def _request(self, method: str, path: str, content: dict[str, Any]) -> httpx.Response:
+    async def send(self, method: str, path: str, content: dict[str, Any]) -> httpx.Response:
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.request(method, path, **content)
+
+    _request = send
 
     def get(self, path: str, **content: Any) -> Any:
         response = self.request("GET", path, **content)

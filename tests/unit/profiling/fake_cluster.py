@@ -6,7 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.store.actor import Store
+from cluster.store.archive import Archive
+from cluster.store.board import Board
 from scheduler.costs.profiles import ProfileSet
 
 
@@ -15,18 +16,13 @@ class Cluster:
 
     def __init__(self, folder: Path, in_use: ProfileSet) -> None:
         self.folder = folder
-        self.store = Store(str(folder))
-        self.store.publish(in_use.to_json())
-
-    def __getattr__(self, method: str) -> Any:
-        async def remote(*args: Any) -> Any:
-            return str(self.folder) if method == "data_dir" else getattr(self.store, method)(*args)
-
-        return SimpleNamespace(remote=remote)
+        self._board, self._archive = Board(str(folder)), Archive(str(folder))
+        self._archive.publish(in_use.to_json())
+        self.board, self.archive = _handle(self._board), _handle(self._archive)
 
     @property
     def in_use(self) -> ProfileSet:
-        text = self.store.snapshot().profiles
+        text = self._archive.snapshot().profiles
         assert text is not None
         return ProfileSet.from_json(text)
 
@@ -44,3 +40,14 @@ class Cluster:
             return [self.in_use.version]
 
         return SimpleNamespace(results_async=results)
+
+
+def _handle(state: Any) -> Any:
+    class Handle:
+        def __getattr__(self, method: str) -> Any:
+            async def remote(*args: Any) -> Any:
+                return getattr(state, method)(*args)
+
+            return SimpleNamespace(remote=remote)
+
+    return Handle()

@@ -65,7 +65,8 @@ def test_publishing_tells_every_router(fitted: Path) -> None:
 
             return SimpleNamespace(results_async=results)
 
-    actor = SimpleNamespace(publish_quality=SimpleNamespace(remote=store))
+    archive = SimpleNamespace(publish_quality=SimpleNamespace(remote=store))
+    actor = SimpleNamespace(archive=archive)
     assert asyncio.run(publish(model, actor, Router())) == (model.version, 2)
     assert taken == [model.to_bytes()]
 

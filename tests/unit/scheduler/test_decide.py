@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,8 @@ from scheduler.costs.lengths import OutputLength
 from scheduler.decide import Scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.exclusions import ExclusionKind
-from scheduler.preferences import Constraints, Metric, Weights
-from scheduler.rules.rules import Rule, Ruling
+from scheduler.preferences import Constraints, LimitReport, Metric, Weights
+from scheduler.serialization import decision_to_dict
 from scheduler.types import ClusterState, Decision, ModelState
 
 UNPROFILED = ModelState("new")
@@ -135,13 +136,13 @@ def test_models_are_left_out_with_a_reason() -> None:
     }
 
 
-def test_where_no_context_is_long_enough_the_longest_is_tried() -> None:
+def test_where_no_context_is_long_enough_for_an_estimate_the_longest_is_tried() -> None:
     state = cluster(
         constant("short", 1.0, 1.0, 0.9, max_model_len=50),
         constant("longer", 9.0, 9.0, 0.1, max_model_len=80),
         constant("longest", 1.0, 1.0, 0.9, max_model_len=90, unavailable="stopped"),
     )
-    decision = decide(state)
+    decision = decide(state, estimated_inputs=frozenset({"short", "longer"}))
     assert decision.model == "longer"
     assert reasons(decision)["short"][0] is ExclusionKind.CONTEXT_LENGTH
 
@@ -283,22 +284,16 @@ def test_pinned_but_unknown_is_an_error() -> None:
         pin(THREE, "typo")
 
 
-def ruled(**effects: object) -> Ruling:
-    return Ruling((Rule("r", **effects),))  # type: ignore[arg-type]
-
-
-def test_rules_bar_models_and_prefer_others() -> None:
+def test_models_are_barred_and_others_preferred() -> None:
     names = [m.model for m in THREE.models]
-    plain = decide()
-    assert plain.rules == ()
-    order = [c.model for c in plain.candidates]
-    preferring = decide(ruling=ruled(prefer=(order[2], order[1])))
+    order = [c.model for c in decide().candidates]
+    preferring = decide(preferred=(order[2], order[1]))
     # Among those that are preferred, and among the others, the policy's order.
     assert [c.model for c in preferring.candidates] == [order[1], order[2], order[0]]
-    assert (preferring.model, preferring.rules) == (order[1], ("r",))
-    excluding = decide(ruling=ruled(exclude=(names[0],)))
+    assert preferring.model == order[1]
+    excluding = decide(barred={names[0]: "rule 'r' excludes it"})
     assert reasons(excluding) == {names[0]: (ExclusionKind.RULE, "rule 'r' excludes it")}
-    requiring = decide(ruling=ruled(require=(names[0],)))
+    requiring = decide(barred=dict.fromkeys(names[1:], "rule 'r' requires it"))
     assert set(reasons(requiring)) == set(names[1:])
     assert requiring.model == names[0]
 
@@ -306,26 +301,42 @@ def test_rules_bar_models_and_prefer_others() -> None:
 def test_a_preferred_model_that_cannot_answer_is_passed_over() -> None:
     away = replace(THREE.models[0], unavailable="not running")
     state = replace(THREE, models=(away, *THREE.models[1:]))
-    assert decide(state, ruling=ruled(prefer=(away.model,))).model != away.model
+    assert decide(state, preferred=(away.model,)).model != away.model
 
 
-def test_rules_that_leave_no_model_are_an_error() -> None:
+def test_a_request_that_every_model_is_barred_from_is_an_error() -> None:
     names = tuple(m.model for m in THREE.models)
     with pytest.raises(NoCandidateError, match="rule 'r' excludes it") as raised:
-        decide(ruling=ruled(exclude=names))
+        decide(barred=dict.fromkeys(names, "rule 'r' excludes it"))
     assert {e.kind for e in raised.value.excluded} == {ExclusionKind.RULE}
 
 
-def test_a_rule_bars_a_model_that_the_request_names() -> None:
+def test_a_model_that_the_request_names_can_be_barred() -> None:
     pinned = THREE.models[0].model
-    asked = request(THREE, ruling=ruled(exclude=(pinned,)))
+    asked = request(THREE, barred={pinned: "rule 'r' excludes it"})
     with pytest.raises(NoCandidateError, match="rule 'r' excludes it"):
         Scheduler().pin(asked, THREE, pinned)
-    asked = request(THREE, ruling=ruled(prefer=(THREE.models[1].model,)))
-    assert Scheduler().pin(asked, THREE, pinned).rules == ("r",)
+    asked = request(THREE, preferred=(THREE.models[1].model,))
+    assert Scheduler().pin(asked, THREE, pinned).model == pinned
 
 
-def test_limits_of_a_rule_are_called_so() -> None:
+@dataclass(frozen=True)
+class Remark:
+    name: ClassVar[str] = "remark"
+
+    def to_json(self) -> str:
+        return "an advisor was here"
+
+
+def test_reports_of_the_request_are_those_of_the_decision() -> None:
+    asked = request(THREE, reports={"remark": Remark()})
+    for decision in (Scheduler().decide(asked, THREE), Scheduler().pin(asked, THREE, "fast")):
+        assert decision.report(Remark) == Remark()
+        assert decision.report(LimitReport) is None
+        assert decision_to_dict(decision)["remark"] == "an advisor was here"
+
+
+def test_limits_that_a_client_did_not_ask_for_name_their_origin() -> None:
     limits = Constraints(max_latency_s=1e-6)
     with pytest.raises(NoCandidateError, match=r"\(limits of rule 'r'\)"):
-        decide(constraints=limits, ruling=ruled(constraints=limits))
+        decide(constraints=limits, limits_from="rule 'r'")

@@ -8,15 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_examples import REFERENCE, THREE, cluster, constant, request
 
-from scheduler.cascade import CascadeStep, steps_of
 from scheduler.costs.profiles import Moments
 from scheduler.decide import Scheduler
 from scheduler.errors import InvalidRequestError, UnknownPolicyError
 from scheduler.policies import POLICIES, get_policy
+from scheduler.policies.cascade import CascadeStep, Ladder
+from scheduler.policies.static import StaticModel
 from scheduler.preferences import Weights
 from scheduler.types import ClusterState, Decision
 
-LADDER = (CascadeStep("fast", -0.3), CascadeStep("accurate"))
+LADDER = Ladder((CascadeStep("fast", -0.3), CascadeStep("accurate")))
 
 
 def decide(state: ClusterState = THREE, **settings: object) -> Decision:
@@ -52,7 +53,7 @@ def test_an_unknown_policy_lists_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", list(POLICIES))
 def test_every_policy_reports_the_stages_and_is_deterministic(name: str) -> None:
-    state = replace(THREE, cascade=LADDER)
+    state = replace(THREE, extras={Ladder: LADDER})
     decision = decide(state, policy=name)
     assert decision.policy == name
     assert decision.model == decision.chosen.model
@@ -67,19 +68,19 @@ def test_every_policy_reports_the_stages_and_is_deterministic(name: str) -> None
 
 
 def test_a_cascade_asks_in_the_order_of_the_ladder() -> None:
-    decision = decide(replace(THREE, cascade=LADDER), policy="cascade")
+    decision = decide(replace(THREE, extras={Ladder: LADDER}), policy="cascade")
     assert scores(decision) == {"fast": 0.0, "accurate": 1.0, "middle": 2.0}
-    assert decision.cascade == (CascadeStep("fast", -0.3), CascadeStep("accurate"))
+    assert decision.report(Ladder) == LADDER
 
 
 def test_who_cannot_take_the_request_is_no_step() -> None:
-    ladder = (CascadeStep("fast", -0.3), CascadeStep("middle", -0.1), CascadeStep("accurate"))
-    state = replace(THREE, cascade=ladder)
+    steps = (CascadeStep("fast", -0.3), CascadeStep("middle", -0.1), CascadeStep("accurate"))
+    state = replace(THREE, extras={Ladder: Ladder(steps)})
     decision = decide(state, policy="cascade", models=("fast", "middle"))
-    assert decision.cascade == (CascadeStep("fast", -0.3), CascadeStep("middle"))
+    assert decision.report(Ladder) == Ladder((CascadeStep("fast", -0.3), CascadeStep("middle")))
     alone = decide(state, policy="cascade", models=("middle",))
-    assert (alone.model, alone.cascade) == ("middle", ())
-    assert decide(state).cascade == ()
+    assert (alone.model, alone.report(Ladder)) == ("middle", None)
+    assert decide(state).report(Ladder) is None
 
 
 def test_without_a_ladder_there_is_no_cascade() -> None:
@@ -88,7 +89,7 @@ def test_without_a_ladder_there_is_no_cascade() -> None:
 
 
 def test_whom_a_rule_prefers_is_asked_alone() -> None:
-    assert steps_of(LADDER, ["accurate", "fast"]) == ()
+    assert LADDER.for_candidates(["accurate", "fast"]) is None
 
 
 @pytest.mark.parametrize(
@@ -138,9 +139,9 @@ def test_utility_needs_reference_moments() -> None:
 
 def test_static_takes_the_named_model_or_else_the_first() -> None:
     assert decide(policy="static").model == "accurate"
-    assert decide(replace(THREE, static_model="fast"), policy="static").model == "fast"
-    gone = replace(THREE, static_model="fast")
-    assert decide(gone, policy="static", models=("middle", "accurate")).model == "accurate"
+    fast = replace(THREE, extras={StaticModel: StaticModel("fast")})
+    assert decide(fast, policy="static").model == "fast"
+    assert decide(fast, policy="static", models=("middle", "accurate")).model == "accurate"
 
 
 def test_round_robin_takes_turns() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.choice.admission import full
 from scheduler.choice.eligibility import contend, eligible_models
-from scheduler.costs.load import meet
+from scheduler.costs.load import meet, places
 from scheduler.costs.predict import predict, predict_costs
 from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.priority import Priority
@@ -48,18 +48,33 @@ def test_several_answers_to_one_prompt_take_the_time_of_one_and_the_joules_of_al
 
 
 def test_answers_that_find_no_slot_come_after_the_others() -> None:
-    sixteen, forty = (
-        predict_costs(contend(asked(sequences=n), STATE, PROFILE)).runtime_s for n in (16, 40)
+    eight, forty = (
+        predict_costs(contend(asked(sequences=n), STATE, PROFILE)).runtime_s for n in (8, 40)
     )
-    # 24 of 40 wait, and are served 16 at a time.
-    assert forty / sixteen == pytest.approx((1 + 24 / 16), rel=0.05)
+    # 32 of 40 wait, and are served 8 at a time: half of the slots are for others.
+    assert forty / eight == pytest.approx((1 + 32 / 8), rel=0.05)
 
 
-@given(n=st.integers(1, 64), ongoing=st.integers(0, 64))
+@given(n=st.integers(1, 8), ongoing=st.integers(0, 64))
 def test_n_answers_meet_what_the_last_of_n_requests_meets(n: int, ongoing: int) -> None:
     state = replace(STATE, ongoing=ongoing)
     after = replace(STATE, ongoing=ongoing + n - 1)
     assert meet(state, Priority.NORMAL, n) == meet(after)
+
+
+@given(n=st.integers(1, 64), ongoing=st.integers(0, 64))
+def test_whatever_waits_or_runs_every_answer_is_one_of_both(n: int, ongoing: int) -> None:
+    beside, queued = meet(replace(STATE, ongoing=ongoing), Priority.NORMAL, n)
+    assert beside + queued == ongoing + n
+    assert beside <= 16
+    assert beside <= ongoing + 8
+
+
+@pytest.mark.parametrize(("slots", "taken"), [(1, 1), (2, 1), (3, 1), (16, 8), (128, 64)])
+def test_a_request_takes_half_of_the_slots_at_most(slots: int, taken: int) -> None:
+    assert places(64, slots) == taken
+    assert places(1, slots) == 1
+    assert places(64, None) == 64
 
 
 def test_the_context_is_that_of_each_prompt() -> None:
@@ -76,9 +91,9 @@ def test_the_context_is_that_of_each_prompt() -> None:
 
 @pytest.mark.parametrize(
     ("ongoing", "sequences", "is_full"),
-    [(19, 1, False), (20, 1, True), (16, 4, False), (17, 4, True), (16, 30, True)],
+    [(19, 1, False), (20, 1, True), (11, 4, False), (12, 4, True), (7, 30, False), (8, 30, True)],
 )
-def test_each_answer_takes_a_place_in_the_queue(
+def test_each_answer_takes_a_place_and_several_leave_a_quarter_of_them_to_others(
     ongoing: int, sequences: int, is_full: bool
 ) -> None:
     state = replace(STATE, ongoing=ongoing)

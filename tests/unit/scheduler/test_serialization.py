@@ -8,6 +8,7 @@ from scheduler_examples import THREE, cluster, constant, request
 
 from scheduler.decide import Scheduler
 from scheduler.preferences import Metric, Weights
+from scheduler.prompts.quality import EstimatedBy
 from scheduler.serialization import decision_to_dict
 from scheduler.types import Correction, Interval, ModelState, QualityEstimate
 
@@ -32,7 +33,8 @@ def test_the_keys_of_the_contract() -> None:
     ]  # fmt: skip
     assert data["model"] == data["candidates"][0]["model"] == decision.model
     assert data["weights"] == {"accuracy": 0.7, "energy": 0.2, "time": 0.1}
-    assert data["excluded"] == [{"model": "new", "reason": decision.excluded[0].reason}]
+    excluded = {"model": "new", "kind": "no_profile", "reason": decision.excluded[0].reason}
+    assert data["excluded"] == [excluded | {"field": None}]
     for row, candidate in zip(data["candidates"], decision.candidates, strict=True):
         prediction = candidate.prediction
         stages = row.pop("stages")
@@ -93,7 +95,9 @@ def test_an_imputed_accuracy_says_so() -> None:
 
 def test_an_estimate_for_the_prompt_is_shown_with_its_source() -> None:
     quality = {"fast": QualityEstimate(0.95, Interval(0.9, 0.97), familiarity=0.5)}
-    asked = request(THREE, task="code", quality=quality, quality_source="quality model v7")
+    asked = request(
+        THREE, task="code", quality=quality, reports={EstimatedBy.name: EstimatedBy("v7")}
+    )
     data = decision_to_dict(Scheduler().decide(asked, THREE))
     assert (data["task"], data["quality_source"]) == ("code", "quality model v7")
     assert data["limits"] is None

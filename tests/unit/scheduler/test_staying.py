@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from scheduler_examples import cluster, profile
 
 from scheduler.decide import Scheduler
 from scheduler.preferences import Weights
-from scheduler.session import Session
-from scheduler.types import ModelState, RoutingRequest
+from scheduler.types import CachedPrefix, ModelState, RoutingRequest
 
 # Equal but for the joules of an input token.
 HERE = ModelState("here", profile=profile("here", energy=(1.0, 0.10, 0.0)))
@@ -16,17 +17,17 @@ THERE = ModelState("there", profile=profile("there", energy=(1.0, 0.05, 0.0)))
 STATE = cluster(HERE, THERE)
 
 
-def decided(session: Session | None, policy: str = "weighted") -> str:
+def decided(cached: Mapping[str, CachedPrefix], policy: str = "weighted") -> str:
     request = RoutingRequest(
         "d",
         {"here": 1000, "there": 1000},
         output_tokens=10,
         weights=Weights(0, 1, 0),
         policy=policy,
-        session=session,
+        cached=cached,
     )
     decision = Scheduler().decide(request, STATE)
-    assert decision.session is session
+    assert decision.cached is cached
     return decision.model
 
 
@@ -39,12 +40,12 @@ def decided(session: Session | None, policy: str = "weighted") -> str:
 def test_it_stays_where_recomputing_costs_more_than_moving_gains(
     policy: str, cached: int, model: str
 ) -> None:
-    assert decided(Session("s", "here", "r", cached), policy) == model
+    assert decided({"here": CachedPrefix(cached, "r")}, policy) == model
 
 
 def test_elsewhere_the_whole_prompt_costs() -> None:
-    session = Session("s", "here", "r", 400)
-    state_request = RoutingRequest("d", {"here": 1000, "there": 1000}, session=session)
+    cached = {"here": CachedPrefix(400, "r")}
+    state_request = RoutingRequest("d", {"here": 1000, "there": 1000}, cached=cached)
     candidates = {
         c.model: c.prediction for c in Scheduler().decide(state_request, STATE).candidates
     }
@@ -55,10 +56,10 @@ def test_elsewhere_the_whole_prompt_costs() -> None:
 
 
 def test_more_is_never_cached_than_there_is() -> None:
-    request = RoutingRequest("d", {"here": 10}, session=Session("s", "here", "r", 4000))
+    request = RoutingRequest("d", {"here": 10}, cached={"here": CachedPrefix(4000, "r")})
     decision = Scheduler().pin(request, cluster(HERE), "here")
     assert decision.chosen.prediction.cached_input_tokens == 10
 
 
-def test_without_a_model_nothing_is_cached() -> None:
-    assert decided(Session("s")) == decided(None) == "there"
+def test_without_a_cached_prefix_the_cheaper_model_answers() -> None:
+    assert decided({}) == "there"

@@ -14,7 +14,7 @@ import time
 from itertools import count
 from pathlib import Path
 
-from cluster.store.actor import Store
+from cluster.store.archive import Archive
 from cluster.store.decisions import Record
 from cluster.store.entries import Entry, Retention
 
@@ -27,12 +27,12 @@ def entry(number: int) -> Entry:
 
 
 def load(folder: Path) -> None:
-    store = Store(str(folder))
+    store = Archive(str(folder))
     for number in count():
         store.log_decisions([entry(number)], KEEP_ALL)
         print(number, time.monotonic(), flush=True)
         # Else the oldest of those that wait would be dropped.
-        while store.version().record.waiting > 5_000:
+        while store.versions().record.waiting > 5_000:
             time.sleep(0.001)
 
 

@@ -14,7 +14,7 @@ from deployments.config.app import (
     RouterConfig,
 )
 from deployments.config.base import Strict, describe_errors
-from scheduler.cascade import CascadeStep
+from scheduler.policies.cascade import CascadeStep
 
 MODEL = {"model_id": "m", "source": "org/m"}
 TWO = [{"id": "a"}, {"id": "b"}]

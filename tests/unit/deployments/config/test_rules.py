@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from deployments.config.app import RouterConfig
 from deployments.config.base import describe_errors
-from deployments.router.decision.rules import RuleBook
+from deployments.router.decision.advisors.rules import RuleBook
 from scheduler.preferences import Constraints, Weights
 
 FULL = """

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 import pytest
 import ray.serve
 from browser import Visitor, running_browser
-from fake_serve import ActorHandle, Model, ServeDouble
+from fake_serve import Model, ServeDouble, StoreDouble
 from page_doubles import MODELS, PROFILES, served, whole_answer
 from playwright.sync_api import Browser
 from served_router import ServedRouter
 
-from cluster.store.actor import Store
 from cluster.store.load import ReplicaLoad
 
 
@@ -19,7 +18,7 @@ from cluster.store.load import ReplicaLoad
 def doubles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeDouble]:
     """Three models, and a store with their profiles."""
     double = ServeDouble(*(Model(name) for name in MODELS))
-    store = ActorHandle(Store(str(tmp_path_factory.mktemp("data"))))
+    store = StoreDouble(tmp_path_factory.mktemp("data"))
     store.state.publish(PROFILES.to_json())
     for name in MODELS:
         load = ReplicaLoad(

@@ -3,12 +3,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fake_serve import PROFILES, ActorHandle
+from fake_serve import PROFILES, LocalBoard, StoreDouble
 from ray.exceptions import ActorDiedError
 
-from cluster.store.actor import Store
 from cluster.store.load import ReplicaLoad, TokenWeights
 from deployments.replica.load_reports import LoadReporter
 
@@ -20,7 +20,10 @@ class Replica:
     def __init__(self) -> None:
         self.load = IDLE
         self.weights: list[TokenWeights] = []
-        self.reporter = LoadReporter(lambda: self.load, self.weights.append)
+        self.reporter = LoadReporter(lambda: self.load, self.weights.append, self.describe)
+
+    async def describe(self) -> dict[str, Any]:
+        return {"accelerator": "test"}
 
 
 @pytest.fixture
@@ -29,17 +32,17 @@ def replica() -> Replica:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ActorHandle:
-    handle = ActorHandle(Store(str(tmp_path)))
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreDouble:
+    handle = StoreDouble(tmp_path)
     monkeypatch.setattr("deployments.replica.load_reports.connect_store", lambda: handle)
     return handle
 
 
-def reports(store: ActorHandle) -> list[ReplicaLoad]:
-    return list(store.state.loads("router").replicas)
+def reports(store: StoreDouble) -> list[ReplicaLoad]:
+    return [load for load, _ in store.board.state._loads.all()]
 
 
-def test_the_store_hears_of_it(replica: Replica, store: ActorHandle) -> None:
+def test_the_store_hears_of_it(replica: Replica, store: StoreDouble) -> None:
     replica.load = BUSY
     asyncio.run(replica.reporter.report())
     assert reports(store) == [BUSY]
@@ -48,7 +51,7 @@ def test_the_store_hears_of_it(replica: Replica, store: ActorHandle) -> None:
     assert reports(store) == [IDLE]
 
 
-def test_a_hang_is_told_at_once(replica: Replica, store: ActorHandle) -> None:
+def test_a_hang_is_told_at_once(replica: Replica, store: StoreDouble) -> None:
     for hung in (False, True, False):
         replica.load = replace(IDLE, hung=hung)
         asyncio.run(replica.reporter.report())
@@ -56,31 +59,41 @@ def test_a_hang_is_told_at_once(replica: Replica, store: ActorHandle) -> None:
 
 
 def test_an_idle_replica_says_so_once_a_heartbeat(
-    replica: Replica, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    replica: Replica, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asyncio.run(replica.reporter.report())
     replica.load = replace(IDLE, power_watts=1.0)
     asyncio.run(replica.reporter.report())
     assert reports(store) == [IDLE]
     monkeypatch.setattr("deployments.replica.load_reports.HEARTBEAT_S", 0.0)
+    monkeypatch.setattr("cluster.store.load.GAUGE_PERIOD_S", 0.0)
     asyncio.run(replica.reporter.report())
     assert reports(store) == [replica.load]
 
 
 def test_the_weights_come_back_once_there_is_a_profile(
-    replica: Replica, store: ActorHandle
+    replica: Replica, store: StoreDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("cluster.store.board.FOLLOW_PERIOD_S", 0.001)
+    store.board.state = board = LocalBoard(str(tmp_path), archive=store.archive)
     replica.load = BUSY
-    asyncio.run(replica.reporter.report())
-    assert not replica.weights
-    store.state.publish(PROFILES.to_json())
-    asyncio.run(replica.reporter.report())
+
+    async def run() -> None:
+        board._start()
+        await replica.reporter.report()
+        assert not replica.weights
+        store.state.publish(PROFILES.to_json())
+        while not replica.weights:
+            await asyncio.sleep(0.001)
+            await replica.reporter.report()
+
+    asyncio.run(asyncio.wait_for(run(), 5))
     assert replica.weights == [pytest.approx((0.01, 0.1))]
 
 
 def test_a_store_that_died_is_looked_for_again(
     replica: Replica,
-    store: ActorHandle,
+    store: StoreDouble,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("deployments.replica.load_reports.REPORT_PERIOD_S", 0.001)

@@ -10,12 +10,12 @@ import pytest
 import requests
 import schemathesis
 from chat_stream import streamed, whole
-from deployments.router.access.caller import SESSION_HEADER
 from fake_serve import ServeDouble, Site
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 
+from deployments.router.access.caller import SESSION_HEADER
 from deployments.router.access.idempotency import HEADER
 from deployments.router.endpoints.openapi import document
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from fake_serve import ACCURATE, FRUGAL, HANG, ActorHandle, ServeDouble, Site, bearing
+from fake_serve import ACCURATE, FRUGAL, HANG, ServeDouble, Site, StoreDouble, bearing
 from ray.exceptions import ActorDiedError
 
 from cluster.store.usage import Usage
 from deployments.config.app import RouterArgs
 from deployments.router.access.keys import KeyFileError
+from deployments.router.sync.exchange import exchange
+from scheduler.priority import Priority
 
 
 def complete(site: Site, key: str, **body: Any) -> Any:
@@ -46,9 +49,7 @@ def test_streams_are_charged_too(keyed: Site) -> None:
 
 
 def used_by(site: Site, name: str) -> Usage:
-    (used,) = (
-        by_key for period, by_key in site.router._budgets._own.items() if period.name == "day"
-    )
+    (used,) = (by_key for period, by_key in site.budgets._own.items() if period.name == "day")
     return used[name]
 
 
@@ -59,7 +60,7 @@ def test_an_answer_that_nobody_saw_anything_of_is_charged_by_its_time(
     content = {"json": {"model": FRUGAL, "prompt": "Hello"}, **bearing("ann")}
 
     async def hang_up() -> None:
-        call = keyed._request("POST", "/v1/completions", content)
+        call = keyed.send("POST", "/v1/completions", content)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(call, 0.05)
 
@@ -92,9 +93,30 @@ def test_decisions_are_the_administrators(keyed: Site) -> None:
     assert keyed.request("GET", "/v1/profiles").status_code == 401
 
 
-def test_what_was_used_is_told_to_the_store(keyed: Site, store: ActorHandle) -> None:
+def test_a_key_leaves_places_in_the_queue_to_others(keyed: Site, serve: ServeDouble) -> None:
+    entry = keyed.directory[FRUGAL]
+    slots, queue = 16, 64
+    most = (slots + queue) * 3 // 4
+    with entry.taken(Priority.NORMAL, 1, "eve"), ExitStack() as stack:
+        for _ in range(most):
+            stack.enter_context(entry.taken(Priority.NORMAL, 1, "boss"))
+        refused = complete(keyed, "boss")
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"]) == (429, "queue_full")
+        assert "60 requests of this API key of priority normal, 60 at most" in error["message"]
+        answer = complete(keyed, "ann")
+        assert answer.status_code == 200
+        # It does not wait for all of the other's: 8 of them are in the engine, and one of eve's.
+        assert entry.held_back("ann") == most - 8
+        assert entry.held_back("boss") == 0
+        assert serve.models[FRUGAL].calls[-1].request.caller == "ann"
+    assert not entry.by_caller
+    assert entry.ongoing == 0
+
+
+def test_what_was_used_is_told_to_the_store(keyed: Site, store: StoreDouble) -> None:
     complete(keyed, "boss")
-    keyed.runner.run(keyed.router._exchange_usage())
+    keyed.runner.run(exchange(keyed.router._budgets, store))
     (used,) = (by_key for period, by_key in store.state.spend({}).items() if period.name == "day")
     assert used == {"boss": Usage(requests=1, tokens=7, joules=1.5)}
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_serve import ACCURATE, FRUGAL, PROFILES, ActorHandle, Model, ServeDouble, Site, profile
+from fake_serve import ACCURATE, FRUGAL, PROFILES, Model, ServeDouble, Site, StoreDouble, profile
 
 from cluster.store.entries import Entry, Retention
 from scheduler.__main__ import main
@@ -66,7 +66,7 @@ def test_decisions_newest_first(site: Site) -> None:
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "decision_not_found")
 
 
-def test_decisions_of_other_routers_come_from_the_store(site: Site, store: ActorHandle) -> None:
+def test_decisions_of_other_routers_come_from_the_store(site: Site, store: StoreDouble) -> None:
     own = site.complete().headers["x-decision-id"]
     now = time.time()
     elsewhere = Entry.of({"decision_id": "elsewhere", "finished_at": now - 60})
@@ -84,7 +84,7 @@ def test_a_query_that_makes_no_sense(site: Site, query: str) -> None:
     assert refused.json()["error"]["param"] == query.partition("=")[0]
 
 
-def test_decisions_get_into_the_record_without_contents(site: Site, store: ActorHandle) -> None:
+def test_decisions_get_into_the_record_without_contents(site: Site, store: StoreDouble) -> None:
     decision_id = site.complete(prompt="My secret").headers["x-decision-id"]
     site.wait_until(lambda health: health["record"]["written"] == 1)
     assert site.get("/health")["record"] == {
@@ -107,7 +107,7 @@ def test_contents_are_recorded_where_that_is_asked_for(open_site: Site, stream: 
     assert recorded["content"]["answer"] == answer.text
 
 
-def test_without_the_store_everything_goes_on(site: Site, store: ActorHandle) -> None:
+def test_without_the_store_everything_goes_on(site: Site, store: StoreDouble) -> None:
     version = site.get("/health")["profile_version"]
     store.die()
     site.wait_until(lambda health: health["faults"])
@@ -122,7 +122,7 @@ def test_without_the_store_everything_goes_on(site: Site, store: ActorHandle) ->
     site.wait_until(lambda _: store.state.decision(decision_id))
 
 
-def test_new_profiles_are_used_without_a_restart(site: Site, store: ActorHandle) -> None:
+def test_new_profiles_are_used_without_a_restart(site: Site, store: StoreDouble) -> None:
     assert site.complete(routing={"weights": {"energy": 1}}).json()["model"] == FRUGAL
     store.state.publish(ProfileSet((profile(FRUGAL, 1.0, 9000.0, 0.6),)).to_json())
     version = site.runner.run(site.router.refresh())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_serve import ACCURATE, FRUGAL, HANG, ActorHandle, ServeDouble, Site
+from fake_serve import ACCURATE, FRUGAL, HANG, ServeDouble, Site, StoreDouble
 
 from deployments.config.app import RouterArgs
 
@@ -17,7 +17,7 @@ MODELS = [{"id": ACCURATE}, {"id": FRUGAL}]
 
 @pytest.fixture
 def new(
-    serve: ServeDouble, store: ActorHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: ServeDouble, store: StoreDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
     """One whose background has looked once, at no models, and will not look again."""
     monkeypatch.setattr("deployments.router.server.serve_host", lambda: "127.0.0.1")
@@ -36,7 +36,7 @@ def test_it_knows_its_models_before_the_first_request(new: Site) -> None:
 
 
 def test_a_store_that_hangs_does_not_keep_it(
-    new: Site, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    new: Site, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.router.server.FIRST_LOOK_TIMEOUT_S", 0.1)
     store.fault = HANG

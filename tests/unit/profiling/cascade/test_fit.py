@@ -9,7 +9,7 @@ import pytest
 from profiling.__main__ import main
 from profiling.cascade.fit import Answers, climb, discrimination, fit_ladder, read_answers
 from profiling.errors import InputError
-from scheduler.cascade import CascadeStep
+from scheduler.policies.cascade import CascadeStep
 
 # Four prompts; the small model knows when it is wrong.
 SMALL_LARGE = Answers(

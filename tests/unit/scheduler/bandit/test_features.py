@@ -9,12 +9,12 @@ from scheduler.prompts.tasks import TASKS
 
 
 def features(text: str, task: str = "chat", input_tokens: int = 10) -> dict[str, float]:
-    return dict(zip(FEATURES, context_of(text, task, input_tokens), strict=True))
+    return dict(zip(FEATURES, context_of(text, task, input_tokens).numbers, strict=True))
 
 
 @given(st.text(st.characters(exclude_categories=[])), st.sampled_from(TASKS), st.integers(0, 10**6))
 def test_any_text_has_features_in_bounds(text: str, task: str, tokens: int) -> None:
-    numbers = context_of(text, task, tokens)
+    numbers = context_of(text, task, tokens).numbers
     assert len(numbers) == len(FEATURES)
     assert all(-1.0 <= number <= 2.0 for number in numbers)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scheduler_examples import THREE, cluster, constant, request
 from sklearn.linear_model import Ridge
 
-from scheduler.bandit.features import context_of
+from scheduler.bandit.features import PromptContext, context_of
 from scheduler.bandit.model import (
     SIZE,
     Algorithm,
@@ -23,6 +23,7 @@ from scheduler.bandit.model import (
 )
 from scheduler.decide import Scheduler
 from scheduler.errors import LearningError
+from scheduler.policies.bandit import BanditReport, BanditView, bandit_report
 from scheduler.preferences import Weights
 from scheduler.types import ClusterState, Decision
 
@@ -32,7 +33,8 @@ ACCURACY = Weights(1, 0, 0)
 
 
 def rating(model: str = "fast", quality: float = 0.4, **more: object) -> Rating:
-    values = {"model": model, "context": CODE, "quality": quality, "energy": 0.0, "time": 0.0}
+    values = {"model": model, "context": CODE.numbers, "quality": quality}
+    values |= {"energy": 0.0, "time": 0.0}
     return Rating(**(values | more))  # type: ignore[arg-type]
 
 
@@ -43,10 +45,25 @@ def learnt(*ratings: Rating) -> BanditState:
     return state
 
 
-def decide(bandit: Bandit | None, *, explore: bool = False, **settings: object) -> Decision:
-    state = replace(THREE, bandit=bandit, may_explore=explore)
-    settings = {"policy": "bandit", "context": CODE, "weights": ACCURACY} | settings
-    return Scheduler().decide(request(state, **settings), state)
+def seen(bandit: Bandit | None, *, explore: bool) -> ClusterState:
+    return replace(THREE, extras={BanditView: BanditView(bandit, explore)} if bandit else {})
+
+
+def decide(
+    bandit: Bandit | None,
+    *,
+    explore: bool = False,
+    context: PromptContext | None = CODE,
+    **settings: object,
+) -> Decision:
+    """The decision with the report that the router's advisor adds."""
+    state = seen(bandit, explore=explore)
+    extras = {PromptContext: context} if context else {}
+    settings = {"policy": "bandit", "extras": extras, "weights": ACCURACY} | settings
+    asked = request(state, **settings)
+    decision = Scheduler().decide(asked, state)
+    report = bandit_report(asked, state, decision)
+    return replace(decision, reports={"bandit": report} if report else {})
 
 
 def test_a_frugal_answer_is_worth_more() -> None:
@@ -75,8 +92,9 @@ def test_without_feedback_the_predictions_decide() -> None:
         for bandit in (None, Bandit()):
             decision = decide(bandit, weights=weights)
             assert decision.model == best
-            assert decision.bandit
-            assert not decision.bandit.explored
+            report = decision.report(BanditReport)
+            assert report
+            assert not report.explored
 
 
 def test_the_reward_by_hand() -> None:
@@ -86,15 +104,16 @@ def test_the_reward_by_hand() -> None:
     assert rewards["accurate"] == pytest.approx(
         0.5 * 0.9 + 0.25 * 84.3433 / 384.3433 + 0.25 * 3.1748 / 11.1748, abs=1e-5
     )
-    assert decision.bandit
-    assert decision.bandit.expected_reward == max(rewards.values())
+    report = decision.report(BanditReport)
+    assert report
+    assert report.expected_reward == max(rewards.values())
 
 
 def test_feedback_changes_the_choice_for_prompts_like_it_and_little_for_others() -> None:
     bad = [rating("accurate", -0.9) for _ in range(30)]
     bandit = Bandit(learnt(*bad))
     assert decide(bandit).model == "middle"
-    far = tuple(-x for x in CODE)
+    far = PromptContext(tuple(-x for x in CODE.numbers))
     assert decide(bandit, context=far).model == "accurate"
     assert decide(bandit, weights=Weights(0, 1, 0)).model == "fast"
 
@@ -106,7 +125,7 @@ def test_measured_costs_teach_too() -> None:
 
 @given(st.permutations(range(6)))
 def test_the_order_does_not_matter(order: list[int]) -> None:
-    ratings = [rating("abc"[n % 3], n / 10, context=(CODE, CHAT)[n % 2]) for n in range(6)]
+    ratings = [rating("abc"[n % 3], n / 10, context=(CODE, CHAT)[n % 2].numbers) for n in range(6)]
     one, other = learnt(*ratings), learnt(*(ratings[n] for n in order))
     for model in "abc":
         np.testing.assert_allclose(one.of(model).moments, other.of(model).moments, atol=1e-12)
@@ -128,15 +147,16 @@ def test_linucb_takes_what_is_in_doubt_and_says_so() -> None:
     assert decide(bandit, explore=False).model == "accurate"
     explored = decide(bandit, explore=True)
     assert explored.model == "middle"
-    assert explored.bandit
-    assert (explored.bandit.explored, explored.bandit.best) == (True, "accurate")
+    report = explored.report(BanditReport)
+    assert report
+    assert (report.explored, report.best) == (True, "accurate")
     assert decide(replace(bandit, exploration=0.0), explore=True).model == "accurate"
     # Joules are measured whoever answers.
     assert decide(bandit, explore=True, weights=Weights(0, 0, 1)).model == "fast"
 
 
 def test_the_bonus_shrinks_with_what_is_known() -> None:
-    x = np.array(CODE)
+    x = np.array(CODE.numbers)
     bonus = [
         Bandit(learnt(*[rating() for _ in range(n)])).bonus("fast", x, ACCURACY, "d")
         for n in (0, 1, 10, 100)
@@ -149,7 +169,7 @@ def test_the_bonus_shrinks_with_what_is_known() -> None:
 
 def test_thompson_draws_around_the_mean_and_repeats_itself() -> None:
     bandit = Bandit(algorithm=Algorithm.THOMPSON, exploration=0.5, ridge=4.0)
-    x = np.array(CODE)
+    x = np.array(CODE.numbers)
     draws = [bandit.bonus("fast", x, ACCURACY, f"d{n}") for n in range(2000)]
     deviation = 0.5 * np.sqrt(x @ x / 4.0)
     assert np.mean(draws) == pytest.approx(0.0, abs=4 * deviation / np.sqrt(2000))
@@ -160,27 +180,42 @@ def test_thompson_draws_around_the_mean_and_repeats_itself() -> None:
 
 
 def test_a_model_that_is_named_can_teach_and_does_not_explore() -> None:
-    state = replace(THREE, bandit=Bandit(), may_explore=True)
-    decision = Scheduler().pin(request(state, context=CODE), state, "middle")
-    assert decision.bandit
-    assert decision.bandit.context == CODE
-    assert not decision.bandit.explored
+    state = seen(Bandit(), explore=True)
+    asked = request(state, extras={PromptContext: CODE})
+    report = bandit_report(asked, state, Scheduler().pin(asked, state, "middle"))
+    assert report
+    assert report.context == CODE.numbers
+    assert not report.explored
 
 
 def test_other_policies_report_a_context_and_no_exploration() -> None:
     decision = decide(Bandit(), policy="static", weights=Weights(0, 1, 0))
-    assert decision.bandit
-    assert (decision.bandit.best, decision.bandit.explored) == ("fast", False)
-    assert decide(None, policy="static", context=()).bandit is None
+    report = decision.report(BanditReport)
+    assert report
+    assert (report.best, report.explored) == ("fast", False)
+    assert decide(None, policy="static", context=None).report(BanditReport) is None
 
 
 def test_a_single_candidate_and_free_models() -> None:
     state: ClusterState = cluster(constant("only", 0.0, 0.0, None))
-    asked = request(state, policy="bandit", context=CODE, weights=Weights(1, 1, 1))
-    decision = Scheduler().decide(asked, replace(state, bandit=Bandit(), may_explore=True))
+    state = replace(state, extras={BanditView: BanditView(Bandit(), may_explore=True)})
+    extras = {PromptContext: CODE}
+    asked = request(state, policy="bandit", extras=extras, weights=Weights(1, 1, 1))
+    decision = Scheduler().decide(asked, state)
+    report = bandit_report(asked, state, decision)
     assert decision.model == "only"
-    assert decision.bandit
-    assert not decision.bandit.explored
+    assert report
+    assert not report.explored
+
+
+def test_a_request_that_must_not_explore_gets_the_best_known_model() -> None:
+    bandit = Bandit(learnt(*[rating("accurate", 0.0) for _ in range(20)]), exploration=0.5)
+    assert decide(bandit, explore=True).model == "middle"
+    assert decide(bandit, explore=True).model != decide(bandit).model == "accurate"
+    state = seen(bandit, explore=True)
+    extras = {PromptContext: CODE}
+    asked = request(state, policy="bandit", extras=extras, weights=ACCURACY, explore=False)
+    assert Scheduler().decide(asked, state).model == "accurate"
 
 
 def test_a_state_survives() -> None:
@@ -223,4 +258,4 @@ def test_a_rating_that_is_none_is_refused(wrong: dict[str, object]) -> None:
 
 def test_empty_statistics_know_nothing() -> None:
     assert Statistics().answers == 0
-    assert Bandit().of("new").off(np.array(CODE)) == (0.0, 0.0, 0.0)
+    assert Bandit().of("new").off(np.array(CODE.numbers)) == (0.0, 0.0, 0.0)

@@ -144,7 +144,7 @@ def test_the_deadline_of_the_router_is_compared_with_the_prediction(pinned: str 
 
 def test_the_best_effort_is_made_even_if_it_is_late() -> None:
     settings = LimitSettings(otherwise=Otherwise.BEST_EFFORT)
-    state = cluster(replace(SMALL, ongoing=4), limits=settings)
+    state = cluster(replace(SMALL, ongoing=4), extras={LimitSettings: settings})
     asked = request(state, policy="constrained", constraints=Constraints(max_latency_s=3))
     assert Scheduler().decide(asked, state).model == "small"
 

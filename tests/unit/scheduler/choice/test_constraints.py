@@ -10,7 +10,7 @@ from scheduler.choice.constraints import broken_limits, effective_limits
 from scheduler.costs.predict import predict, predict_costs
 from scheduler.decide import Scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
-from scheduler.preferences import Constraints, LimitSettings, Metric, Otherwise
+from scheduler.preferences import Constraints, LimitReport, LimitSettings, Metric, Otherwise
 from scheduler.serialization import decision_to_dict
 from scheduler.types import ClusterState, Decision, Interval, QualityEstimate
 
@@ -22,7 +22,7 @@ MODELS = (
 
 
 def decide(limits: Constraints, settings: LimitSettings, **asked: object) -> Decision:
-    state = cluster(*MODELS, limits=settings)
+    state = cluster(*MODELS, extras={LimitSettings: settings})
     return Scheduler().decide(
         request(state, policy="constrained", constraints=limits, **asked), state
     )
@@ -33,7 +33,7 @@ def test_the_cheapest_that_keeps_the_limits() -> None:
     assert decide(Constraints(min_accuracy=0.7), settings).model == "middle"
     assert decide(Constraints(min_accuracy=0.85), settings).model == "accurate"
     assert decide(Constraints(), settings).model == "fast"
-    report = decide(Constraints(min_accuracy=0.7), settings).limits
+    report = decide(Constraints(min_accuracy=0.7), settings).report(LimitReport)
     assert report is not None
     assert (report.met, report.confidence, report.otherwise) == (True, 0.5, None)
 
@@ -41,7 +41,7 @@ def test_the_cheapest_that_keeps_the_limits() -> None:
 def test_the_objective_is_configured() -> None:
     models = (constant("frugal", 9.0, 1.0, 0.5), constant("quick", 1.0, 9.0, 0.5))
     for metric, model in ((Metric.ENERGY, "frugal"), (Metric.TIME, "quick")):
-        state = ClusterState(models, "v", limits=LimitSettings(objective=metric))
+        state = ClusterState(models, "v", extras={LimitSettings: LimitSettings(objective=metric)})
         assert Scheduler().decide(request(state, policy="constrained"), state).model == model
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from fake_serve import FRUGAL, HANG, ActorHandle, Response, ServeDouble, Site, events
+from fake_serve import FRUGAL, HANG, Response, ServeDouble, Site, StoreDouble, events
 from ray.exceptions import ActorDiedError
 from starlette.types import Message, Send
 
-from cluster.store.actor import Store
 from cluster.store.replies import AnswerBoard
 from deployments.router.access.idempotency import Idempotency, RequestKey
 from deployments.router.access.keys import hash_of
+from deployments.router.sync.exchange import exchange
 
 JSON = {"model": FRUGAL, "prompt": "Hello"}
 REPLAYED = "idempotent-replayed"
@@ -109,7 +109,7 @@ def test_an_error_is_not_kept(site: Site, serve: ServeDouble, stream: bool) -> N
 
 
 def test_a_refusal_is_not_kept(site: Site) -> None:
-    models = site.router._decider.config.models
+    models = site.decider.config.models
     site.configure(models=[])
     assert complete(site).status_code == 404
     site.configure(models=models)
@@ -120,7 +120,7 @@ def test_a_refusal_is_not_kept(site: Site) -> None:
 def test_clients_that_come_meanwhile_join(site: Site, serve: ServeDouble) -> None:
     async def together() -> list[httpx.Response]:
         content = {"json": JSON | {"stream": True}, "headers": headers("k")}
-        asking = (site._request("POST", "/v1/completions", content) for _ in range(5))
+        asking = (site.send("POST", "/v1/completions", content) for _ in range(5))
         return await asyncio.gather(*asking)
 
     responses = site.runner.run(together())
@@ -156,11 +156,11 @@ def test_a_client_that_hangs_up_stops_nothing(site: Site, serve: ServeDouble) ->
         gate = Gate(model.frames)
         model.call = gate.call  # type: ignore[method-assign]
         content = {"json": JSON | {"stream": True}, "headers": headers("k")}
-        asking = asyncio.create_task(site._request("POST", "/v1/completions", content))
+        asking = asyncio.create_task(site.send("POST", "/v1/completions", content))
         await gate.begun.wait()
         asking.cancel()
         await asyncio.wait({asking})
-        again = asyncio.create_task(site._request("POST", "/v1/completions", content))
+        again = asyncio.create_task(site.send("POST", "/v1/completions", content))
         gate.opened.set()
         return await again
 
@@ -178,7 +178,7 @@ def test_an_answer_is_charged_once_and_belongs_to_its_client(
     names = ("ann", "ben")
     keys = [{"name": name, "sha256": hash_of(name), "tokens_per_day": 14} for name in names]
     path.write_text(yaml.safe_dump(keys))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    site.change_args(keys_file=str(path))
     site.app = site.router.__serve_build_asgi_app__()
 
     def ask(name: str, **body: Any) -> httpx.Response:
@@ -195,7 +195,7 @@ def test_an_answer_is_charged_once_and_belongs_to_its_client(
 
 
 async def settled(site: Site) -> None:
-    while tasks := site.router._idempotency._tasks:
+    while tasks := site.idempotency._tasks:
         await asyncio.wait(tasks)
 
 
@@ -203,7 +203,7 @@ async def settled(site: Site) -> None:
 def test_while_the_store_is_away_a_router_remembers_for_itself(
     start_site: Callable[..., Site],
     serve: ServeDouble,
-    store: ActorHandle,
+    store: StoreDouble,
     monkeypatch: pytest.MonkeyPatch,
     fault: Any,
 ) -> None:
@@ -218,7 +218,7 @@ def test_while_the_store_is_away_a_router_remembers_for_itself(
     # It tells the store when that is back, and so the others.
     site.runner.run(settled(site))
     store.fault = None
-    site.runner.run(site.router._idempotency.renew())
+    site.runner.run(exchange(site.idempotency, store))
     assert complete(other).content == first.content
     assert calls(serve) == 1
 
@@ -271,7 +271,7 @@ class Generation:
 
 
 @pytest.fixture
-def routers(store: ActorHandle) -> Callable[[str], Idempotency]:
+def routers(store: StoreDouble) -> Callable[[str], Idempotency]:
     return lambda name: Idempotency(name, lambda: store, 10_000_000, 30.0, 60.0)
 
 
@@ -330,11 +330,11 @@ def test_one_router_follows_as_it_comes(routers: Any) -> None:
 
 
 def test_when_the_owner_is_dead_the_next_one_generates(
-    routers: Any, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    routers: Any, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
         now = 0.0
-        store.state._answers = AnswerBoard(clock=lambda: now)
+        store.board.state._answers = AnswerBoard(clock=lambda: now)
         dead, living = routers("r1"), routers("r2")
         killed, generation = Generation(), Generation()
         ask(dead, killed)
@@ -342,7 +342,7 @@ def test_when_the_owner_is_dead_the_next_one_generates(
         generation.go_on.set()
         other, client = ask(living, generation)
         now = 2.0
-        await dead.renew()
+        await exchange(dead, store)
         now = 4.0
         # It lives yet.
         await asyncio.sleep(0.2)
@@ -356,7 +356,7 @@ def test_when_the_owner_is_dead_the_next_one_generates(
     run(scenario())
 
 
-def test_nobody_is_generated_for_who_left_while_waiting(routers: Any, store: ActorHandle) -> None:
+def test_nobody_is_generated_for_who_left_while_waiting(routers: Any, store: StoreDouble) -> None:
     async def scenario() -> None:
         here, there = routers("r1"), routers("r2")
         failing, generation = Generation(whole=False), Generation()
@@ -392,7 +392,7 @@ def test_a_joiner_of_what_fails_elsewhere_generates(routers: Any) -> None:
 
 
 def test_a_store_that_lost_everything_gets_it_back(
-    routers: Any, store: ActorHandle, tmp_path: Path
+    routers: Any, store: StoreDouble, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
         router, other_router = routers("r1"), routers("r2")
@@ -402,15 +402,15 @@ def test_a_store_that_lost_everything_gets_it_back(
         await asking
         first, _ = ask(router, running, RequestKey("other", "fingerprint"))
         await running.begun.wait()
-        await router.renew()
+        await exchange(router, store)
         store.state.close()
-        store.state = Store(str(tmp_path / "new"), claim_grace_s=0.3)
+        store.restart(tmp_path / "new", 0.3)
         again, client = ask(other_router, done)
         later, joiner = ask(other_router, running, RequestKey("other", "fingerprint"))
         # In its grace it gives nothing away.
         await asyncio.sleep(0.1)
         assert (done.count, running.count) == (1, 1)
-        await router.renew()
+        await exchange(router, store)
         await again
         assert client.body == before.body
         running.go_on.set()
@@ -421,7 +421,7 @@ def test_a_store_that_lost_everything_gets_it_back(
     run(scenario())
 
 
-def test_what_is_too_large_to_be_kept_is_passed_on(store: ActorHandle) -> None:
+def test_what_is_too_large_to_be_kept_is_passed_on(store: StoreDouble) -> None:
     async def scenario() -> None:
         router = Idempotency("r1", lambda: store, 80_000, 30.0, 60.0)
         large = Generation(b"x" * 6_000, b"y" * 6_000, b"z" * 6_000)
@@ -440,7 +440,7 @@ def test_what_is_too_large_to_be_kept_is_passed_on(store: ActorHandle) -> None:
     run(scenario())
 
 
-def test_what_is_too_large_and_wanted_by_nobody_stops(store: ActorHandle) -> None:
+def test_what_is_too_large_and_wanted_by_nobody_stops(store: StoreDouble) -> None:
     async def scenario() -> None:
         router = Idempotency("r1", lambda: store, 80_000, 30.0, 60.0)
         large = Generation(b"x" * 6_000, b"y" * 6_000, b"z" * 6_000)
@@ -472,7 +472,7 @@ def test_a_generation_that_crashes_cuts_its_clients_off(routers: Any) -> None:
     run(scenario())
 
 
-def test_a_router_that_waits_for_another_one_gives_up_in_time(store: ActorHandle) -> None:
+def test_a_router_that_waits_for_another_one_gives_up_in_time(store: StoreDouble) -> None:
     async def scenario() -> None:
         here = Idempotency("r1", lambda: store, 80_000, 30.0, 60.0)
         there = Idempotency("r2", lambda: store, 80_000, 0.2, 60.0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -12,15 +13,21 @@ from scheduler.costs.learning import Lesson
 from scheduler.costs.observations import Observation
 from scheduler.costs.profiles import ProfileSet
 from scheduler.decide import Scheduler
-from scheduler.session import Session
-from scheduler.types import ClusterState, Correction, Decision, ModelState, RoutingRequest
+from scheduler.types import (
+    CachedPrefix,
+    ClusterState,
+    Correction,
+    Decision,
+    ModelState,
+    RoutingRequest,
+)
 
 
 def decide(
-    profiles: ProfileSet = PROFILES, session: Session | None = None, **state: object
+    profiles: ProfileSet = PROFILES, cached: Mapping[str, CachedPrefix] = {}, **state: object
 ) -> Decision:
     model = ModelState(FRUGAL, profile=profiles.find(FRUGAL), **state)  # type: ignore[arg-type]
-    request = RoutingRequest("d", {FRUGAL: 100}, output_tokens=10, task="code", session=session)
+    request = RoutingRequest("d", {FRUGAL: 100}, output_tokens=10, task="code", cached=cached)
     return Scheduler().pin(request, ClusterState((model,), "v"), FRUGAL)
 
 
@@ -85,7 +92,7 @@ def test_cached_tokens_cost_nothing_but_nobody_knew() -> None:
 
 
 def test_cached_tokens_that_a_decision_knew_of_are_in_what_it_told() -> None:
-    decision = decide(session=Session("s", FRUGAL, "r1", 60), runtime_correction=Correction(2.0))
+    decision = decide(cached={FRUGAL: CachedPrefix(60, "r1")}, runtime_correction=Correction(2.0))
     outcome = teach(decision, replace(SEEN, cached_input_tokens=100)).outcome
     assert outcome is not None
     assert outcome.predicted_runtime_s == pytest.approx(1.3)

@@ -12,9 +12,9 @@ from fake_serve import (
     ACCURATE,
     FRUGAL,
     HANG,
-    ActorHandle,
     ServeDouble,
     Site,
+    StoreDouble,
     chunk,
     events,
     observation,
@@ -108,19 +108,19 @@ def test_where_the_second_breaks_the_first_answer_is_given(
     assert any(attempt["error"] for attempt in routing["attempts"])
 
 
-SiteOn = Callable[[str, str], Site]
+SiteOn = Callable[..., Site]
 
 
 @pytest.fixture
-def site_on(store: ActorHandle, start_site: Callable[..., Site]) -> SiteOn:
+def site_on(store: StoreDouble, start_site: Callable[..., Site]) -> SiteOn:
     """Starts a router whose models take the same, and run on these devices."""
     alike = (profile(ACCURATE, 8.0, 300.0, 0.6), profile(FRUGAL, 8.0, 300.0, 0.6))
     store.state.publish(ProfileSet(alike).to_json())
 
-    def start(*devices: str) -> Site:
+    def start(*devices: str, limit_s: float = 5.0) -> Site:
         for model, device in zip((FRUGAL, ACCURATE), devices, strict=True):
             store.state.report_load(ReplicaLoad(model, model, "node", "test", device, 0))
-        return start_site()
+        return start_site(request_timeout_s=limit_s)
 
     return start
 
@@ -172,7 +172,7 @@ def test_of_two_that_are_asked_at_once_one_may_break(
 def test_a_time_limit_ends_both(
     site_on: SiteOn, serve: ServeDouble, stream: bool, slow: str
 ) -> None:
-    site = site_on("0", "1")
+    site = site_on("0", "1", limit_s=0.2)
     for model in (FRUGAL, ACCURATE):
         answers(serve, model, "42")
     serve.models[slow].reply = HANG

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_serve import ACCURATE, FRUGAL, ActorHandle, ServeDouble, Site
+from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, StoreDouble
 from ray.exceptions import ActorDiedError
 
 from deployments.router.access.keys import hash_of
+from deployments.router.decision.advisors.bandit import BanditAdvisor
 from deployments.router.endpoints.feedback import rating_of
 from scheduler.bandit.model import Algorithm, frugality, usual_cost
 
@@ -51,7 +52,7 @@ def test_feedback_changes_the_choice_and_survives(
     assert changed["model"] == changed["bandit"]["best"] == FRUGAL
     other = start_site()
     other.configure(models=MODELS, default_policy="bandit")
-    other.runner.run(other.router._exchange_bandit())
+    other.runner.run(other.router._exchange_advice())
     assert choice(other)["model"] == FRUGAL
 
 
@@ -65,7 +66,7 @@ def test_the_last_feedback_counts_and_stands_in_the_record(site: Site) -> None:
     assert (feedback["score"], feedback["given_as"], feedback["given_by"]) == (0.25, "score", None)
     listed = site.get("/v1/decisions")["data"]
     assert [r["feedback"]["score"] for r in listed if r["decision_id"] == decision_id] == [0.25]
-    known = site.router._shared.bandit.current.state.of(ACCURATE)
+    known = site.advisor(BanditAdvisor).source.current.state.of(ACCURATE)
     assert known.answers == 1
     assert known.moments[0, 0] == pytest.approx(0.25 - 0.9)
 
@@ -74,7 +75,7 @@ def test_the_same_feedback_twice_is_one(site: Site) -> None:
     decision_id = ask(site)
     for _ in range(3):
         assert rate(site, decision_id, score=1).status_code == 200
-    known = site.router._shared.bandit.current.state.of(ACCURATE)
+    known = site.advisor(BanditAdvisor).source.current.state.of(ACCURATE)
     assert (known.answers, known.moments[0, 0]) == (1, pytest.approx(0.1))
 
 
@@ -125,7 +126,7 @@ def test_only_ones_own_decisions_can_be_rated(site: Site, tmp_path: Path) -> Non
     path = tmp_path / "keys.yaml"
     people = [{"name": "boss", "admin": True}, {"name": "ann"}, {"name": "bob"}]
     path.write_text(yaml.safe_dump([p | {"sha256": hash_of(str(p["name"]))} for p in people]))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    site.change_args(keys_file=str(path))
     site.app = site.router.__serve_build_asgi_app__()
     key = {name: {"authorization": f"Bearer {name}"} for name in ("boss", "ann", "bob")}
     body = {"model": "auto", "prompt": "Hello", "routing": BANDIT}
@@ -167,7 +168,7 @@ def test_the_right_answer_is_refused_where_answers_are_not_recorded(site: Site) 
     assert "record_content" in error["message"]
 
 
-def test_a_store_that_is_away_is_said(site: Site, store: ActorHandle) -> None:
+def test_a_store_that_is_away_is_said(site: Site, store: StoreDouble) -> None:
     decision_id = ask(site)
     store.fault = ActorDiedError()
     response = rate(site, decision_id, score=1)
@@ -199,17 +200,17 @@ def test_what_an_answer_teaches(site: Site) -> None:
     assert blind.energy == 0.0
 
 
-def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: ActorHandle) -> None:
+def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: StoreDouble) -> None:
     site.complete()
-    assert not site.router._shared.bandit.wanted
+    assert not site.advisor(BanditAdvisor).source.wanted
     assert site.get("/v1/decisions")["data"][0]["bandit"] is None
     site.configure(models=MODELS, shadow={"policy": "bandit"})
-    assert site.router._shared.bandit.wanted
+    assert site.advisor(BanditAdvisor).source.wanted
     site.complete()
     record = site.get("/v1/decisions")["data"][0]
     assert record["policy"] == "weighted"
     assert record["bandit"]["explored"] is False
-    assert len(record["bandit"]["context"]) == site.router._shared.bandit.current.size
+    assert len(record["bandit"]["context"]) == site.advisor(BanditAdvisor).source.current.size
 
 
 @pytest.mark.parametrize(
@@ -223,12 +224,12 @@ def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: A
 def test_whatever_names_the_bandit_turns_learning_on(site: Site, config: Any) -> None:
     site.configure(models=MODELS, **config)
     assert site.get("/health")["faults"] == []
-    assert site.router._shared.bandit.wanted
+    assert site.advisor(BanditAdvisor).source.wanted
 
 
 def test_the_settings_reach_the_bandit(site: Site) -> None:
     settings = {"algorithm": "thompson", "exploration": 0.7, "ridge": 9.0}
     site.configure(models=MODELS, bandit={**settings, "explorations_per_hour": 0})
-    bandit = site.router._shared.bandit
+    bandit = site.advisor(BanditAdvisor).source
     assert (bandit.current.algorithm, bandit.current.ridge) == (Algorithm.THOMPSON, 9.0)
     assert not bandit.may_explore

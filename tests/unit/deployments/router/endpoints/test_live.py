@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_serve import ACCURATE, FRUGAL, HANG, ActorHandle, ServeDouble, Site
+from fake_serve import ACCURATE, FRUGAL, HANG, ServeDouble, Site, StoreDouble
 
 from cluster.store.load import ReplicaLoad
 from deployments.router.access.keys import hash_of
@@ -128,7 +128,7 @@ def test_decisions_are_for_administrators(start_site: Callable[..., Site], tmp_p
     assert site.request("GET", "/v1/live").status_code == 401
 
 
-def test_models_and_replicas(site: Site, store: ActorHandle, serve: ServeDouble) -> None:
+def test_models_and_replicas(site: Site, store: StoreDouble, serve: ServeDouble) -> None:
     assert site.get("/v1/live")["replicas"] == []
     load = ReplicaLoad(
         FRUGAL, "r1", "n1", "test", "GPU-1", 3, {"other": 3}, 100, 50.0, 210.5, "stuck"
@@ -172,7 +172,7 @@ def test_drift_shows_what_was_learnt(site: Site) -> None:
     assert drift[ACCURATE]["runtime"] == unknown
 
 
-def test_the_store_may_be_away(site: Site, store: ActorHandle) -> None:
+def test_the_store_may_be_away(site: Site, store: StoreDouble) -> None:
     own = site.complete().headers["x-decision-id"]
     store.die()
     assert [row["decision_id"] for row in site.get("/v1/live")["decisions"]] == [own]

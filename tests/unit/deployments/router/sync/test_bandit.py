@@ -7,52 +7,50 @@ from typing import Any
 
 import pytest
 from fake_clock import FakeClock
-from fake_serve import ActorHandle
+from fake_serve import StoreDouble
 
-from cluster.store.actor import Store
+from cluster.store.archive import Archive
 from deployments.config.learning import BanditConfig
 from deployments.router.sync.bandit import BanditSource
-from scheduler.asides import BanditReport
+from deployments.router.sync.exchange import exchange as exchange_once
 from scheduler.bandit.model import SIZE, Bandit, Rating
-from scheduler.preferences import Weights
-from scheduler.types import Decision
+from scheduler.policies.bandit import BanditReport
 
 RATING = Rating("a", (1.0,) * SIZE, 0.5, 0.0, 0.0)
 
 
 @pytest.fixture
 def handle(tmp_path: Path) -> Any:
-    handle = ActorHandle(Store(str(tmp_path)))
+    handle = StoreDouble(tmp_path)
     yield handle
     handle.state.close()
 
 
 def source(clock: FakeClock | None = None, limit: int = 2) -> BanditSource:
     found = BanditSource(clock or FakeClock(7200.0))
-    found.configure(BanditConfig(explorations_per_hour=limit), "bandit")
+    found.configure(BanditConfig(explorations_per_hour=limit), wanted=True)
     return found
 
 
-def decision(*, explored: bool = True) -> Decision:
-    report = BanditReport((1.0,) * SIZE, 0.5, "a", explored)
-    return Decision("d", "b", "bandit", Weights(), "v", (), (), bandit=report)
+def report(*, explored: bool = True) -> BanditReport:
+    return BanditReport((1.0,) * SIZE, 0.5, "a", explored)
 
 
-def exchange(router: BanditSource, handle: ActorHandle) -> None:
-    asyncio.run(router.exchange(handle))
+def exchange(router: BanditSource, handle: StoreDouble) -> None:
+    asyncio.run(exchange_once(router, handle))
 
 
-def test_exploration_is_bounded_over_all_routers_and_restarts(handle: ActorHandle) -> None:
+def test_exploration_is_bounded_over_all_routers_and_restarts(handle: StoreDouble) -> None:
     clock = FakeClock(7200.0)
     handle.state._feedback._clock = clock
     one, other = source(clock), source(clock)
-    one.dispatched(decision())
-    one.dispatched(decision(explored=False))
+    one.dispatched(report())
+    one.dispatched(report(explored=False))
     assert one.may_explore
     for router in (one, other):
         exchange(router, handle)
         assert router.may_explore
-    other.dispatched(decision())
+    other.dispatched(report())
     assert not other.may_explore
     exchange(other, handle)
     exchange(one, handle)
@@ -65,11 +63,11 @@ def test_exploration_is_bounded_over_all_routers_and_restarts(handle: ActorHandl
         assert router.may_explore
 
 
-def test_what_was_explored_while_the_store_was_away_is_told_later(handle: ActorHandle) -> None:
+def test_what_was_explored_while_the_store_was_away_is_told_later(handle: StoreDouble) -> None:
     clock = FakeClock(7200.0)
     handle.state._feedback._clock = clock
     router = source(clock, limit=1)
-    router.dispatched(decision())
+    router.dispatched(report())
     handle.die()
     with pytest.raises(Exception, match="actor"):
         exchange(router, handle)
@@ -80,7 +78,7 @@ def test_what_was_explored_while_the_store_was_away_is_told_later(handle: ActorH
     assert handle.state.bandit_news({}, None).explored == 1
 
 
-def test_nothing_may_be_explored_while_it_is_frozen(handle: ActorHandle) -> None:
+def test_nothing_may_be_explored_while_it_is_frozen(handle: StoreDouble) -> None:
     router = source()
     handle.state.change_bandit("freeze")
     exchange(router, handle)
@@ -90,18 +88,18 @@ def test_nothing_may_be_explored_while_it_is_frozen(handle: ActorHandle) -> None
     assert router.may_explore
 
 
-def test_a_router_gives_back_what_the_store_lost(handle: ActorHandle, tmp_path: Path) -> None:
+def test_a_router_gives_back_what_the_store_lost(handle: StoreDouble, tmp_path: Path) -> None:
     router = source()
     router.current = Bandit(router.current.state.learn(RATING))
     exchange(router, handle)
     assert handle.state.change_bandit("show")["models"]["a"]["answers"] == 1
     # It is on the disk already.
-    again = Store(str(tmp_path))
+    again = Archive(str(tmp_path))
     assert again.change_bandit("show")["models"]["a"]["answers"] == 1
     again.close()
 
 
-def test_a_reset_reaches_the_routers(handle: ActorHandle) -> None:
+def test_a_reset_reaches_the_routers(handle: StoreDouble) -> None:
     router = source()
     router.current = Bandit(replace(router.current.state.learn(RATING)))
     exchange(router, handle)
@@ -111,16 +109,16 @@ def test_a_reset_reaches_the_routers(handle: ActorHandle) -> None:
     assert router.current.state.epoch == 1
 
 
-def test_the_settings_stay_when_the_state_changes(handle: ActorHandle) -> None:
+def test_the_settings_stay_when_the_state_changes(handle: StoreDouble) -> None:
     router = source()
-    router.configure(BanditConfig(ridge=7.0, exploration=0.5), "bandit")
+    router.configure(BanditConfig(ridge=7.0, exploration=0.5), wanted=True)
     handle.state.change_bandit("reset")
     exchange(router, handle)
     assert (router.current.ridge, router.current.exploration) == (7.0, 0.5)
 
 
-def test_who_does_not_want_it_asks_nothing(handle: ActorHandle) -> None:
+def test_who_does_not_want_it_asks_nothing(handle: StoreDouble) -> None:
     router = BanditSource()
-    router.configure(BanditConfig(), "weighted", "constrained")
+    router.configure(BanditConfig(), wanted=False)
     handle.die()
     exchange(router, handle)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_serve import HANG, ActorHandle
+from fake_serve import HANG, StoreDouble
 from ray.exceptions import ActorDiedError
 
-from cluster.store.actor import Store
 from cluster.store.entries import OVERHEAD_BYTES, Entry, Retention
 from deployments.router.sync.decision_log import MAX_CONTENT_BYTES, MAX_OPEN, DecisionLog
+from deployments.router.sync.exchange import exchange
 
 RETENTION = Retention(2**30, None)
 
@@ -27,8 +27,10 @@ class Received:
 
 
 @pytest.fixture
-def store() -> ActorHandle:
-    return ActorHandle(Received())
+def store(tmp_path: Path) -> StoreDouble:
+    double = StoreDouble(tmp_path)
+    double.archive.state = Received()
+    return double
 
 
 @pytest.fixture
@@ -40,11 +42,11 @@ def record(number: int) -> dict[str, Any]:
     return {"decision_id": f"d{number}", "finished_at": float(number), "observation": None}
 
 
-def ids(store: ActorHandle) -> list[str]:
-    return [entry.decision_id for entry in store.state.entries]
+def ids(store: StoreDouble) -> list[str]:
+    return [entry.decision_id for entry in store.archive.state.entries]
 
 
-def listed(log: DecisionLog, store: ActorHandle, limit: int, **more: Any) -> list[str]:
+def listed(log: DecisionLog, store: StoreDouble, limit: int, **more: Any) -> list[str]:
     return [r["decision_id"] for r in asyncio.run(log.latest(store, limit, **more))]
 
 
@@ -57,71 +59,71 @@ def room_for(count: int) -> int:
     return count * (OVERHEAD_BYTES + 100)
 
 
-def test_each_is_handed_over_once(log: DecisionLog, store: ActorHandle) -> None:
+def test_each_is_handed_over_once(log: DecisionLog, store: StoreDouble) -> None:
     add(log, (0, 1))
-    asyncio.run(log.flush(store))
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
+    asyncio.run(exchange(log, store))
     add(log, [2])
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
     assert ids(store) == ["d0", "d1", "d2"]
-    assert store.state.entries[2].record() == record(2)
-    assert store.state.retention == RETENTION
+    assert store.archive.state.entries[2].record() == record(2)
+    assert store.archive.state.retention == RETENTION
 
 
-def test_without_new_ones_the_store_is_left_alone(log: DecisionLog, store: ActorHandle) -> None:
+def test_without_new_ones_the_store_is_left_alone(log: DecisionLog, store: StoreDouble) -> None:
     store.die()
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
 
 
-def test_what_the_store_did_not_take_is_handed_over_later(store: ActorHandle) -> None:
+def test_what_the_store_did_not_take_is_handed_over_later(store: StoreDouble) -> None:
     log = DecisionLog(RETENTION, unsent_bytes=room_for(3))
     add(log, [0])
     store.die()
     with pytest.raises(ActorDiedError):
-        asyncio.run(log.flush(store))
+        asyncio.run(exchange(log, store))
     add(log, range(1, 4))
     store.fault = None
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
     assert ids(store) == ["d1", "d2", "d3"]
     assert log.dropped == 1
 
 
 def test_a_store_that_never_answers(
-    log: DecisionLog, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    log: DecisionLog, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.router.sync.decision_log.STORE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("deployments.router.sync.exchange.STORE_TIMEOUT_S", 0.01)
     add(log, [0])
     store.fault = HANG
     with pytest.raises(TimeoutError):
-        asyncio.run(log.flush(store))
+        asyncio.run(exchange(log, store))
     assert listed(log, store, 9) == ["d0"]
     assert asyncio.run(log.find(store, "d1")) is None
     store.fault = None
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
     assert ids(store) == ["d0"]
 
 
 @pytest.mark.parametrize("room", [2, 100])
 def test_decisions_during_a_flush_are_neither_lost_nor_sent_twice(
-    store: ActorHandle, room: int
+    store: StoreDouble, room: int
 ) -> None:
     log = DecisionLog(RETENTION, unsent_bytes=room_for(room))
 
     async def scenario() -> None:
         add(log, range(2))
-        first = asyncio.create_task(log.flush(store))
+        first = asyncio.create_task(exchange(log, store))
         await asyncio.sleep(0)
         add(log, range(2, 4))
         # A second one at the same time.
-        await asyncio.gather(first, log.flush(store))
-        await log.flush(store)
+        await asyncio.gather(first, exchange(log, store))
+        await exchange(log, store)
 
     asyncio.run(scenario())
     assert ids(store) == ["d0", "d1", "d2", "d3"]
 
 
 def test_decisions_of_all_routers_are_merged(log: DecisionLog, tmp_path: Path) -> None:
-    store = ActorHandle(Store(str(tmp_path)))
+    store = StoreDouble(tmp_path)
     store.state.log_decisions([Entry.of(record(n)) for n in (1, 2, 3)], RETENTION)
     add(log, (2, 4))
     assert listed(log, store, 3) == ["d4", "d3", "d2"]
@@ -135,15 +137,15 @@ def test_decisions_of_all_routers_are_merged(log: DecisionLog, tmp_path: Path) -
     store.state.close()
 
 
-def test_contents_are_not_kept_unless_asked_for(log: DecisionLog, store: ActorHandle) -> None:
+def test_contents_are_not_kept_unless_asked_for(log: DecisionLog, store: StoreDouble) -> None:
     log.asked("d0", b"my secret")
     log.answered("d0", b"its secret")
     add(log, [0])
-    asyncio.run(log.flush(store))
-    assert "secret" not in str(store.state.entries)
+    asyncio.run(exchange(log, store))
+    assert "secret" not in str(store.archive.state.entries)
 
 
-def test_contents_are_kept_whole_and_by_decision(store: ActorHandle) -> None:
+def test_contents_are_kept_whole_and_by_decision(store: StoreDouble) -> None:
     log = DecisionLog(RETENTION, keep_content=True)
     log.asked("d0", b"one?")
     log.asked("d1", b"two?")
@@ -152,8 +154,8 @@ def test_contents_are_kept_whole_and_by_decision(store: ActorHandle) -> None:
     log.answered("d1", b"2")
     log.answered("d9", b"nobody asked")
     add(log, (1, 0, 2))
-    asyncio.run(log.flush(store))
-    kept = [entry.record().get("content") for entry in store.state.entries]
+    asyncio.run(exchange(log, store))
+    kept = [entry.record().get("content") for entry in store.archive.state.entries]
     assert kept == [
         {"request": "two?", "answer": "2"},
         {"request": "one?", "answer": "1a\u00e9"},
@@ -161,7 +163,7 @@ def test_contents_are_kept_whole_and_by_decision(store: ActorHandle) -> None:
     ]
 
 
-def test_contents_are_bounded(store: ActorHandle) -> None:
+def test_contents_are_bounded(store: StoreDouble) -> None:
     log = DecisionLog(RETENTION, keep_content=True)
     log.asked("d0", b"x" * (MAX_CONTENT_BYTES + 1))
     for _ in range(3):
@@ -170,8 +172,8 @@ def test_contents_are_bounded(store: ActorHandle) -> None:
     for number in range(1, MAX_OPEN + 2):
         log.asked(f"d{number}", b"")
     add(log, (1, 2))
-    asyncio.run(log.flush(store))
-    first, *rest = (entry.record().get("content") for entry in store.state.entries)
+    asyncio.run(exchange(log, store))
+    first, *rest = (entry.record().get("content") for entry in store.archive.state.entries)
     assert first is not None
     assert {key: len(text) for key, text in first.items()} == {
         "request": MAX_CONTENT_BYTES,

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_serve import ACCURATE, FRUGAL, HANG, PROFILES, ActorHandle, profile
+from fake_serve import ACCURATE, FRUGAL, HANG, PROFILES, ActorHandle, StoreDouble, profile
 
-from cluster.store.actor import Snapshot, Store, StoreState
+from cluster.store.actor import Store
+from cluster.store.archive import ArchiveState, Snapshot
 from cluster.store.decisions import RecordStatus
 from deployments.router.sync.profiles import ProfileSource
 from scheduler.costs.profiles import SCHEMA_VERSION, ProfileSet
 
 
 @pytest.fixture
-def source(store: ActorHandle) -> ProfileSource:
+def source(store: StoreDouble) -> ProfileSource:
     return ProfileSource("/unused")
 
 
@@ -30,7 +31,7 @@ def fails(source: ProfileSource) -> str:
     return fault
 
 
-def test_profiles_and_trials_come_from_the_store(source: ProfileSource, store: ActorHandle) -> None:
+def test_profiles_and_trials_come_from_the_store(source: ProfileSource, store: StoreDouble) -> None:
     assert source.current.profiles == ()
     store.state.set_trials(FRUGAL, ["r1"])
     refresh(source)
@@ -40,7 +41,7 @@ def test_profiles_and_trials_come_from_the_store(source: ProfileSource, store: A
 
 
 def test_what_is_measured_replaces_the_prior(
-    source: ProfileSource, store: ActorHandle, tmp_path: Path
+    source: ProfileSource, store: StoreDouble, tmp_path: Path
 ) -> None:
     prior = ProfileSet((profile(FRUGAL, 2.0, 2.0, 0.5), profile("other", 1.0, 1.0, 0.5)))
     path = tmp_path / "prior.json"
@@ -83,21 +84,21 @@ def test_a_wrong_prior_changes_nothing(source: ProfileSource, tmp_path: Path) ->
 
 
 def test_a_store_that_lost_the_profiles_gets_them_back(
-    source: ProfileSource, store: ActorHandle, tmp_path: Path
+    source: ProfileSource, store: StoreDouble, tmp_path: Path
 ) -> None:
     refresh(source)
     shutil.rmtree(tmp_path / "data")
-    store.state = Store(str(tmp_path / "data"))
+    store.restart(tmp_path / "data")
     refresh(source)
-    assert store.state.version()[0] == PROFILES.version
+    assert store.archive.state.versions().profiles == PROFILES.version
     assert source.current == PROFILES
 
 
 def test_a_store_whose_file_is_broken(
-    source: ProfileSource, store: ActorHandle, tmp_path: Path
+    source: ProfileSource, store: StoreDouble, tmp_path: Path
 ) -> None:
     (tmp_path / "data" / "profiles.json").write_text("{")
-    store.state = Store(str(tmp_path / "data"))
+    store.restart(tmp_path / "data")
     refresh(source)
     (fault,) = source.faults()
     assert "profiles.json" in fault
@@ -105,10 +106,10 @@ def test_a_store_whose_file_is_broken(
 
 
 def test_a_store_that_died_is_looked_for_again(
-    source: ProfileSource, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    source: ProfileSource, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refresh(source)
-    successor = ActorHandle(store.state)
+    successor = Store(ActorHandle(store.board.state), ActorHandle(store.archive.state))
     store.die()
     monkeypatch.setattr("deployments.router.sync.profiles.connect_store", lambda _: successor)
     assert fails(source).startswith("store: ActorDiedError")
@@ -118,20 +119,23 @@ def test_a_store_that_died_is_looked_for_again(
 
 
 def test_a_store_that_never_answers(
-    source: ProfileSource, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    source: ProfileSource, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.router.sync.profiles.STORE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("deployments.router.sync.exchange.STORE_TIMEOUT_S", 0.01)
     refresh(source)
     store.fault = HANG
     assert fails(source) == "store: TimeoutError: no answer"
 
 
-class Garbage:
-    def __init__(self, version: Any, snapshot: Any = None) -> None:
-        self._version, self._snapshot = version, snapshot
+STATE = ArchiveState("v", None, RecordStatus(), None, 0, (0, 0, False, 0))
 
-    def version(self) -> Any:
-        return self._version
+
+class Garbage:
+    def __init__(self, state: Any, snapshot: Any = None) -> None:
+        self._state, self._snapshot = state, snapshot
+
+    def versions(self) -> Any:
+        return self._state
 
     def snapshot(self) -> Any:
         return self._snapshot
@@ -141,35 +145,34 @@ class Garbage:
     "garbage",
     [
         Garbage(None),
-        Garbage(("v", {})),
-        Garbage(("v", None, None)),
-        Garbage(("v", {}, None), None),
-        Garbage(("v", {}, None), Snapshot(profiles="{", version="v")),
-        Garbage(("v", {}, None), Snapshot(profiles="[]", version="v")),
+        Garbage(("v", None)),
+        Garbage(STATE, None),
+        Garbage(STATE, Snapshot(profiles="{", version="v")),
+        Garbage(STATE, Snapshot(profiles="[]", version="v")),
         object(),
     ],
 )
 def test_a_store_that_says_nonsense_changes_nothing(
-    source: ProfileSource, store: ActorHandle, garbage: Any
+    source: ProfileSource, store: StoreDouble, garbage: Any
 ) -> None:
     refresh(source)
-    honest, store.state = store.state, garbage
+    honest, store.archive.state = store.archive.state, garbage
     assert fails(source).startswith("store: ")
     assert source.current == PROFILES
     assert source.origin(ACCURATE) == "measured"
-    store.state = honest
+    store.archive.state = honest
     refresh(source)
     assert source.faults() == []
 
 
 def test_a_record_that_cannot_be_written_is_a_fault(
-    source: ProfileSource, store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    source: ProfileSource, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refresh(source)
     assert source.faults() == []
     full = RecordStatus(written=5, waiting=2, dropped=1, fault="database or disk is full")
-    monkeypatch.setattr(store.state, "version", lambda: StoreState("v", {}, None, full))
-    monkeypatch.setattr(store.state, "snapshot", Snapshot)
+    monkeypatch.setattr(store.archive.state, "versions", lambda: STATE._replace(record=full))
+    monkeypatch.setattr(store.archive.state, "snapshot", Snapshot)
     refresh(source)
     assert source.record == full
     assert source.faults() == ["record of decisions: database or disk is full"]

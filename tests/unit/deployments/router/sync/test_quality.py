@@ -4,8 +4,9 @@ import asyncio
 
 import numpy as np
 import pytest
-from fake_serve import ACCURATE, FRUGAL, HANG, ActorHandle, Site
+from fake_serve import ACCURATE, FRUGAL, HANG, Site, StoreDouble
 
+from deployments.router.sync.exchange import exchange
 from deployments.router.sync.quality import QualitySource
 from scheduler.prompts.features import BUCKETS, extract
 from scheduler.prompts.quality import QualityModel
@@ -43,27 +44,27 @@ MODEL = model_of(0.8)
 ASKED = "What is the capital of France?"
 
 
-def refresh(source: QualitySource, store: ActorHandle) -> None:
-    asyncio.run(source.refresh(store))
+def refresh(source: QualitySource, store: StoreDouble) -> None:
+    asyncio.run(exchange(source, store))
 
 
-def test_without_a_model_nothing_is_estimated(store: ActorHandle) -> None:
+def test_without_a_model_nothing_is_estimated(store: StoreDouble) -> None:
     source = QualitySource()
     refresh(source, store)
-    assert source.estimate(ASKED) == ({}, "")
+    assert source.current is None
 
 
-def test_a_published_model_is_fetched_and_another_replaces_it(store: ActorHandle) -> None:
+def test_a_published_model_is_fetched_and_another_replaces_it(store: StoreDouble) -> None:
     source = QualitySource()
     for accuracy in (0.8, 0.3):
         version = store.state.publish_quality(model_of(accuracy).to_bytes())
         refresh(source, store)
-        estimates, origin = source.estimate(ASKED)
-        assert estimates[FRUGAL].accuracy == pytest.approx(accuracy)
-        assert origin == f"quality model {version}"
+        assert source.current is not None
+        assert source.current.estimate(ASKED)[FRUGAL].accuracy == pytest.approx(accuracy)
+        assert source.current.version == version
 
 
-def test_a_store_that_lost_the_model_gets_it_back(store: ActorHandle) -> None:
+def test_a_store_that_lost_the_model_gets_it_back(store: StoreDouble) -> None:
     source = QualitySource()
     source.current = MODEL
     assert store.state.quality_version() is None
@@ -72,31 +73,31 @@ def test_a_store_that_lost_the_model_gets_it_back(store: ActorHandle) -> None:
 
 
 def test_a_model_that_cannot_be_read_changes_nothing(
-    store: ActorHandle, monkeypatch: pytest.MonkeyPatch
+    store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = QualitySource()
     store.state.publish_quality(MODEL.to_bytes())
     refresh(source, store)
-    monkeypatch.setattr(store.state, "quality_version", lambda: "from-the-future")
-    monkeypatch.setattr(store.state, "quality", lambda: MODEL.to_bytes()[:-10])
+    monkeypatch.setattr(store.archive.state, "quality_version", lambda: "from-the-future")
+    monkeypatch.setattr(store.archive.state, "quality", lambda: MODEL.to_bytes()[:-10])
     refresh(source, store)
     assert source.current is not None
     assert source.current.version == MODEL.version
     assert source.fault is not None
     assert "cut off" in source.fault
     # It is not fetched again.
-    monkeypatch.setattr(store.state, "quality", lambda: pytest.fail("asked again"))
+    monkeypatch.setattr(store.archive.state, "quality", lambda: pytest.fail("asked again"))
     refresh(source, store)
 
 
-def test_a_store_that_hangs(store: ActorHandle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.router.sync.quality.STORE_TIMEOUT_S", 0.01)
+def test_a_store_that_hangs(store: StoreDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.router.sync.exchange.STORE_TIMEOUT_S", 0.01)
     store.fault = HANG
     with pytest.raises(TimeoutError):
         refresh(QualitySource(), store)
 
 
-def test_a_router_takes_it_in_and_shows_it(site: Site, store: ActorHandle) -> None:
+def test_a_router_takes_it_in_and_shows_it(site: Site, store: StoreDouble) -> None:
     body = {"model": "auto", "prompt": ASKED, "routing": {"weights": {"accuracy": 1}}}
     before = site.request("POST", "/v1/route", json=body).json()
     assert (before["task"], before["quality_source"]) == ("knowledge", "")

@@ -4,11 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from fake_serve import ActorHandle
+from fake_serve import StoreDouble
 from ray.exceptions import ActorDiedError
 
-from cluster.store.actor import Store
-from cluster.store.load import ReplicaLoad
+from deployments.router.sync.exchange import exchange as exchange_once
 from deployments.router.sync.shared import SharedState
 from scheduler.costs.learning import Learning, Lesson
 from scheduler.costs.observations import Outcome
@@ -26,16 +25,16 @@ def teach(state: SharedState, n: int) -> None:
         state.learn(lesson())
 
 
-def exchange(state: SharedState, store: ActorHandle) -> None:
-    asyncio.run(state.exchange_lessons(store))
+def exchange(state: SharedState, store: StoreDouble) -> None:
+    asyncio.run(exchange_once(state.lessons, store))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ActorHandle:
-    return ActorHandle(Store(str(tmp_path)))
+def store(tmp_path: Path) -> StoreDouble:
+    return StoreDouble(tmp_path)
 
 
-def test_a_router_learns_at_once_and_the_store_with_the_exchange(store: ActorHandle) -> None:
+def test_a_router_learns_at_once_and_the_store_with_the_exchange(store: StoreDouble) -> None:
     state = SharedState("one")
     teach(state, 30)
     assert state.learning.corrections.runtime(*KEY).factor > 1.5
@@ -45,7 +44,7 @@ def test_a_router_learns_at_once_and_the_store_with_the_exchange(store: ActorHan
     assert theirs.corrections.runtime(*KEY) == state.learning.corrections.runtime(*KEY)
 
 
-def test_routers_learn_from_each_other(store: ActorHandle) -> None:
+def test_routers_learn_from_each_other(store: StoreDouble) -> None:
     one, two = SharedState("one"), SharedState("two")
     teach(one, 30)
     exchange(one, store)
@@ -54,7 +53,7 @@ def test_routers_learn_from_each_other(store: ActorHandle) -> None:
     assert two.learning.lengths.lengths("model") == one.learning.lengths.lengths("model")
 
 
-def test_lessons_that_came_in_meanwhile_are_not_lost(store: ActorHandle) -> None:
+def test_lessons_that_came_in_meanwhile_are_not_lost(store: StoreDouble) -> None:
     one, two = SharedState("one"), SharedState("two")
     teach(one, 30)
     exchange(one, store)
@@ -68,14 +67,12 @@ def test_lessons_that_came_in_meanwhile_are_not_lost(store: ActorHandle) -> None
     assert store.state.learn([]) == two.learning.lessons == 31
 
 
-def test_a_store_that_is_away_costs_nothing_but_freshness(store: ActorHandle) -> None:
+def test_a_store_that_is_away_costs_nothing_but_freshness(store: StoreDouble) -> None:
     state = SharedState("one")
     store.die()
     teach(state, 3)
     with pytest.raises(ActorDiedError):
         exchange(state, store)
-    with pytest.raises(ActorDiedError):
-        asyncio.run(state.refresh_loads(store, dict))
     teach(state, 2)
     assert state.learning.lessons == 5
     store.fault = None
@@ -83,21 +80,13 @@ def test_a_store_that_is_away_costs_nothing_but_freshness(store: ActorHandle) ->
     assert store.state.learn([]) == 5
 
 
-def test_a_store_that_lost_everything_gets_it_back(store: ActorHandle, tmp_path: Path) -> None:
+def test_a_store_that_lost_everything_gets_it_back(store: StoreDouble, tmp_path: Path) -> None:
     state = SharedState("one")
     teach(state, 30)
     exchange(state, store)
-    store.state = Store(str(tmp_path / "new"))
+    store.restart(tmp_path / "new")
     exchange(state, store)
     assert store.state.learn([]) == 30
     again = SharedState("again")
     exchange(again, store)
     assert again.learning.corrections.runtime(*KEY) == state.learning.corrections.runtime(*KEY)
-
-
-def test_the_load_comes_from_the_store_and_from_its_own_count(store: ActorHandle) -> None:
-    store.state.report_load(ReplicaLoad("model", "r", "n", "cpu", "cpu", 3, {"one": 1}))
-    state = SharedState("one")
-    asyncio.run(state.refresh_loads(store, lambda: {"model": 1}))
-    assert state.loads.ongoing("model", 1) == 3
-    assert state.loads.ongoing("model", 2) == 4

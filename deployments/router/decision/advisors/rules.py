@@ -3,35 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import ClassVar
 
 from deployments.config.app import RouterConfig
-from deployments.router.access.budgets import Account
+from deployments.router.access.caller import Caller
+from deployments.router.decision.advisors.base import Advisor
+from deployments.router.decision.query import Query
+from deployments.router.models import ModelDirectory
 from deployments.router.tokens.prompts import Prompt
 from deployments.router.wire.openai import ParsedRequest, content_text
 from scheduler.prompts.language import language_of
 from scheduler.prompts.tasks import TASKS
 from scheduler.rules.checks import KnownNames, check_rules
 from scheduler.rules.rules import NO_RULING, Facts, Rule, Ruling, apply_rules
-from scheduler.types import ClusterState
+from scheduler.types import ClusterState, RoutingRequest
 
 
-class Caller(NamedTuple):
-    """Who asks.
+@dataclass(frozen=True, slots=True)
+class FittingRules:
+    """Names of the rules that fit a request."""
 
-    Attributes:
-        headers: As ASGI has them, names in lower case.
-        account: What the request is charged to, `None` without API keys.
-    """
+    names: tuple[str, ...]
+    name: ClassVar[str] = "rules"
 
-    headers: Sequence[tuple[bytes, bytes]] = ()
-    account: Account | None = None
+    def to_json(self) -> list[str]:
+        """For the decision's JSON."""
+        return list(self.names)
 
-    @property
-    def key(self) -> str | None:
-        """Name of the API key, `None` without one."""
-        return self.account.key.name if self.account else None
+
+class RulesAdvisor(Advisor):
+    """Applies the operator's rules to the requests of clients."""
+
+    name: ClassVar[str] = "rules"
+
+    def __init__(self, directory: ModelDirectory) -> None:
+        self._book = RuleBook()
+        self._models: list[str] = []
+
+    def configure(self, config: RouterConfig) -> None:
+        """Applies the section `rules`."""
+        self._book = RuleBook.of(config)
+        self._models = [model.id for model in config.models]
+
+    def advise(self, query: Query, request: RoutingRequest, state: ClusterState) -> RoutingRequest:
+        """Sets weights, policy and limits, bars models and prefers others, as the rules say."""
+        book, parsed = self._book, query.parsed
+        if query.caller is None or not book.rules:
+            return request
+        most = max(request.input_tokens.values(), default=0)
+        ruling = book.ruling(parsed, request.task, most, state, query.caller)
+        if not ruling.rules:
+            return request
+        barred = {m.model: why for m in state.models if (why := ruling.bars(m.model))}
+        limiting, report = ruling.constraining, FittingRules(ruling.names)
+        return replace(
+            request,
+            weights=ruling.weights(parsed.weights, request.weights),
+            policy=ruling.policy(parsed.policy, request.policy),
+            constraints=ruling.constraints(request.constraints),
+            barred=barred,
+            preferred=ruling.preferred,
+            limits_from=f"rule {', '.join(map(repr, limiting))}" if limiting else "",
+            reports={**request.reports, report.name: report},
+        )
+
+    def warnings(self, keys: Sequence[str] | None) -> Sequence[str]:
+        """Rules that contradict or never fit."""
+        return self._book.warnings(self._models, keys)
 
 
 class RuleBook:
@@ -74,7 +114,7 @@ class RuleBook:
             task: Its task class.
             input_tokens: The most that any model counts.
             state: The models at this moment.
-            caller: Who asks.
+            caller: Sender of the request.
         """
         if not self.rules:
             return NO_RULING

@@ -1,0 +1,19 @@
+"""Installed in every Ray worker of a test: a disk that takes a second for an fsync."""
+
+from __future__ import annotations
+
+import os
+import time
+
+FSYNC_S = 1.0
+
+
+def install() -> None:
+    """Have every `os.fsync` of this process take that long."""
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        time.sleep(FSYNC_S)
+        fsync(descriptor)
+
+    os.fsync = slow
