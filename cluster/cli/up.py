@@ -83,35 +83,36 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         LaunchError: Ray or an application did not start.
     """
-    _handle_signals()
-    address = _http_address(args.config)
+    handle_signals()
+    address = http_address(args.config)
     dashboard = f"http://127.0.0.1:{args.dashboard_port}"
     began = time.monotonic()
     try:
         with (
-            _ray_head(args.ray_port, args.dashboard_port, args.ray_options) as head,
+            ray_head(args.ray_port, args.dashboard_port, args.ray_options) as head,
             written_down(args.ray_port, args.config, head.pid),
         ):
             _deploy(args.config, dashboard)
             try:
-                failed = _wait_for_applications(dashboard, address, head, began)
-                new = _models_without_own_profile(address)
+                failed = wait_for_applications(dashboard, address, head, began)
+                new = models_without_own_profile(address)
                 if new and not args.no_profile:
-                    _profile(new, args.ray_port)
+                    profile_models(new, args.ray_port)
                 what = f"all but {', '.join(failed)}" if failed else "all"
                 elapsed_s = time.monotonic() - began
                 console.print(f"{what} up after {elapsed_s:.0f} s", highlight=False, markup=False)
                 return_code = head.wait()
                 raise LaunchError(f"Ray ended by itself with status {return_code}")
             except (KeyboardInterrupt, SystemExit):
-                _drain(address)
+                drain(address)
                 raise
     except KeyboardInterrupt:
         console.print("stopped")
         return 0
 
 
-def _handle_signals() -> None:
+def handle_signals() -> None:
+    """Let Ctrl-C interrupt and SIGTERM end this program, in the background too."""
     # A shell starts background commands with it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Not a KeyboardInterrupt, which only skips the profiling while that runs.
@@ -126,7 +127,7 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def _ray_head(
+def ray_head(
     port: int, dashboard_port: int, more_options: Sequence[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A Ray head node of our own; it and all its processes end with the block."""
@@ -155,13 +156,23 @@ def _ray_head(
             start_new_session=True,
         )
     try:
-        _wait_for_dashboard(f"http://127.0.0.1:{dashboard_port}", head, log)
+        wait_for_dashboard(f"http://127.0.0.1:{dashboard_port}", head, log)
         yield head
     finally:
         _stop(head)
 
 
-def _wait_for_dashboard(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_dashboard(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until Ray answers.
+
+    Args:
+        address: Of its dashboard.
+        head: Its process.
+        log: What it printed, for the error.
+
+    Raises:
+        LaunchError: It ended, or does not answer in time.
+    """
     deadline = time.monotonic() + RAY_START_TIMEOUT_S
     with ServeApi(address) as api:
         while True:
@@ -197,7 +208,7 @@ def _deploy(config: Path, dashboard: str) -> None:
         api.deploy(yaml.safe_load(config.read_text()))
 
 
-def _wait_for_applications(
+def wait_for_applications(
     dashboard: str, address: str, head: subprocess.Popen[bytes], began: float
 ) -> list[str]:
     """Show every application until each of them runs or has failed; greet at the first model.
@@ -234,7 +245,7 @@ def _wait_for_applications(
             if not settled:
                 deadline = time.monotonic() + READY_TIMEOUT_S
             # Where every model is scaled to 0, none will ever answer.
-            if not greeted and (_answers(address) or time.monotonic() > deadline):
+            if not greeted and (answers(address) or time.monotonic() > deadline):
                 greeted = True
                 up = [m.name for m in models if m.status == "RUNNING"]
                 _greet(live.console, address, dashboard, time.monotonic() - began, up)
@@ -245,7 +256,7 @@ def _wait_for_applications(
             time.sleep(POLL_S)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
     """Whether a request would be answered: some model is up."""
     try:
         return httpx.get(f"{address}/health/ready", timeout=5).status_code == httpx.codes.OK
@@ -265,7 +276,7 @@ def _fault(application: Application) -> str:
     return lines[-1] if lines else ""
 
 
-def _drain(address: str) -> None:
+def drain(address: str) -> None:
     """Wait for requests that run; a second Ctrl-C ends them."""
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
     said = looked = False
@@ -309,7 +320,7 @@ def _why(application: Application) -> str:
     return "; ".join(message.strip() for message in messages if message.strip())
 
 
-def _profile(models: list[str], ray_port: int) -> None:
+def profile_models(models: list[str], ray_port: int) -> None:
     """Measure models whose profile is not from here.
 
     What the job prints is shown; it ends with what each weight alone chooses.
@@ -336,7 +347,7 @@ def _profile(models: list[str], ray_port: int) -> None:
         job.wait()
 
 
-def _models_without_own_profile(address: str) -> list[str]:
+def models_without_own_profile(address: str) -> list[str]:
     """Models that can be measured and have not been, once the router has found all of them.
 
     One that is scaled to 0 it never finds: then the time decides.
@@ -370,7 +381,8 @@ def _models(address: str) -> tuple[dict[str, Any], str]:
     return models, "the router has no models"
 
 
-def _http_address(config: Path) -> str:
+def http_address(config: Path) -> str:
+    """Where the router of a Serve config listens, as a URL for this machine."""
     options = (yaml.safe_load(config.read_text()) or {}).get("http_options") or {}
     host = options.get("host", "127.0.0.1")
     # Where it listens on all addresses, one of them is ours.

@@ -15,10 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster.connection import encode, links_allowed
 from cluster.store.archive import ArchiveState
 from cluster.store.evidence import Evidence, EvidenceBoard, Exchange
 from cluster.store.latest_file import LatestFile
-from cluster.store.load import LoadBoard, LoadSnapshot, ReplicaLoad, TokenWeights
+from cluster.store.listener import Listener
+from cluster.store.load import HEARTBEAT_S, LEASE_S, LoadBoard, ReplicaLoad, TokenWeights
+from cluster.store.news import BoardAddress, NewsWriter, Report
 from cluster.store.replies import AnswerBoard, Claim, KeptAnswer
 from cluster.store.sessions import News, SessionBoard
 from cluster.store.usage import Ledger, UsageBoard
@@ -30,6 +33,8 @@ USAGE_WRITE_PERIOD_S = 5.0
 FOLLOW_PERIOD_S = 0.5
 """How often the board asks the archive what is new there, for all routers."""
 FOLLOW_TIMEOUT_S = 10.0
+TICK_S = 0.2
+"""How often routers are told what is new."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +59,22 @@ class Board:
         self._archive = archive
         self._archived: ArchiveState | None = None
         self._weights: dict[tuple[str, str], TokenWeights] = {}
-        self._following: asyncio.Task[None] | None = None
         self._trials: dict[str, _Trial] = {}
         self._loads = LoadBoard()
+        self._news = NewsWriter()
+        self._whole: tuple[int, bytes] | None = None
+        self._told_at = time.monotonic()
+        self._visits: dict[str, float] = {}
+        self._listener: Listener | None = None
+        self._address: BoardAddress | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._answers = AnswerBoard(claim_grace_s)
         self._sessions = SessionBoard()
         self._evidence = EvidenceBoard()
         self._usage_file = LatestFile(Path(data_dir) / "usage.json")
         self._usage = UsageBoard()
         self._usage_written_at = time.monotonic()
+        self._spendings = 0
         self._load_usage()
 
     def _load_usage(self) -> None:
@@ -78,19 +90,76 @@ class Board:
 
     # Replicas and routers
 
-    def report_load(self, load: ReplicaLoad) -> TokenWeights | None:
+    async def address(self) -> BoardAddress | None:
+        """Where replicas and routers connect, `None` where they are to use Ray's calls."""
+        self._start()
+        if self._listener is None and links_allowed():
+            self._listener = Listener(self._reported, self._loads.drop, self._everything)
+            self._address = await self._listener.open()
+        return self._address
+
+    def report_load(
+        self, load: ReplicaLoad, description: dict[str, Any] | None = None
+    ) -> TokenWeights | None:
         """Take in what a replica runs at this moment.
+
+        Args:
+            load: What it runs.
+            description: What it is, see `ModelServer.describe`; `None` where that has been said.
 
         Returns:
             How its tokens share the energy of a moment, `None` where no profile was published.
         """
-        self._follow()
-        self._loads.report(load)
+        self._loads.report(load, description)
         return self._weights.get((load.model, load.accelerator))
 
-    def loads(self, router_id: str) -> LoadSnapshot:
-        """What all replicas run; counts the router that asks."""
-        return self._loads.snapshot(router_id)
+    def news(self, router_id: str) -> bytes:
+        """Everything as a `News` message; counts the router that asks."""
+        self._visits[router_id] = time.monotonic()
+        if not self._tasks:
+            self._publish()
+        return self._everything()
+
+    def _reported(self, report: Report) -> TokenWeights | None:
+        return self.report_load(report.load, report.description)
+
+    def _everything(self) -> bytes:
+        number = self._news.number
+        if self._whole is None or self._whole[0] != number:
+            self._whole = number, encode(self._news.whole(self._loads.all()))
+        return self._whole[1]
+
+    def _publish(self) -> None:
+        """Tell all routers what is new; a heartbeat where nothing is."""
+        now = time.monotonic()
+        changed, gone = self._loads.changes()
+        self._visits = {r: at for r, at in self._visits.items() if now - at < LEASE_S}
+        connected = self._listener.routers if self._listener else ()
+        routers = len({c.router_id for c in connected} | set(self._visits))
+        news = self._news.difference(changed, gone, self._topics(), routers)
+        if news is None and now - self._told_at < HEARTBEAT_S:
+            return
+        self._told_at = now
+        if self._listener is not None:
+            self._listener.publish(encode(news or self._news.silence()))
+
+    def _topics(self) -> dict[str, Any]:
+        """What else routers share, by its version or its value."""
+        topics: dict[str, Any] = {
+            "trials": self.trials(),
+            "usage": self._spendings,
+            "sessions": self._sessions.count,
+            "evidence": self._evidence.version,
+            "claims": self._answers.board_id,
+        }
+        if self._archived is not None:
+            topics |= self._archived._asdict()
+        return topics
+
+    async def _keep_publishing(self) -> None:
+        while True:
+            self._publish()
+            await asyncio.sleep(TICK_S)
 
     def set_trials(self, model: str, replica_ids: Sequence[str]) -> None:
         """Say which replicas of a model are being profiled; none ends it.
@@ -114,6 +183,7 @@ class Board:
             What the keys of all routers used in the present minute, hour and day.
         """
         sums = self._usage.spend(usage, time.time())
+        self._spendings += bool(usage)
         now = time.monotonic()
         if usage and now - self._usage_written_at >= USAGE_WRITE_PERIOD_S:
             self._usage_written_at = now
@@ -150,10 +220,12 @@ class Board:
 
     # The archive
 
-    def _follow(self) -> None:
-        """Ask the archive what is new there, from now on."""
-        if self._archive is not None and (self._following is None or self._following.done()):
-            self._following = asyncio.create_task(self._keep_following())
+    def _start(self) -> None:
+        """Tell routers the news and follow the archive, from now on."""
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._keep_publishing())]
+            if self._archive is not None:
+                self._tasks.append(asyncio.create_task(self._keep_following()))
 
     async def _keep_following(self) -> None:
         failing = False
@@ -170,11 +242,15 @@ class Board:
             await asyncio.sleep(FOLLOW_PERIOD_S)
 
     async def _ask_archive(self) -> None:
-        state: ArchiveState = await self._archive.versions.remote()
+        state: ArchiveState = await self._archive.versions.remote(self._loads.comings)
         if self._archived is None or state.profiles != self._archived.profiles:
             self._weights = await self._archive.token_weights.remote()
         self._archived = state
 
     def close(self) -> None:
-        """Write what waits for the disk."""
+        """Close the connections, and write what waits for the disk."""
+        for task in self._tasks:
+            task.cancel()
+        if self._listener is not None:
+            self._listener.close()
         self._usage_file.close()

@@ -73,6 +73,7 @@ class EvidenceBoard:
         self._count = 0
         self._latest: deque[tuple[str, Evidence]] = deque(maxlen=EVIDENCE_KEPT)
         self._trials: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._trial_changes = 0
 
     def exchange(
         self, router_id: str, since: int, news: Sequence[Evidence], trials: Sequence[str]
@@ -86,17 +87,33 @@ class EvidenceBoard:
             trials: Replicas where its suspects run.
         """
         now = self._clock()
+        before = self._places()
         # A store that was restarted counts from 0.
         missed = self._count - since if since <= self._count else self._count
         latest = list(self._latest)
         unread = latest[max(len(latest) - missed, 0) :] if missed else []
         self._latest.extend((router_id, piece) for piece in news[:MAX_NEWS])
         self._count += len(news[:MAX_NEWS])
-        self._trials = {r: t for r, t in self._trials.items() if now - t[0] < TRIAL_LEASE_S}
+        self._forget(now)
         others = {place for r, t in self._trials.items() if r != router_id for place in t[1]}
         if trials:
             self._trials[router_id] = now, tuple(trials)
         else:
             self._trials.pop(router_id, None)
+        self._trial_changes += self._places() != before
         theirs = [piece for origin, piece in unread if origin != router_id]
         return Exchange(self._count, theirs, sorted(others))
+
+    @property
+    def version(self) -> list[int]:
+        """Another one where routers should ask what is new."""
+        before = self._places()
+        self._forget(self._clock())
+        self._trial_changes += self._places() != before
+        return [self._count, self._trial_changes]
+
+    def _forget(self, now: float) -> None:
+        self._trials = {r: t for r, t in self._trials.items() if now - t[0] < TRIAL_LEASE_S}
+
+    def _places(self) -> dict[str, tuple[str, ...]]:
+        return {router_id: places for router_id, (_, places) in self._trials.items()}

@@ -86,9 +86,9 @@ class FeedbackDesk:
             logger.error("what feedback taught is not read: %s: %s", self._file, error)
 
     @property
-    def version(self) -> tuple[int, int, bool]:
-        """Of the bandit's state, see `BanditNews.version`."""
-        return self._state.version
+    def version(self) -> tuple[int, int, bool, int]:
+        """Another one where routers should ask what is new: `BanditNews.version`, `explored`."""
+        return *self._state.version, self._explored.get(int(self._clock() // HOUR_S), 0)
 
     def take(self, feedback: Feedback, rating: Rating | None) -> Taken | None:
         """Take in what somebody says of an answer; the last one counts.

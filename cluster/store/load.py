@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scheduler.costs.load import ongoing_now
 
@@ -20,6 +20,8 @@ HEARTBEAT_S = 1.0
 """How often a replica reports of which nothing has changed."""
 LEASE_S = 3.0
 """How long a report, a snapshot or a router's visit counts as of now."""
+GAUGE_PERIOD_S = 1.0
+"""How often routers hear of watts and tokens a second of a replica that is otherwise as before."""
 
 
 class LinkAddress(NamedTuple):
@@ -91,7 +93,7 @@ class LoadSnapshot:
 
 
 class LoadBoard:
-    """The latest report of each replica, in the store; reports that nobody renews are dropped.
+    """The latest report of each replica, on the board; reports that nobody renews are dropped.
 
     Args:
         clock: Monotonic seconds.
@@ -99,20 +101,88 @@ class LoadBoard:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._reports: dict[str, tuple[float, ReplicaLoad]] = {}
-        self._visits: dict[str, float] = {}
+        self._reports: dict[str, _Reported] = {}
+        # Ids of those that routers have not heard of since they changed; whether the card did.
+        self._changed: dict[str, bool] = {}
+        self._gone: list[str] = []
+        # How often replicas have come and gone; a board that has just started counts as once.
+        self.comings = 1
 
-    def report(self, load: ReplicaLoad) -> None:
-        """Take in what a replica says of itself."""
-        self._reports[load.replica_id] = (self._clock(), load)
+    def report(self, load: ReplicaLoad, description: dict[str, Any] | None = None) -> None:
+        """Take in what a replica says of itself.
 
-    def snapshot(self, router_id: str) -> LoadSnapshot:
-        """Every replica that has reported lately; counts the router that asks."""
+        Args:
+            load: What it runs.
+            description: What it is; `None` where that has been said.
+        """
+        now, known = self._clock(), self._reports.get(load.replica_id)
+        if known is None:
+            self._reports[load.replica_id] = _Reported(now, now, load, description)
+            self._changed[load.replica_id] = True
+            self.comings += 1
+            return
+        is_new = load.link != known.load.link
+        if description is not None and description != known.description:
+            known.description, is_new = description, True
+        known.at = now
+        # What it draws flickers; only for people, who need not see every flicker.
+        if is_new or known.told_at + GAUGE_PERIOD_S <= now or _decisive(load, known.load):
+            if load != known.load or is_new:
+                self._changed[load.replica_id] = is_new or self._changed.get(load.replica_id, False)
+            known.told_at = now
+            known.load = load
+
+    def drop(self, replica_id: str) -> None:
+        """A replica is gone."""
+        if self._reports.pop(replica_id, None) is not None:
+            self._changed.pop(replica_id, None)
+            self._gone.append(replica_id)
+            self.comings += 1
+
+    def all(self) -> list[tuple[ReplicaLoad, dict[str, Any] | None]]:
+        """Every replica that has reported lately, with its description."""
         now = self._clock()
-        self._visits[router_id] = now
-        self._visits = {r: at for r, at in self._visits.items() if now - at < LEASE_S}
-        self._reports = {r: v for r, v in self._reports.items() if now - v[0] < LEASE_S}
-        return LoadSnapshot(tuple(load for _, load in self._reports.values()), len(self._visits))
+        for replica_id in [r for r, v in self._reports.items() if now - v.at >= LEASE_S]:
+            self.drop(replica_id)
+        return [(known.load, known.description) for known in self._reports.values()]
+
+    def changes(
+        self,
+    ) -> tuple[list[tuple[ReplicaLoad, dict[str, Any] | None, bool]], list[str]]:
+        """What changed since the last call: loads with descriptions and whether the card is new.
+
+        Returns:
+            The changes, and the ids of replicas that are gone.
+        """
+        self.all()
+        changed, gone = self._changed, self._gone
+        self._changed, self._gone = {}, []
+        reports = self._reports
+        return [
+            (reports[r].load, reports[r].description, is_new) for r, is_new in changed.items()
+        ], gone
+
+
+@dataclass(slots=True)
+class _Reported:
+    """What a replica said last, and when routers last heard of it."""
+
+    at: float
+    told_at: float
+    load: ReplicaLoad
+    description: dict[str, Any] | None
+
+
+def _decisive(load: ReplicaLoad, before: ReplicaLoad) -> bool:
+    """Whether decisions may come out otherwise."""
+    return (
+        load.ongoing != before.ongoing
+        or load.hung != before.hung
+        or load.ongoing_by_origin != before.ongoing_by_origin
+        or load.high_by_origin != before.high_by_origin
+        or load.low_by_origin != before.low_by_origin
+        or load.meter_fault != before.meter_fault
+    )
 
 
 class LoadView:
@@ -133,6 +203,7 @@ class LoadView:
         self._routers = 1
         self._faults: list[str] = []
         self.replicas: tuple[ReplicaLoad, ...] = ()
+        self._by_model: dict[str, list[ReplicaLoad]] = {}
         self._others: Counter[str] = Counter()
         self._others_high: Counter[str] = Counter()
         self._others_low: Counter[str] = Counter()
@@ -149,7 +220,9 @@ class LoadView:
             own: This router's own ongoing requests by model, now.
         """
         self._taken_at, self._routers, self._own = self._clock(), snapshot.routers, dict(own)
-        self.replicas = snapshot.replicas
+        if snapshot.replicas is self.replicas:
+            return
+        self.replicas, self._by_model = snapshot.replicas, {}
         self._others, self._at_place = Counter(), {}
         places: dict[str, set[tuple[str, str]]] = {}
         self._others_high, self._others_low = Counter(), Counter()
@@ -164,6 +237,7 @@ class LoadView:
             if load.hung
         ]
         for load in snapshot.replicas:
+            self._by_model.setdefault(load.model, []).append(load)
             others = load.ongoing - load.ongoing_by_origin.get(self.router_id, 0)
             self._others[load.model] += others
             self._others_high[load.model] += _of_others(load.high_by_origin, self.router_id)
@@ -201,7 +275,7 @@ class LoadView:
         return tuple(load.replica_id for load in self._of(model) if load.hung)
 
     def _of(self, model: str) -> Iterator[ReplicaLoad]:
-        return (load for load in self.replicas if load.model == model and self.fresh)
+        return iter(self._by_model.get(model, ()) if self.fresh else ())
 
     @property
     def fresh(self) -> bool:

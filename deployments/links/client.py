@@ -14,6 +14,7 @@ from contextvars import Context
 
 import msgspec
 
+from cluster.connection import Connection, links_allowed
 from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.breaker import Breaker
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply
@@ -22,7 +23,6 @@ from deployments.links.protocol import (
     Answer,
     Call,
     Cancel,
-    Connection,
     Draining,
     End,
     Failure,
@@ -31,7 +31,6 @@ from deployments.links.protocol import (
     ReplicaMessage,
     RouterMessage,
     Stopped,
-    links_allowed,
 )
 from deployments.links.unread import Late, Unread
 
@@ -41,8 +40,8 @@ CONNECT_TIMEOUT_S = 3.0
 DEAD_S = 5.0
 """What Serve says of a model's replicas is true again after so long."""
 MUCH_LOAD, MANY_TIMES = 4, 2
-"""Whoever has so many requests more than the least busy one, and so many times its requests, is
-not preferred any more."""
+"""A replica that has so many requests more than the least busy one, and so many times its requests,
+is not preferred any more."""
 LATE_S = 3.0
 """A replica that has not said within so long what a cancelled call took will not say it."""
 CONNECTION_BROKE = "the connection to the replica broke"
@@ -204,7 +203,7 @@ class Link(Connection):
                 self.heard += isinstance(message, Answer)
                 messages.add(message)
             else:
-                # It had ended before the replica heard that nobody waits for it.
+                # It had ended before the replica heard that its caller is gone.
                 self._said(message.id, message.observation if isinstance(message, Answer) else b"")
 
     def close(self) -> None:
@@ -286,7 +285,7 @@ class LinkPool:
             for replica_id, link in list(links.items()):
                 load = offered.get(replica_id)
                 if load is not None and load.hung:
-                    # What it has breaks now, and goes on elsewhere; not when it is replaced.
+                    # What it has breaks now, and is resumed elsewhere; not when it is replaced.
                     link.abort()
                 elif load is not None and link.open:
                     link.others = load.ongoing - load.ongoing_by_origin.get(router_id, 0)

@@ -36,7 +36,7 @@ class Verdict:
 
 
 class Template:
-    """The process that is forked, seen from the replica."""
+    """The process that is forked for each trial, seen from the replica."""
 
     def __init__(
         self, process: asyncio.subprocess.Process | ForkedProcess, control: socket.socket

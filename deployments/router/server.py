@@ -25,8 +25,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cluster.serve_flags import slow_start
-from cluster.store.load import REPORT_PERIOD_S
-from cluster.store.replies import RENEWAL_S
 from deployments.config.app import RouterArgs, RouterConfig
 from deployments.config.base import describe_errors
 from deployments.router.access.auth import API_KEYS_VARIABLE, AccessGuard, is_loopback
@@ -52,13 +50,17 @@ from deployments.router.endpoints.live import live_view
 from deployments.router.endpoints.model_cards import ModelCards
 from deployments.router.endpoints.openapi import document
 from deployments.router.endpoints.page import page_routes
+from deployments.router.endpoints.tokenize import Tokenize
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
 from deployments.router.observe.instruments import Instruments
 from deployments.router.observe.metrics import RequestMetrics
 from deployments.router.probing import Prober
 from deployments.router.sync.decision_log import DecisionLog
+from deployments.router.sync.evidence import SharedEvidence
 from deployments.router.sync.profiles import ProfileSource
+from deployments.router.sync.serving import Serving
 from deployments.router.sync.shared import SharedState
+from deployments.router.sync.store_sync import StoreSync
 from deployments.router.tokenizers import TokenizerSource
 from deployments.router.tokens.counting import TokenCounter
 from deployments.router.wire.api_error import ApiError
@@ -72,9 +74,6 @@ logger = logging.getLogger("ray.serve")
 
 DIRECTORY_PERIOD_S = 1.0
 STORE_PERIOD_S = 5.0
-LOG_PERIOD_S = 0.5
-LESSON_PERIOD_S = 1.0
-EVIDENCE_PERIOD_S = 0.25
 PROBE_PERIOD_S = 5.0
 METRICS_PERIOD_S = 1.0
 FIRST_LOOK_TIMEOUT_S = 5.0
@@ -110,6 +109,22 @@ class Router:
         )
         self._keys: KeyRing | None = None
         self._budgets = Budgets()
+        self._serving = Serving(lambda: self._sync.topics is not None)
+        self._directory.applications = self._serving.applications
+        self._sync = StoreSync(
+            self._shared.loads.router_id,
+            lambda: self._profiles.store,
+            (
+                self._log,
+                self._serving,
+                self._shared.lessons,
+                *self._decider.shared(),
+                self._budgets,
+                self._idempotency,
+                SharedEvidence(self._directory.blame, self._shared.loads.router_id),
+            ),
+            self._take_news,
+        )
         self._metrics = RequestMetrics()
         self._looked = False
         self._started = int(time.time())
@@ -121,16 +136,10 @@ class Router:
         self._tasks = [
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._directory.refresh)),
             asyncio.create_task(self._repeat(STORE_PERIOD_S, self.refresh)),
-            asyncio.create_task(self._repeat(LOG_PERIOD_S, self._flush_log)),
-            asyncio.create_task(self._repeat(REPORT_PERIOD_S, self._refresh_loads)),
-            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_lessons)),
+            asyncio.create_task(self._sync.run()),
             asyncio.create_task(self._repeat(PROBE_PERIOD_S, self._probe)),
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._fetch_tokenizers)),
-            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_usage)),
-            asyncio.create_task(self._repeat(RENEWAL_S, self._idempotency.renew)),
-            asyncio.create_task(self._repeat(LESSON_PERIOD_S, self._exchange_advice)),
             asyncio.create_task(self._repeat(METRICS_PERIOD_S, self._publish_metrics)),
-            asyncio.create_task(self._repeat(EVIDENCE_PERIOD_S, self._exchange_evidence)),
         ]
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -146,7 +155,7 @@ class Router:
 
     async def _look(self) -> None:
         """At models, profiles and loads; whatever fails is tried again in the background."""
-        actions = (self._directory.refresh, self.refresh, self._refresh_loads)
+        actions = (self._directory.refresh, self.refresh, self._sync.news.ask)
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_TIMEOUT_S):
                 await asyncio.gather(*(action() for action in actions), return_exceptions=True)
@@ -155,13 +164,15 @@ class Router:
         try:
             config = RouterConfig.model_validate(user_config)
             self._profiles.set_prior(config.prior_profiles)
+            self._decider.config = config
         except ValidationError as error:
             self._config_fault = f"user_config: {describe_errors(error)}"
         except ValueError as error:
             self._config_fault = f"user_config: {error}"
         else:
-            self._decider.config, self._config_fault = config, None
+            self._config_fault = None
             self._directory.configure([model.id for model in config.models])
+            self._metrics.grid = self._directory.grid
             self._directory.blame.book.memory_s = config.blame_memory_s
             self._look_for_warnings()
         if self._config_fault:
@@ -183,10 +194,10 @@ class Router:
         """
         try:
             await self._profiles.refresh()
-            await self._decider.reload(self._profiles.store)
+            await self._decider.exchange(self._profiles.store)
         finally:
             self._directory.set_trials(self._profiles.trials)
-            self._profiles.take(self._directory.descriptions())
+            self._profiles.hear_descriptions(self._directory.descriptions())
             for entry in self._directory.entries():
                 if self._profiles.current.find(entry.model) is None:
                     self._profiles.warn_unprofiled(entry.model)
@@ -208,6 +219,7 @@ class Router:
         """
         variable = os.environ.get(API_KEYS_VARIABLE, "")
         self._keys = keys = KeyRing(read_keys(self._args.keys_file, variable))
+        self._budgets.keyed = bool(keys)
         self._look_for_warnings()
         host = serve_host()
         if not keys and not is_loopback(host):
@@ -217,17 +229,17 @@ class Router:
         )
         feedback = feedback_route(self._args, self._log, self._profiles, self._exchange_advice)
         doors = self._args, self._decider, completions
+        responses = ResponsesRoute(*doors, self._log, self._profiles)
+        tokenize = Tokenize(self._args, self._decider, self._counter)
         models = ModelCards(self._decider, self._started)
         counting = TokenCountRoute(self._args, self._decider)
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
             Route("/v1/messages", MessagesRoute(*doors), methods=["POST"]),
             Route("/v1/messages/count_tokens", counting.answer, methods=["POST"]),
-            Route(
-                "/v1/responses",
-                ResponsesRoute(*doors, self._log, self._profiles),
-                methods=["POST"],
-            ),
+            Route("/v1/responses", responses, methods=["POST"]),
+            Route("/tokenize", tokenize.encode, methods=["POST"]),
+            Route("/detokenize", tokenize.decode, methods=["POST"]),
             Route("/v1/route", self._dry_run, methods=["POST"]),
             Route("/v1/feedback", feedback, methods=["POST"]),
             Route("/v1/models", models.list_all),
@@ -331,7 +343,7 @@ class Router:
             "warnings": [*self._start_warnings, *self._config_warnings],
             "requests": {
                 "dispatched": self._decider.decisions,
-                "turned_away": self._decider.rejections,
+                "turned_away": self._decider.turned_away,
             },
             "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
         }
@@ -341,25 +353,19 @@ class Router:
 
     # Background
 
-    async def _flush_log(self) -> None:
-        await self._log.flush(self._profiles.store)
-
-    async def _refresh_loads(self) -> None:
-        await self._shared.refresh_loads(self._profiles.store, self._directory.ongoing)
-        self._directory.take(self._shared.loads)
+    def _take_news(self) -> None:
+        reader, loads = self._sync.news.reader, self._shared.loads
+        loads.take(reader.snapshot, self._directory.ongoing())
+        self._directory.hear(reader.descriptions)
+        self._directory.take(loads)
+        self._profiles.hear(reader.topics)
+        self._directory.set_trials(self._profiles.trials)
 
     async def _fetch_tokenizers(self) -> None:
         await self._tokenizers.refresh(self._directory.entries())
 
-    async def _exchange_usage(self) -> None:
-        if self._keys:
-            await self._budgets.exchange(self._profiles.store)
-
     async def _exchange_advice(self) -> None:
-        await self._decider.exchange(self._profiles.store, self._shared.loads.routers)
-
-    async def _exchange_evidence(self) -> None:
-        await self._directory.blame.exchange(self._profiles.store, self._shared.loads.router_id)
+        await self._decider.exchange(self._profiles.store)
 
     async def _publish_metrics(self) -> None:
         self._metrics.flush()
@@ -367,9 +373,6 @@ class Router:
 
     async def _probe(self) -> None:
         await self._prober.probe(PROBE_PERIOD_S)
-
-    async def _exchange_lessons(self) -> None:
-        await self._shared.exchange_lessons(self._profiles.store)
 
     async def _repeat(self, period_s: float, action: Callable[[], Awaitable[object]]) -> None:
         failing = False

@@ -17,7 +17,7 @@ class Lesson:
     """One finished request.
 
     Attributes:
-        outcome: Its costs beside their predictions, `None` where nothing was predicted.
+        outcome: Its costs next to their predictions, `None` where nothing was predicted.
         model: Who answered.
         task: Task class of the prompt, empty where none is known.
         input_tokens: Prompt tokens.

@@ -8,29 +8,35 @@ let in within one exchange.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cluster.store.actor import STORE_TIMEOUT_S, Store
+from cluster.store.actor import Store
 from cluster.store.usage import PERIODS_S, Ledger, Period, Usage, add
 from deployments.router.access.keys import BUDGETS, ApiKey
+from deployments.router.sync.exchange import Exchange, Standing
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.types import Decision, Prediction
 
 
-class Budgets:
+class Budgets(Exchange[Ledger]):
     """One router's.
 
     Args:
         clock: Unix time.
+
+    Attributes:
+        keyed: There are API keys.
     """
+
+    topic = "usage"
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self.keyed = True
         # As the store last said, what it is being told, and what it is not told yet.
         self._shared: Ledger = {}
         self._sent: Ledger = {}
@@ -78,24 +84,28 @@ class Budgets:
         used = (one.get(period, {}).get(key, Usage()) for one in ledgers)
         return math.fsum(getattr(usage, what) for usage in used)
 
-    async def exchange(self, store: Store) -> None:
-        """Tell the store what is new here, and learn what all routers' keys have used.
+    @property
+    def wanted(self) -> bool:
+        """Whether there are keys."""
+        return self.keyed
 
-        Raises:
-            TimeoutError: The store does not answer. It may count this twice then.
-            RayError: It is away; what is new is kept.
-        """
+    def take(self) -> Ledger | None:
+        """What keys used at this router and the store does not know of."""
         now = self._clock()
         self._sent = {period: sums for period, sums in self._own.items() if period.left_s(now) > 0}
         self._own = {}
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                self._shared = await store.board.spend.remote(self._sent)
-        except BaseException:
-            add(self._own, self._sent)
-            raise
-        finally:
-            self._sent = {}
+        return self._sent or None
+
+    def give_back(self, batch: Ledger | None) -> None:
+        """It is handed over the next time; counted twice, where only the answer was lost."""
+        add(self._own, self._sent)
+        self._sent = {}
+
+    async def hand_over(self, store: Store, batch: Ledger | None) -> Standing:
+        """The store answers with the sums of all routers."""
+        self._shared = await store.board.spend.remote(batch or {})
+        self._sent = {}
+        return Standing.LEVEL
 
 
 class Progress(NamedTuple):

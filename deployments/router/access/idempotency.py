@@ -22,8 +22,9 @@ from ray.exceptions import RayError
 from starlette.types import Scope, Send
 
 from cluster.store.actor import STORE_TIMEOUT_S, Store
-from cluster.store.replies import AnswerShelf, Claim, ClaimState, KeptAnswer
+from cluster.store.replies import RENEWAL_S, AnswerShelf, Claim, ClaimState, KeptAnswer
 from deployments.router.access.fanout import Broadcast, Room
+from deployments.router.sync.exchange import Exchange, Standing
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.errors import send_error
 
@@ -80,7 +81,7 @@ def request_key(scope: Scope, body: bytes) -> RequestKey | None:
     )
 
 
-class Idempotency:
+class Idempotency(Exchange[dict[str, str]]):
     """One router's.
 
     Args:
@@ -90,6 +91,9 @@ class Idempotency:
         patience_s: How long a request waits for another router.
         stalled_client_s: How long a client may read nothing.
     """
+
+    period_s = RENEWAL_S
+    topic = "claims"
 
     def __init__(
         self,
@@ -111,6 +115,7 @@ class Idempotency:
         self._claims: dict[str, str] = {}
         self._own = AnswerShelf()
         self._board_id: str | None = None
+        self._answering: str | None = None
 
     async def answer(self, key: RequestKey, generate: Generate, send: Send) -> None:
         """Answer a request: generate, join who does, or send what was generated before.
@@ -125,26 +130,31 @@ class Idempotency:
         broadcast = broadcast or self._begin(key, generate)
         await broadcast.follow(send, joined=joined, patience_s=self._stalled_client_s)
 
-    async def renew(self) -> None:
-        """Tell the store what is generated here; give back what it lost.
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is generated or kept here."""
+        return bool(self._claims or self._own)
 
-        Raises:
-            TimeoutError: The store does not answer.
-            RayError: It is away.
-        """
-        if not self._claims and not self._own:
-            return
-        store = self._store()
-        async with asyncio.timeout(STORE_TIMEOUT_S):
-            board_id: str = await store.board.renew_claims.remote(
-                self.router_id, dict(self._claims)
-            )
-        if board_id == self._board_id:
-            return
+    def take(self) -> dict[str, str] | None:
+        """What is generated here; it stays so."""
+        return dict(self._claims) or None
+
+    def is_news(self, version: str) -> bool:
+        """Whether the board is another one than the one that got the answers."""
+        return version != self._board_id
+
+    async def hand_over(self, store: Store, batch: dict[str, str] | None) -> Standing:
+        """Tell the board what is generated here."""
+        answering: str = await store.board.renew_claims.remote(self.router_id, batch or {})
+        self._answering = answering
+        return Standing.AHEAD if self.is_news(answering) else Standing.LEVEL
+
+    async def restore(self, store: Store) -> None:
+        """Give the board the answers that it lost."""
+        answering = self._answering
         for parcel in self._own.parcels(PARCEL_BYTES):
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                await store.board.keep_answers.remote(parcel, self._max_bytes)
-        self._board_id = board_id
+            await store.board.keep_answers.remote(parcel, self._max_bytes)
+        self._board_id = answering
 
     def _begin(self, key: RequestKey, generate: Generate) -> Broadcast:
         broadcast = self._running[key] = Broadcast(self._room)

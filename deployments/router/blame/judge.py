@@ -17,11 +17,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 
-from cluster.store.actor import STORE_TIMEOUT_S, Store
-from cluster.store.evidence import MAX_NEWS, Evidence, Exchange, Kind
+from cluster.store.evidence import MAX_NEWS, Evidence, Kind
 from deployments.router.blame.book import BlameBook
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion
 
@@ -65,7 +64,6 @@ class Blame:
         self._trial = asyncio.Lock()
         self._foreign_trials: frozenset[str] = frozenset()
         self._unsent: deque[Evidence] = deque(maxlen=MAX_NEWS)
-        self._number = 0
 
     # What becomes of requests
 
@@ -289,7 +287,7 @@ class Blame:
 
     def trials(self) -> frozenset[str]:
         """Replicas where a suspect runs that has no token yet, of any router."""
-        return self._foreign_trials | self._own_trials()
+        return self._foreign_trials | self.own_trials()
 
     def refuges(self) -> frozenset[str]:
         """Replicas with requests whose replica died for another one's reason."""
@@ -299,7 +297,8 @@ class Blame:
             if any(run.suspicion.fled for run in runs.values())
         )
 
-    def _own_trials(self) -> frozenset[str]:
+    def own_trials(self) -> frozenset[str]:
+        """Replicas where a suspect of this router runs that has no token yet."""
         return frozenset(run.place for run in self._suspects.values())
 
     def _look_for_suspects(self) -> None:
@@ -310,28 +309,23 @@ class Blame:
 
     # Other routers
 
-    async def exchange(self, store: Store, router_id: str) -> None:
-        """Tell the other routers what is new here, and learn what is new there.
-
-        Raises:
-            TimeoutError: The store does not answer.
-            RayError: It is away; what is new is kept.
-        """
+    def take_evidence(self) -> list[Evidence]:
+        """What is new here and is no longer waiting then."""
         news, self._unsent = self._unsent, deque(maxlen=MAX_NEWS)
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                got: Exchange = await store.board.exchange_evidence.remote(
-                    router_id, self._number, list(news), sorted(self._own_trials())
-                )
-        except BaseException:
-            self._unsent = deque([*news, *self._unsent], maxlen=MAX_NEWS)
-            self._foreign_trials = frozenset()
-            raise
-        self._number, self._foreign_trials = got.number, frozenset(got.trials)
-        for piece in got.news:
+        return list(news)
+
+    def give_back(self, news: Iterable[Evidence]) -> None:
+        """Keep what the store did not take; where suspects of other routers run is not known."""
+        self._unsent = deque([*news, *self._unsent], maxlen=MAX_NEWS)
+        self._foreign_trials = frozenset()
+
+    def hear(self, news: Sequence[Evidence], trials: Iterable[str]) -> None:
+        """Take in what other routers observed, and where their suspects run."""
+        self._foreign_trials = frozenset(trials)
+        for piece in news:
             self.book.note(piece)
-        if got.news:
-            self._explain({e.request for e in got.news if e.kind is Kind.CONVICTED})
+        if news:
+            self._explain({e.request for e in news if e.kind is Kind.CONVICTED})
             self._look_for_suspects()
 
     def _note(self, evidence: Evidence) -> None:

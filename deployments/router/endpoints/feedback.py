@@ -20,6 +20,7 @@ from deployments.config.app import RouterArgs
 from deployments.router.access.budgets import Account
 from deployments.router.endpoints.grading import has_words, score_of
 from deployments.router.sync.decision_log import DecisionLog
+from deployments.router.sync.exchange import exchange
 from deployments.router.sync.profiles import ProfileSource
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
@@ -47,7 +48,7 @@ def feedback_route(
     args: RouterArgs,
     log: DecisionLog,
     profiles: ProfileSource,
-    exchange: Callable[[], Awaitable[object]],
+    share: Callable[[], Awaitable[object]],
 ) -> Callable[[Request], Awaitable[Response]]:
     """The handler, over the parts of a router.
 
@@ -55,7 +56,7 @@ def feedback_route(
         args: Limits.
         log: Of decisions.
         profiles: Have the store's handle.
-        exchange: Fetches what the store learnt, so that it counts in the next decision.
+        share: Fetches what the store learnt, so that it counts in the next decision.
     """
 
     async def give(request: Request) -> Response:
@@ -74,14 +75,14 @@ def feedback_route(
         )
         try:
             # The record takes nothing for a decision that it does not know yet.
-            await log.flush(profiles.store)
+            await exchange(log, profiles.store)
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 taken: Taken | None = await profiles.store.archive.take_feedback.remote(
                     feedback, rating_of(record, score)
                 )
             if taken is None:
                 raise _unknown(fields.decision_id)
-            await exchange()
+            await share()
         except (RayError, TimeoutError) as error:
             message = "the store that keeps feedback is away; it may have taken it"
             raise ApiError(503, message, code="store_unavailable", retry_after_s=5) from error

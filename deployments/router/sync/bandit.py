@@ -5,37 +5,41 @@ Nothing is fetched until somebody wants the policy `bandit`.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
 
-from cluster.store.actor import STORE_TIMEOUT_S, Store
+from cluster.store.actor import Store
 from cluster.store.feedback import HOUR_S, BanditNews
 from deployments.config.learning import BanditConfig
+from deployments.router.sync.exchange import Exchange, Standing
 from scheduler.bandit.model import Bandit, BanditState
 from scheduler.policies.bandit import BanditReport
 
 
-class BanditSource:
+class BanditSource(Exchange[Counter[int]]):
     """One router's copy.
 
     Args:
         clock: Unix time.
 
     Attributes:
-        wanted: Some policy of the configuration or of a request is `bandit`.
+        used: Some policy of the configuration or of a request is `bandit`.
         current: As of the last exchange with the store.
     """
 
+    topic = "bandit"
+
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self.wanted = False
+        self.used = False
         self.current = Bandit()
         self._clock = clock
         self._limit = BanditConfig().explorations_per_hour
         # In which hour, and how many the store knew of in it.
         self._shared = (0, 0)
+        # By hour: not handed over yet, and being handed over.
         self._own: Counter[int] = Counter()
+        self._sent: Counter[int] = Counter()
         self._known: tuple[int, int, bool] | None = None
 
     def configure(self, config: BanditConfig, *, wanted: bool) -> None:
@@ -45,7 +49,7 @@ class BanditSource:
             config: The settings.
             wanted: The configuration names a policy that learns from feedback.
         """
-        self.wanted = self.wanted or wanted
+        self.used = self.used or wanted
         self._limit = config.explorations_per_hour
         self.current = Bandit(
             self.current.state, config.algorithm, config.ridge, config.exploration
@@ -56,37 +60,48 @@ class BanditSource:
         """Whether there is some exploration left in this hour."""
         hour = self._hour()
         shared = self._shared[1] if self._shared[0] == hour else 0
-        return not self.current.state.frozen and shared + self._own[hour] < self._limit
+        return (
+            not self.current.state.frozen
+            and shared + self._own[hour] + self._sent[hour] < self._limit
+        )
 
     def dispatched(self, report: BanditReport) -> None:
         """Count a decision that is acted on; from now on the state is fetched from the store."""
-        self.wanted = True
+        self.used = True
         if report.explored:
             self._own[self._hour()] += 1
 
-    async def exchange(self, store: Store) -> None:
-        """Tell what was explored, fetch what is new, give back what the store lost.
+    @property
+    def wanted(self) -> bool:
+        """Whether some policy is `bandit`."""
+        return self.used
 
-        Args:
-            store: Handles of its actors.
+    def take(self) -> Counter[int] | None:
+        """Explorations of this router that the store does not know of, by hour."""
+        self._sent, self._own = self._own, Counter()
+        return self._sent or None
 
-        Raises:
-            TimeoutError: The store does not answer. It may have counted what was explored.
-            RayError: It is away; what was explored is kept.
-            LearningError: It holds nonsense.
-        """
-        if not self.wanted:
-            return
-        sent = dict(self._own)
-        async with asyncio.timeout(STORE_TIMEOUT_S):
-            news: BanditNews = await store.archive.bandit_news.remote(sent, self._known)
-            self._own -= Counter(sent)
-            self._shared = (self._hour(), news.explored)
-            mine = self.current.state
-            if news.version[:2] < mine.version[:2]:
-                await store.archive.restore_bandit.remote(mine.to_json())
-            elif news.state is not None:
-                self._take(BanditState.from_json(news.state))
+    def give_back(self, batch: Counter[int] | None) -> None:
+        """They are counted the next time; twice, where only the answer was lost."""
+        self._own += self._sent
+        self._sent = Counter()
+
+    async def hand_over(self, store: Store, batch: Counter[int] | None) -> Standing:
+        """Tell what was explored; the store answers with what is new there."""
+        news: BanditNews = await store.archive.bandit_news.remote(dict(batch or {}), self._known)
+        self._sent = Counter()
+        self._shared = (self._hour(), news.explored)
+        mine = self.current.state
+        if news.version[:2] < mine.version[:2]:
+            return Standing.AHEAD
+        if news.state is not None:
+            self._take(BanditState.from_json(news.state))
+        self._known = self.current.state.version
+        return Standing.LEVEL
+
+    async def restore(self, store: Store) -> None:
+        """Give the store what feedback taught."""
+        await store.archive.restore_bandit.remote(self.current.state.to_json())
         self._known = self.current.state.version
 
     def _take(self, state: BanditState) -> None:

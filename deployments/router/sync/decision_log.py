@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 
 from cluster.store.actor import STORE_TIMEOUT_S, Store
 from cluster.store.entries import Entry, EntryQueue, Retention
+from deployments.router.sync.exchange import Exchange, Standing
 
 RECENT_BYTES = 8 * 2**20
 """Of decisions that can be asked for without the store: some 2,000."""
@@ -33,7 +34,7 @@ class _Content(NamedTuple):
     answer: bytearray
 
 
-class DecisionLog:
+class DecisionLog(Exchange[list[Entry]]):
     """A bounded memory of decisions, as JSON.
 
     Args:
@@ -41,6 +42,8 @@ class DecisionLog:
         keep_content: Whether requests and answers are recorded.
         unsent_bytes: Of decisions that wait for the store; beyond it the oldest are dropped.
     """
+
+    period_s = 0.5
 
     def __init__(
         self,
@@ -94,23 +97,18 @@ class DecisionLog:
         self._recent.add([entry])
         self._unsent.add([entry])
 
-    async def flush(self, store: Store) -> None:
-        """Hand the new ones to the store; they are kept if it does not take them.
+    def take(self) -> list[Entry] | None:
+        """Those that the store does not have yet."""
+        return self._unsent.take() or None
 
-        Raises:
-            TimeoutError: The store does not answer. It may have them all the same, and keeps
-                those that come again once.
-            RayError: The store is away.
-        """
-        batch = self._unsent.take()
-        if not batch:
-            return
-        try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                await store.archive.log_decisions.remote(batch, self._retention)
-        except BaseException:
-            self._unsent.give_back(batch)
-            raise
+    def give_back(self, batch: list[Entry] | None) -> None:
+        """They wait for the next time, within bounds."""
+        self._unsent.give_back(batch or [])
+
+    async def hand_over(self, store: Store, batch: list[Entry] | None) -> Standing:
+        """The store keeps once what comes twice."""
+        await store.archive.log_decisions.remote(batch, self._retention)
+        return Standing.LEVEL
 
     async def latest(
         self, store: Store, limit: int, before: float = math.inf, since: float = -math.inf

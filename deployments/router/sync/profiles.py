@@ -10,10 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cluster.store.actor import STORE_TIMEOUT_S, connect_store
+from cluster.store.actor import Store, connect_store
 from cluster.store.archive import ArchiveState, Snapshot
 from cluster.store.decisions import RecordStatus
 from deployments.router.sync.card_profiles import profile_of
+from deployments.router.sync.exchange import Exchange, Standing, exchange
 from scheduler.costs.library import LIBRARY, shipped_library
 from scheduler.costs.origins import MEASURED
 from scheduler.costs.origins import SHIPPED as SHIPPED_ORIGIN
@@ -28,12 +29,15 @@ SHIPPED = {
 }
 
 
-class ProfileSource:
+class ProfileSource(Exchange[None]):
     """The profiles in use; a store that is away or holds nonsense changes nothing.
 
     Args:
         data_dir: Folder of the store, made by whichever router comes first.
     """
+
+    period_s = 5.0
+    topic = "profiles"
 
     def __init__(self, data_dir: str) -> None:
         self.store = connect_store(data_dir)
@@ -78,7 +82,7 @@ class ProfileSource:
         profile = self.current.find(model)
         return (profile.origin or MEASURED) if profile else None
 
-    def take(self, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
+    def hear_descriptions(self, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
         """Take in what replicas say of themselves: it gives profiles to models that have none.
 
         Args:
@@ -95,8 +99,7 @@ class ProfileSource:
             Exception: Whatever is wrong with the store; it stands in `faults` until it is not.
         """
         try:
-            async with asyncio.timeout(STORE_TIMEOUT_S):
-                await self._fetch()
+            await exchange(self, self.store)
         except Exception as error:
             cause = str(error).strip().splitlines()
             self._fault = f"store: {type(error).__name__}: {cause[-1] if cause else 'no answer'}"
@@ -105,17 +108,36 @@ class ProfileSource:
             raise
         self._fault = None
 
-    async def _fetch(self) -> None:
-        self.trials = await self.store.board.trials.remote()
-        state: ArchiveState = await self.store.archive.versions.remote()
+    def hear(self, topics: Mapping[str, Any]) -> None:
+        """Take in what the board's news says of trials and of the archive."""
+        self.trials = {model: tuple(replicas) for model, replicas in topics["trials"].items()}
+        if "record" in topics:
+            self._store_fault, self.record = topics["fault"], RecordStatus(*topics["record"])
+
+    def is_news(self, version: str | None) -> bool:
+        """Whether the store has other profiles."""
+        return version != (self._published.version if self._published else None)
+
+    async def hand_over(self, store: Store, batch: None) -> Standing:
+        """Ask which profiles the store has, and which replicas are under trial."""
+        self.trials = dict(await store.board.trials.remote())
+        state: ArchiveState = await store.archive.versions.remote()
         version, self._store_fault, self.record = state.profiles, state.fault, state.record
         if version is None and self._published is not None:
-            await self.store.archive.publish.remote(self._published.to_json())
-        elif version != (self._published.version if self._published else None):
-            snapshot: Snapshot = await self.store.archive.snapshot.remote()
-            if snapshot.profiles is not None:
-                self._published = ProfileSet.from_json(snapshot.profiles)
-                self._combine()
+            return Standing.AHEAD
+        return Standing.BEHIND if self.is_news(version) else Standing.LEVEL
+
+    async def fetch(self, store: Store) -> None:
+        """Take the store's profiles."""
+        snapshot: Snapshot = await store.archive.snapshot.remote()
+        if snapshot.profiles is not None:
+            self._published = ProfileSet.from_json(snapshot.profiles)
+            self._combine()
+
+    async def restore(self, store: Store) -> None:
+        """Give the store this router's profiles."""
+        if self._published is not None:
+            await store.archive.publish.remote(self._published.to_json())
 
     def warn_unprofiled(self, model: str) -> None:
         """Say once in the log that a model has no profile."""

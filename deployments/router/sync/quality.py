@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from cluster.store.actor import STORE_TIMEOUT_S, Store
+from cluster.store.actor import Store
+from deployments.router.sync.exchange import Exchange, Standing
 from scheduler.errors import QualityModelError
 from scheduler.prompts.quality import QualityModel
 
 
-class QualitySource:
+class QualitySource(Exchange[None]):
     """The model in use; a store that is away or holds nonsense changes nothing.
 
     Attributes:
@@ -17,27 +16,35 @@ class QualitySource:
         fault: What is wrong with the published one, for /health.
     """
 
+    period_s = 5.0
+    topic = "quality"
+
     def __init__(self) -> None:
         self.current: QualityModel | None = None
         self.fault: str | None = None
         self._refused: str | None = None
+        self._published: str | None = None
 
-    async def refresh(self, store: Store) -> None:
-        """Fetch the model if it changed, give it back if the store lost it.
+    def is_news(self, version: str | None) -> bool:
+        """Whether the store has another model."""
+        return version not in (self._version(), self._refused)
 
-        Args:
-            store: Handles of its actors.
+    async def hand_over(self, store: Store, batch: None) -> Standing:
+        """Ask which model the store has."""
+        version: str | None = await store.archive.quality_version.remote()
+        if version is None and self.current is not None:
+            return Standing.AHEAD
+        self._published = version
+        return Standing.BEHIND if self.is_news(version) else Standing.LEVEL
 
-        Raises:
-            TimeoutError: The store does not answer.
-            RayError: It is away.
-        """
-        async with asyncio.timeout(STORE_TIMEOUT_S):
-            version: str | None = await store.archive.quality_version.remote()
-            if version is None and self.current is not None:
-                await store.archive.publish_quality.remote(self.current.to_bytes())
-            elif version not in (self._version(), self._refused):
-                self._take(await store.archive.quality.remote(), version)
+    async def fetch(self, store: Store) -> None:
+        """Take the store's model."""
+        self._take(await store.archive.quality.remote(), self._published)
+
+    async def restore(self, store: Store) -> None:
+        """Give the store this router's model."""
+        if self.current is not None:
+            await store.archive.publish_quality.remote(self.current.to_bytes())
 
     def _version(self) -> str | None:
         return self.current.version if self.current else None

@@ -20,6 +20,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> ServeDouble:
     """Two models that run."""
     double = ServeDouble(Model(ACCURATE), Model(FRUGAL))
     monkeypatch.setattr(ray.serve, "status", double.status)
+    monkeypatch.setattr("deployments.router.sync.serving.OWN_PERIOD_S", 0.0)
     monkeypatch.setattr(ray.serve, "get_deployment_handle", double.get_deployment_handle)
     return double
 
@@ -43,7 +44,7 @@ def start_site(
     monkeypatch.setattr("deployments.router.server.DIRECTORY_PERIOD_S", 0.02)
     monkeypatch.setattr("deployments.router.endpoints.health.MAX_AGE_S", 0.0)
     monkeypatch.setattr("deployments.router.server.STORE_PERIOD_S", 0.02)
-    monkeypatch.setattr("deployments.router.server.LOG_PERIOD_S", 0.02)
+    monkeypatch.setattr("deployments.router.sync.decision_log.DecisionLog.period_s", 0.02)
     monkeypatch.delitem(os.environ, "DYNAMIC_LLM_SCHEDULER_API_KEYS", raising=False)
     started = []
 
@@ -84,9 +85,9 @@ def keyed(site: Site, tmp_path: Path) -> Site:
         {"name": "eve", "sha256": hash_of("eve"), "requests_per_minute": 1},
     ]
     path.write_text(yaml.safe_dump(entries))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    site.change_args(keys_file=str(path))
     # In the middle of a minute, so that none ends in a test.
     half_past = time.time() // 60 * 60 + 30
-    site.router._budgets._clock = lambda: half_past
+    site.budgets._clock = lambda: half_past
     site.app = site.router.__serve_build_asgi_app__()
     return site

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from deployments.router.decision.advisors.base import Advisor
 from deployments.router.decision.query import Query
 from deployments.router.models import ModelDirectory
 from deployments.router.sync.bandit import BanditSource
+from deployments.router.sync.exchange import Exchange
 from scheduler.bandit.features import PromptContext, context_of
 from scheduler.extras import Extras
 from scheduler.policies import POLICIES
@@ -40,7 +42,7 @@ class BanditAdvisor(Advisor):
 
     def advise(self, query: Query, request: RoutingRequest, state: ClusterState) -> RoutingRequest:
         """Adds what feedback is learnt by, where a policy looks at it or will."""
-        if not self.source.wanted and not _needs_feedback(request.policy):
+        if not self.source.used and not _needs_feedback(request.policy):
             return request
         tokens = min(request.input_tokens.values(), default=0)
         context = context_of(query.parsed.text, request.task, tokens)
@@ -58,9 +60,9 @@ class BanditAdvisor(Advisor):
         if report is not None:
             self.source.dispatched(report)
 
-    async def exchange(self, store: Any, routers: int) -> None:
-        """As the base class; with one router too, because feedback is learnt by the store."""
-        await self.source.exchange(store)
+    def shared(self) -> Sequence[Exchange[Any]]:
+        """What feedback taught."""
+        return (self.source,)
 
 
 def _needs_feedback(policy: str) -> bool:

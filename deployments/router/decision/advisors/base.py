@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from deployments.config.app import RouterConfig
 from deployments.router.decision.query import Query
 from deployments.router.models import ModelDirectory
+from deployments.router.sync.exchange import Exchange
 from scheduler.costs.observations import Observation
 from scheduler.extras import Extras
 from scheduler.types import NO_EXTRAS, ClusterState, Decision, Report, RoutingRequest
 
 
-class Advisor(Protocol):
+class Advisor:
     """Enriches requests, annotates decisions, learns from answers; every part is optional.
 
     To add one: a subclass in a file of its own in this package, and its line in `__init__`.
@@ -78,28 +79,9 @@ class Advisor(Protocol):
             observation: Of the answer.
         """
 
-    async def reload(self, store: Any) -> None:
-        """Fetch what is published in the store; every few seconds, and after each publication.
-
-        Args:
-            store: Handle of the store actor.
-
-        Raises:
-            TimeoutError: The store does not answer.
-            RayError: It is unavailable.
-        """
-
-    async def exchange(self, store: Any, routers: int) -> None:
-        """Share what is new with the other routers; every second.
-
-        Args:
-            store: Handle of the store actor.
-            routers: Number of routers, this one included.
-
-        Raises:
-            TimeoutError: The store does not answer.
-            RayError: It is unavailable.
-        """
+    def shared(self) -> Sequence[Exchange[Any]]:
+        """What of this feature the routers share through the store, see `Exchange`."""
+        return ()
 
     def faults(self) -> Sequence[str]:
         """What does not work, for /health: each makes the router's state `degraded`."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from deployments.router.decision.advisors.base import Advisor
 from deployments.router.decision.query import Query
 from deployments.router.models import ModelDirectory
+from deployments.router.sync.exchange import Exchange
 from deployments.router.sync.quality import QualitySource
 from scheduler.extras import Extras
 from scheduler.prompts.quality import EstimatedBy
@@ -42,9 +43,9 @@ class QualityAdvisor(Advisor):
             reports={**request.reports, report.name: report},
         )
 
-    async def reload(self, store: Any) -> None:
-        """As the base class."""
-        await self._source.refresh(store)
+    def shared(self) -> Sequence[Exchange[Any]]:
+        """The published quality model."""
+        return (self._source,)
 
     def faults(self) -> Sequence[str]:
         """A published model that cannot be used."""

@@ -37,7 +37,7 @@ KEEP_ALL = Retention(2**40, None)
 def test_a_new_store_is_empty(store: Archive, tmp_path: Path) -> None:
     assert store.data_dir() == str(tmp_path / "deep" / "data")
     assert store.snapshot() == Snapshot()
-    assert store.versions() == ArchiveState(None, None, RecordStatus(), None, 0, (0, 0, False))
+    assert store.versions() == ArchiveState(None, None, RecordStatus(), None, 0, (0, 0, False, 0))
 
 
 def test_published_profiles_survive(store: Archive) -> None:

@@ -6,13 +6,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from cluster.connection import LENGTH
 from cluster.store import latest_file
 from cluster.store.archive import ArchiveState
 from cluster.store.board import TRIAL_LEASE_S, Board
 from cluster.store.decisions import RecordStatus
 from cluster.store.load import LoadSnapshot, ReplicaLoad, TokenWeights
+from cluster.store.news import News, NewsReader
 from cluster.store.usage import Ledger, Period, Usage
 
 
@@ -45,7 +48,7 @@ def test_a_trial_that_nobody_renews_ends(store: Board, monkeypatch: pytest.Monke
 def test_replicas_report_what_they_run(store: Board) -> None:
     load = ReplicaLoad("a", "r1", "node", "cpu", "cpu", 2)
     assert store.report_load(load) is None
-    assert store.loads("router") == LoadSnapshot((load,), routers=1)
+    assert read(store.news("router")).snapshot == LoadSnapshot((load,), routers=1)
 
 
 def used(tokens: int) -> Ledger:
@@ -85,19 +88,25 @@ class Archive:
     """A handle of an archive, as far as the board asks it."""
 
     def __init__(self) -> None:
-        self.state_now = ArchiveState("v1", None, RecordStatus(), None, 0, (0, 0, False))
+        self.state_now = ArchiveState("v1", None, RecordStatus(), None, 0, (0, 0, False, 0))
         self.weights = {("a", "cpu"): TokenWeights(0.25, 4.0)}
         self.hangs = False
 
     def __getattr__(self, name: str) -> Any:
         class Method:
             @staticmethod
-            async def remote() -> Any:
+            async def remote(*_: Any) -> Any:
                 if self.hangs:
                     await asyncio.Event().wait()
                 return self.state_now if name == "versions" else self.weights
 
         return Method
+
+
+def read(text: bytes) -> NewsReader:
+    reader = NewsReader()
+    reader.read(msgspec.msgpack.decode(text[LENGTH.size :], type=News))
+    return reader
 
 
 def load(number: int, model: str = "a", accelerator: str = "cpu") -> ReplicaLoad:
@@ -116,12 +125,14 @@ def test_replicas_get_the_weights_of_their_tokens(
             await asyncio.sleep(0.001)
 
     async def replica() -> None:
+        board._start()
         await until(TokenWeights(0.25, 4.0))
         assert board.report_load(load(1, accelerator="gpu")) is None
         assert board.report_load(load(1, "b")) is None
         archive.weights = {("a", "cpu"): TokenWeights(1.0, 2.0)}
         archive.state_now = archive.state_now._replace(profiles="v2")
         await until(TokenWeights(1.0, 2.0))
+        board.close()
 
     asyncio.run(asyncio.wait_for(replica(), 5))
 
@@ -142,6 +153,7 @@ def test_a_slow_disk_delays_no_claim_and_no_report(
     board = Board(str(tmp_path), archive=archive)
 
     async def use() -> float:
+        board._start()
         began = time.monotonic()
         for number in range(200):
             board.report_load(load(number))

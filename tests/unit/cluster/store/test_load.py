@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 from fake_clock import FakeClock
 
-from cluster.store.load import LEASE_S, LoadBoard, LoadSnapshot, LoadView, ReplicaLoad
+from cluster.store.load import (
+    GAUGE_PERIOD_S,
+    LEASE_S,
+    LoadBoard,
+    LoadSnapshot,
+    LoadView,
+    ReplicaLoad,
+)
 
 
 @pytest.fixture
@@ -19,25 +26,62 @@ def load(
     return ReplicaLoad(model, replica or model, "node", "gpu", device, ongoing, by)
 
 
+def seen(board: LoadBoard) -> list[tuple[str, int]]:
+    return [(load.model, load.ongoing) for load, _ in board.all()]
+
+
+def changed(board: LoadBoard) -> list[str]:
+    return [load.replica_id for load, _, _ in board.changes()[0]]
+
+
 def test_the_board_keeps_the_latest_report_of_each_replica(clock: FakeClock) -> None:
     board = LoadBoard(clock)
     board.report(load("a", 1))
     board.report(load("a", 3))
     board.report(load("b", 2))
-    assert [(r.model, r.ongoing) for r in board.snapshot("r1").replicas] == [("a", 3), ("b", 2)]
+    assert seen(board) == [("a", 3), ("b", 2)]
 
 
-def test_reports_and_routers_that_are_silent_are_forgotten(clock: FakeClock) -> None:
+def test_replicas_that_are_silent_are_forgotten(clock: FakeClock) -> None:
     board = LoadBoard(clock)
     board.report(load("a", 1))
-    assert board.snapshot("r1").routers == 1
     clock.now += LEASE_S / 2
     board.report(load("b", 1))
-    assert board.snapshot("r2").routers == 2
+    assert [r.replica_id for r, _, _ in board.changes()[0]] == ["a", "b"]
     clock.now += LEASE_S / 2
-    snapshot = board.snapshot("r2")
-    assert [r.model for r in snapshot.replicas] == ["b"]
-    assert snapshot.routers == 1
+    assert seen(board) == [("b", 1)]
+    assert board.changes() == ([], ["a"])
+
+
+def test_only_what_changed_is_news(clock: FakeClock) -> None:
+    board = LoadBoard(clock)
+    for replica in "ab":
+        board.report(load("m", replica=replica), {"max_model_len": 9})
+    assert changed(board) == ["a", "b"]
+    board.report(load("m", replica="a"))
+    board.report(load("m", 1, replica="b", router=1))
+    (news, gone) = board.changes()
+    assert [(r.replica_id, text, new) for r, text, new in news] == [
+        ("b", {"max_model_len": 9}, False)
+    ]
+    assert not gone
+    board.drop("a")
+    board.drop("never")
+    assert board.changes() == ([], ["a"])
+
+
+def test_what_flickers_is_news_once_in_a_while(clock: FakeClock) -> None:
+    board = LoadBoard(clock)
+    board.report(replace(load("a"), power_watts=1.0))
+    assert changed(board) == ["a"]
+    board.report(replace(load("a"), power_watts=2.0))
+    assert changed(board) == []
+    clock.now += GAUGE_PERIOD_S
+    board.report(replace(load("a"), power_watts=3.0))
+    assert changed(board) == ["a"]
+    clock.now += GAUGE_PERIOD_S
+    board.report(replace(load("a"), power_watts=3.0))
+    assert changed(board) == []
 
 
 def test_a_view_without_a_snapshot_knows_its_own_requests(clock: FakeClock) -> None:

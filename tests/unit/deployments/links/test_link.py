@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import uvloop
 
+from cluster.connection import LENGTH, MESSAGES_A_TURN
 from cluster.store.load import LinkAddress, ReplicaLoad
 from deployments.links.client import (
     DEAD_S,
@@ -20,7 +21,7 @@ from deployments.links.client import (
     LinkPool,
 )
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply
-from deployments.links.protocol import LENGTH, MESSAGES_A_TURN, End
+from deployments.links.protocol import End
 from deployments.links.server import LinkServer
 from deployments.links.unread import MAX_UNREAD_BYTES, Late, SlowReaderError
 from scheduler.priority import Priority
@@ -100,7 +101,7 @@ class Site:
         for server in self.servers:
             await server.open()
         self.pool.update(self.reports(), "router")
-        await until(lambda: len(self.pool._links.get("m", {})) == len(self.servers))
+        await until(lambda: self.pool.open("m") == len(self.servers))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -376,7 +377,7 @@ def test_a_draining_replica_finishes_what_it_has_and_takes_nothing_new(run: Run)
             drained = asyncio.create_task(site.servers[0].drain())
             await until(lambda: not link.usable)
             assert site.pool.choose("m", avoid=("r1",)) is None
-            with pytest.raises(LinkBrokenError, match="going away") as raised:
+            with pytest.raises(LinkBrokenError, match="shutting down") as raised:
                 await link.answer(request())
             assert raised.value.refused
             assert not drained.done()

@@ -3,12 +3,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fake_serve import PROFILES, StoreDouble
+from fake_serve import PROFILES, LocalBoard, StoreDouble
 from ray.exceptions import ActorDiedError
 
-from cluster.store.board import Board
 from cluster.store.load import ReplicaLoad, TokenWeights
 from deployments.replica.load_reports import LoadReporter
 
@@ -20,7 +20,10 @@ class Replica:
     def __init__(self) -> None:
         self.load = IDLE
         self.weights: list[TokenWeights] = []
-        self.reporter = LoadReporter(lambda: self.load, self.weights.append)
+        self.reporter = LoadReporter(lambda: self.load, self.weights.append, self.describe)
+
+    async def describe(self) -> dict[str, Any]:
+        return {"accelerator": "test"}
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreDouble:
 
 
 def reports(store: StoreDouble) -> list[ReplicaLoad]:
-    return list(store.state.loads("router").replicas)
+    return [load for load, _ in store.board.state._loads.all()]
 
 
 def test_the_store_hears_of_it(replica: Replica, store: StoreDouble) -> None:
@@ -63,6 +66,7 @@ def test_an_idle_replica_says_so_once_a_heartbeat(
     asyncio.run(replica.reporter.report())
     assert reports(store) == [IDLE]
     monkeypatch.setattr("deployments.replica.load_reports.HEARTBEAT_S", 0.0)
+    monkeypatch.setattr("cluster.store.load.GAUGE_PERIOD_S", 0.0)
     asyncio.run(replica.reporter.report())
     assert reports(store) == [replica.load]
 
@@ -71,10 +75,11 @@ def test_the_weights_come_back_once_there_is_a_profile(
     replica: Replica, store: StoreDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cluster.store.board.FOLLOW_PERIOD_S", 0.001)
-    store.board.state = Board(str(tmp_path), archive=store.archive)
+    store.board.state = board = LocalBoard(str(tmp_path), archive=store.archive)
     replica.load = BUSY
 
     async def run() -> None:
+        board._start()
         await replica.reporter.report()
         assert not replica.weights
         store.state.publish(PROFILES.to_json())

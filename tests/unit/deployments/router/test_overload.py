@@ -28,7 +28,7 @@ def site(start_site: Callable[..., Site]) -> Site:
 
 
 def fill(site: Site, model: str, requests: int, priority: Priority = Priority.NORMAL) -> None:
-    site.router._directory[model].by_priority[priority] = requests
+    site.directory[model].by_priority[priority] = requests
 
 
 def refuse(serve: ServeDouble, *models: str) -> None:
@@ -75,7 +75,7 @@ def test_who_would_be_late_is_told_when_to_come_again(site: Site, model: str) ->
 
 
 def test_the_time_out_is_a_deadline_too(site: Site) -> None:
-    site.router._decider.timeout_s = 4.0
+    site.decider.timeout_s = 4.0
     asked = {"max_tokens": 50, "ignore_eos": True, "routing": {"models": [FRUGAL]}}
     assert site.complete(**asked).status_code == 200
     fill(site, FRUGAL, 16 + 40)
@@ -93,7 +93,7 @@ def test_a_priority_has_a_queue_of_its_own(site: Site, serve: ServeDouble) -> No
     fill(site, FRUGAL, 80, Priority.HIGH)
     assert site.complete(routing=routing | {"priority": "high"}).status_code == 429
     # Those that were answered are counted no more.
-    assert site.router._directory[FRUGAL].by_priority[Priority.LOW] == 0
+    assert site.directory[FRUGAL].by_priority[Priority.LOW] == 0
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_where_all_replicas_refuse_it_is_429(site: Site, serve: ServeDouble, str
 
 def test_refusals_are_no_attempts(site: Site, serve: ServeDouble) -> None:
     refuse(serve, FRUGAL)
-    site.router._args = site.router._args.model_copy(update={"max_attempts": 1})
+    site.change_args(max_attempts=1)
     assert site.complete(routing=ENERGY).headers["x-routed-model"] == ACCURATE
 
 

@@ -13,6 +13,7 @@ from ray.exceptions import ActorDiedError
 from cluster.store.usage import Usage
 from deployments.config.app import RouterArgs
 from deployments.router.access.keys import KeyFileError
+from deployments.router.sync.exchange import exchange
 from scheduler.priority import Priority
 
 
@@ -48,9 +49,7 @@ def test_streams_are_charged_too(keyed: Site) -> None:
 
 
 def used_by(site: Site, name: str) -> Usage:
-    (used,) = (
-        by_key for period, by_key in site.router._budgets._own.items() if period.name == "day"
-    )
+    (used,) = (by_key for period, by_key in site.budgets._own.items() if period.name == "day")
     return used[name]
 
 
@@ -61,7 +60,7 @@ def test_an_answer_that_nobody_saw_anything_of_is_charged_by_its_time(
     content = {"json": {"model": FRUGAL, "prompt": "Hello"}, **bearing("ann")}
 
     async def hang_up() -> None:
-        call = keyed._request("POST", "/v1/completions", content)
+        call = keyed.send("POST", "/v1/completions", content)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(call, 0.05)
 
@@ -95,7 +94,7 @@ def test_decisions_are_the_administrators(keyed: Site) -> None:
 
 
 def test_a_key_leaves_places_in_the_queue_to_others(keyed: Site, serve: ServeDouble) -> None:
-    entry = keyed.router._directory[FRUGAL]
+    entry = keyed.directory[FRUGAL]
     slots, queue = 16, 64
     most = (slots + queue) * 3 // 4
     with entry.taken(Priority.NORMAL, 1, "eve"), ExitStack() as stack:
@@ -117,7 +116,7 @@ def test_a_key_leaves_places_in_the_queue_to_others(keyed: Site, serve: ServeDou
 
 def test_what_was_used_is_told_to_the_store(keyed: Site, store: StoreDouble) -> None:
     complete(keyed, "boss")
-    keyed.runner.run(keyed.router._exchange_usage())
+    keyed.runner.run(exchange(keyed.router._budgets, store))
     (used,) = (by_key for period, by_key in store.state.spend({}).items() if period.name == "day")
     assert used == {"boss": Usage(requests=1, tokens=7, joules=1.5)}
 

@@ -29,7 +29,7 @@ def router(
 ) -> Iterator[ServedRouter]:
     monkeypatch.setattr("deployments.router.server.serve_host", lambda: "127.0.0.1")
     monkeypatch.setattr("deployments.router.server.DIRECTORY_PERIOD_S", 0.02)
-    monkeypatch.setattr("deployments.router.server.LOG_PERIOD_S", 0.02)
+    monkeypatch.setattr("deployments.router.sync.decision_log.DecisionLog.period_s", 0.02)
     monkeypatch.delitem(os.environ, "DYNAMIC_LLM_SCHEDULER_API_KEYS", raising=False)
     args = RouterArgs(data_dir=str(tmp_path / "data"), stalled_client_s=0.2)
     router = ServedRouter(args, models=[{"id": FRUGAL}])

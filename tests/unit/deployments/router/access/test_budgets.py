@@ -12,6 +12,7 @@ from ray.exceptions import ActorDiedError
 
 from deployments.router.access.budgets import Budgets, Progress
 from deployments.router.access.keys import ApiKey, hash_of
+from deployments.router.sync.exchange import exchange
 from deployments.router.wire.api_error import ApiError
 from scheduler.preferences import Weights
 from scheduler.types import Decision
@@ -150,14 +151,14 @@ def test_routers_share_what_was_used(clock: FakeClock, shared_store: StoreDouble
     here.charge(ann, 60, 0)
     there.charge(ann, 60, 0)
     assert refusal(here, ann) is None
-    asyncio.run(here.exchange(shared_store))
+    asyncio.run(exchange(here, shared_store))
     assert refusal(here, ann) is None
-    asyncio.run(there.exchange(shared_store))
+    asyncio.run(exchange(there, shared_store))
     assert refusal(there, ann) is not None
-    asyncio.run(here.exchange(shared_store))
+    asyncio.run(exchange(here, shared_store))
     assert refusal(here, ann) is not None
     clock.now += 86_400
-    asyncio.run(here.exchange(shared_store))
+    asyncio.run(exchange(here, shared_store))
     assert refusal(here, ann) is None
     assert all(period.left_s(clock.now) > 0 for period in shared_store.board.state._usage.ledger)
 
@@ -165,18 +166,18 @@ def test_routers_share_what_was_used(clock: FakeClock, shared_store: StoreDouble
 def test_without_the_store_a_router_counts_its_own(
     clock: FakeClock, shared_store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.router.access.budgets.STORE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("deployments.router.sync.exchange.STORE_TIMEOUT_S", 0.01)
     ann, budgets = key(tokens_per_day=100), Budgets(clock)
     for fault in (ActorDiedError(), HANG):
         budgets.charge(ann, 50, 0)
         shared_store.fault = fault
         with pytest.raises((ActorDiedError, TimeoutError)):
-            asyncio.run(budgets.exchange(shared_store))
+            asyncio.run(exchange(budgets, shared_store))
     assert refusal(budgets, ann) is not None
     shared_store.fault = None
-    asyncio.run(budgets.exchange(shared_store))
+    asyncio.run(exchange(budgets, shared_store))
     other = Budgets(clock)
-    asyncio.run(other.exchange(shared_store))
+    asyncio.run(exchange(other, shared_store))
     assert refusal(other, ann) is not None
 
 
@@ -188,7 +189,7 @@ def test_what_is_on_its_way_to_the_store_counts(
     shared_store.fault = HANG
 
     async def while_it_is_told() -> ApiError | None:
-        telling = asyncio.create_task(budgets.exchange(shared_store))
+        telling = asyncio.create_task(exchange(budgets, shared_store))
         await asyncio.sleep(0)
         try:
             return refusal(budgets, ann)

@@ -17,6 +17,7 @@ from starlette.types import Message, Send
 from cluster.store.replies import AnswerBoard
 from deployments.router.access.idempotency import Idempotency, RequestKey
 from deployments.router.access.keys import hash_of
+from deployments.router.sync.exchange import exchange
 
 JSON = {"model": FRUGAL, "prompt": "Hello"}
 REPLAYED = "idempotent-replayed"
@@ -108,7 +109,7 @@ def test_an_error_is_not_kept(site: Site, serve: ServeDouble, stream: bool) -> N
 
 
 def test_a_refusal_is_not_kept(site: Site) -> None:
-    models = site.router._decider.config.models
+    models = site.decider.config.models
     site.configure(models=[])
     assert complete(site).status_code == 404
     site.configure(models=models)
@@ -119,7 +120,7 @@ def test_a_refusal_is_not_kept(site: Site) -> None:
 def test_clients_that_come_meanwhile_join(site: Site, serve: ServeDouble) -> None:
     async def together() -> list[httpx.Response]:
         content = {"json": JSON | {"stream": True}, "headers": headers("k")}
-        asking = (site._request("POST", "/v1/completions", content) for _ in range(5))
+        asking = (site.send("POST", "/v1/completions", content) for _ in range(5))
         return await asyncio.gather(*asking)
 
     responses = site.runner.run(together())
@@ -155,11 +156,11 @@ def test_a_client_that_hangs_up_stops_nothing(site: Site, serve: ServeDouble) ->
         gate = Gate(model.frames)
         model.call = gate.call  # type: ignore[method-assign]
         content = {"json": JSON | {"stream": True}, "headers": headers("k")}
-        asking = asyncio.create_task(site._request("POST", "/v1/completions", content))
+        asking = asyncio.create_task(site.send("POST", "/v1/completions", content))
         await gate.begun.wait()
         asking.cancel()
         await asyncio.wait({asking})
-        again = asyncio.create_task(site._request("POST", "/v1/completions", content))
+        again = asyncio.create_task(site.send("POST", "/v1/completions", content))
         gate.opened.set()
         return await again
 
@@ -177,7 +178,7 @@ def test_an_answer_is_charged_once_and_belongs_to_its_client(
     names = ("ann", "ben")
     keys = [{"name": name, "sha256": hash_of(name), "tokens_per_day": 14} for name in names]
     path.write_text(yaml.safe_dump(keys))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    site.change_args(keys_file=str(path))
     site.app = site.router.__serve_build_asgi_app__()
 
     def ask(name: str, **body: Any) -> httpx.Response:
@@ -194,7 +195,7 @@ def test_an_answer_is_charged_once_and_belongs_to_its_client(
 
 
 async def settled(site: Site) -> None:
-    while tasks := site.router._idempotency._tasks:
+    while tasks := site.idempotency._tasks:
         await asyncio.wait(tasks)
 
 
@@ -217,7 +218,7 @@ def test_while_the_store_is_away_a_router_remembers_for_itself(
     # It tells the store when that is back, and so the others.
     site.runner.run(settled(site))
     store.fault = None
-    site.runner.run(site.router._idempotency.renew())
+    site.runner.run(exchange(site.idempotency, store))
     assert complete(other).content == first.content
     assert calls(serve) == 1
 
@@ -341,7 +342,7 @@ def test_when_the_owner_is_dead_the_next_one_generates(
         generation.go_on.set()
         other, client = ask(living, generation)
         now = 2.0
-        await dead.renew()
+        await exchange(dead, store)
         now = 4.0
         # It lives yet.
         await asyncio.sleep(0.2)
@@ -401,7 +402,7 @@ def test_a_store_that_lost_everything_gets_it_back(
         await asking
         first, _ = ask(router, running, RequestKey("other", "fingerprint"))
         await running.begun.wait()
-        await router.renew()
+        await exchange(router, store)
         store.state.close()
         store.restart(tmp_path / "new", 0.3)
         again, client = ask(other_router, done)
@@ -409,7 +410,7 @@ def test_a_store_that_lost_everything_gets_it_back(
         # In its grace it gives nothing away.
         await asyncio.sleep(0.1)
         assert (done.count, running.count) == (1, 1)
-        await router.renew()
+        await exchange(router, store)
         await again
         assert client.body == before.body
         running.go_on.set()

@@ -13,6 +13,8 @@ from cluster.store.evidence import EvidenceBoard, Kind
 from deployments.router.blame.book import MAX_KINDS, QUARANTINE_S
 from deployments.router.blame.judge import GHOST_S, SETTLED_AFTER_S, Blame
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion
+from deployments.router.sync.evidence import SharedEvidence
+from deployments.router.sync.exchange import exchange as exchange_once
 from deployments.router.wire.api_error import ApiError
 
 DIED, ANSWERED, FAULTLESS = Break.DIED, Break.ANSWERED, Break.FAULTLESS
@@ -327,6 +329,14 @@ def test_who_waits_for_a_trial_learns_of_the_verdict(blame: Blame) -> None:
 # Other routers
 
 
+def shared(blame: Blame, router_id: str, known: dict[str, SharedEvidence] = {}) -> SharedEvidence:  # noqa: B006
+    """The same for the same blame, which tests ask for again and again."""
+    name = f"{router_id} {id(blame)}"
+    if name not in known or known[name]._blame is not blame:
+        known[name] = SharedEvidence(blame, router_id)
+    return known[name]
+
+
 class Store:
     """A handle of the store actor, as far as blame goes."""
 
@@ -349,8 +359,8 @@ def test_all_routers_know_what_breaks_engines(blame: Blame, clock: FakeClock) ->
 
     async def exchange() -> None:
         for _ in range(2):
-            await blame.exchange(store, "a")
-            await other.exchange(store, "b")
+            await exchange_once(shared(blame, "a"), store)
+            await exchange_once(shared(other, "b"), store)
 
     blame.broke(run(blame, plain("x")), ANSWERED, "boom")
     asyncio.run(exchange())
@@ -372,14 +382,14 @@ def test_where_suspects_of_another_router_run_own_requests_are_not_blamed(
     run(blame, one, "r1")
 
     async def exchange() -> None:
-        await blame.exchange(store, "a")
-        await other.exchange(store, "b")
+        await exchange_once(shared(blame, "a"), store)
+        await exchange_once(shared(other, "b"), store)
 
     asyncio.run(exchange())
     assert other.trials() == {"r1"}
     assert die(other, run(other, strange(), "r1")) == [Finding.INNOCENT]
     clock.now += 4.0
-    asyncio.run(other.exchange(store, "b"))
+    asyncio.run(exchange_once(shared(other, "b"), store))
     assert not other.trials()
 
 
@@ -391,8 +401,8 @@ def test_a_store_that_is_away_loses_nothing(blame: Blame, clock: FakeClock) -> N
 
     blame.broke(run(blame, plain("x")), ANSWERED, "boom")
     with pytest.raises(ValueError, match="no store"):
-        asyncio.run(blame.exchange(Away(), "a"))
+        asyncio.run(exchange_once(shared(blame, "a"), Away()))
     store = Store(clock)
-    asyncio.run(blame.exchange(store, "a"))
+    asyncio.run(exchange_once(shared(blame, "a"), store))
     got = store.evidence.exchange("b", 0, [], [])
     assert [piece.kind for piece in got.news] == [Kind.BROKE]

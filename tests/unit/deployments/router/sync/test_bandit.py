@@ -12,6 +12,7 @@ from fake_serve import StoreDouble
 from cluster.store.archive import Archive
 from deployments.config.learning import BanditConfig
 from deployments.router.sync.bandit import BanditSource
+from deployments.router.sync.exchange import exchange as exchange_once
 from scheduler.bandit.model import SIZE, Bandit, Rating
 from scheduler.policies.bandit import BanditReport
 
@@ -36,7 +37,7 @@ def report(*, explored: bool = True) -> BanditReport:
 
 
 def exchange(router: BanditSource, handle: StoreDouble) -> None:
-    asyncio.run(router.exchange(handle))
+    asyncio.run(exchange_once(router, handle))
 
 
 def test_exploration_is_bounded_over_all_routers_and_restarts(handle: StoreDouble) -> None:

@@ -69,7 +69,9 @@ def test_a_description_that_says_too_little_gives_none(description: dict[str, An
 def test_the_library_goes_before_the_card(store: StoreDouble) -> None:
     source = ProfileSource("/unused")
     source.set_prior("library")
-    source.take({"mine": described(), "other": described(model_source="none/of/these")})
+    source.hear_descriptions(
+        {"mine": described(), "other": described(model_source="none/of/these")}
+    )
     mine, other = (source.current.find(model) for model in ("mine", "other"))
     assert mine is not None
     assert other is not None
@@ -80,7 +82,7 @@ def test_the_library_goes_before_the_card(store: StoreDouble) -> None:
 
 def test_what_was_measured_goes_before_all_else(store: StoreDouble) -> None:
     source = ProfileSource("/unused")
-    source.take({FRUGAL: described(), "new": described()})
+    source.hear_descriptions({FRUGAL: described(), "new": described()})
     assert source.origin(FRUGAL) == "model card"
     asyncio.run(source.refresh())
     assert source.current.find(FRUGAL) == PROFILES.find(FRUGAL)

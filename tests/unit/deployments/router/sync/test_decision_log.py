@@ -11,6 +11,7 @@ from ray.exceptions import ActorDiedError
 
 from cluster.store.entries import OVERHEAD_BYTES, Entry, Retention
 from deployments.router.sync.decision_log import MAX_CONTENT_BYTES, MAX_OPEN, DecisionLog
+from deployments.router.sync.exchange import exchange
 
 RETENTION = Retention(2**30, None)
 
@@ -60,10 +61,10 @@ def room_for(count: int) -> int:
 
 def test_each_is_handed_over_once(log: DecisionLog, store: StoreDouble) -> None:
     add(log, (0, 1))
-    asyncio.run(log.flush(store))
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
+    asyncio.run(exchange(log, store))
     add(log, [2])
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
     assert ids(store) == ["d0", "d1", "d2"]
     assert store.archive.state.entries[2].record() == record(2)
     assert store.archive.state.retention == RETENTION
@@ -71,7 +72,7 @@ def test_each_is_handed_over_once(log: DecisionLog, store: StoreDouble) -> None:
 
 def test_without_new_ones_the_store_is_left_alone(log: DecisionLog, store: StoreDouble) -> None:
     store.die()
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
 
 
 def test_what_the_store_did_not_take_is_handed_over_later(store: StoreDouble) -> None:
@@ -79,10 +80,10 @@ def test_what_the_store_did_not_take_is_handed_over_later(store: StoreDouble) ->
     add(log, [0])
     store.die()
     with pytest.raises(ActorDiedError):
-        asyncio.run(log.flush(store))
+        asyncio.run(exchange(log, store))
     add(log, range(1, 4))
     store.fault = None
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
     assert ids(store) == ["d1", "d2", "d3"]
     assert log.dropped == 1
 
@@ -90,15 +91,15 @@ def test_what_the_store_did_not_take_is_handed_over_later(store: StoreDouble) ->
 def test_a_store_that_never_answers(
     log: DecisionLog, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.router.sync.decision_log.STORE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("deployments.router.sync.exchange.STORE_TIMEOUT_S", 0.01)
     add(log, [0])
     store.fault = HANG
     with pytest.raises(TimeoutError):
-        asyncio.run(log.flush(store))
+        asyncio.run(exchange(log, store))
     assert listed(log, store, 9) == ["d0"]
     assert asyncio.run(log.find(store, "d1")) is None
     store.fault = None
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
     assert ids(store) == ["d0"]
 
 
@@ -110,12 +111,12 @@ def test_decisions_during_a_flush_are_neither_lost_nor_sent_twice(
 
     async def scenario() -> None:
         add(log, range(2))
-        first = asyncio.create_task(log.flush(store))
+        first = asyncio.create_task(exchange(log, store))
         await asyncio.sleep(0)
         add(log, range(2, 4))
         # A second one at the same time.
-        await asyncio.gather(first, log.flush(store))
-        await log.flush(store)
+        await asyncio.gather(first, exchange(log, store))
+        await exchange(log, store)
 
     asyncio.run(scenario())
     assert ids(store) == ["d0", "d1", "d2", "d3"]
@@ -140,7 +141,7 @@ def test_contents_are_not_kept_unless_asked_for(log: DecisionLog, store: StoreDo
     log.asked("d0", b"my secret")
     log.answered("d0", b"its secret")
     add(log, [0])
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
     assert "secret" not in str(store.archive.state.entries)
 
 
@@ -153,7 +154,7 @@ def test_contents_are_kept_whole_and_by_decision(store: StoreDouble) -> None:
     log.answered("d1", b"2")
     log.answered("d9", b"nobody asked")
     add(log, (1, 0, 2))
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
     kept = [entry.record().get("content") for entry in store.archive.state.entries]
     assert kept == [
         {"request": "two?", "answer": "2"},
@@ -171,7 +172,7 @@ def test_contents_are_bounded(store: StoreDouble) -> None:
     for number in range(1, MAX_OPEN + 2):
         log.asked(f"d{number}", b"")
     add(log, (1, 2))
-    asyncio.run(log.flush(store))
+    asyncio.run(exchange(log, store))
     first, *rest = (entry.record().get("content") for entry in store.archive.state.entries)
     assert first is not None
     assert {key: len(text) for key, text in first.items()} == {

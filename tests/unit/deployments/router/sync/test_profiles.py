@@ -121,13 +121,13 @@ def test_a_store_that_died_is_looked_for_again(
 def test_a_store_that_never_answers(
     source: ProfileSource, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.router.sync.profiles.STORE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("deployments.router.sync.exchange.STORE_TIMEOUT_S", 0.01)
     refresh(source)
     store.fault = HANG
     assert fails(source) == "store: TimeoutError: no answer"
 
 
-STATE = ArchiveState("v", None, RecordStatus(), None, 0, (0, 0, False))
+STATE = ArchiveState("v", None, RecordStatus(), None, 0, (0, 0, False, 0))
 
 
 class Garbage:

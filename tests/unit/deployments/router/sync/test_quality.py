@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from fake_serve import ACCURATE, FRUGAL, HANG, Site, StoreDouble
 
+from deployments.router.sync.exchange import exchange
 from deployments.router.sync.quality import QualitySource
 from scheduler.prompts.features import BUCKETS, extract
 from scheduler.prompts.quality import QualityModel
@@ -44,7 +45,7 @@ ASKED = "What is the capital of France?"
 
 
 def refresh(source: QualitySource, store: StoreDouble) -> None:
-    asyncio.run(source.refresh(store))
+    asyncio.run(exchange(source, store))
 
 
 def test_without_a_model_nothing_is_estimated(store: StoreDouble) -> None:
@@ -90,7 +91,7 @@ def test_a_model_that_cannot_be_read_changes_nothing(
 
 
 def test_a_store_that_hangs(store: StoreDouble, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.router.sync.quality.STORE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("deployments.router.sync.exchange.STORE_TIMEOUT_S", 0.01)
     store.fault = HANG
     with pytest.raises(TimeoutError):
         refresh(QualitySource(), store)

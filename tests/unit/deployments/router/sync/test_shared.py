@@ -7,7 +7,7 @@ import pytest
 from fake_serve import StoreDouble
 from ray.exceptions import ActorDiedError
 
-from cluster.store.load import ReplicaLoad
+from deployments.router.sync.exchange import exchange as exchange_once
 from deployments.router.sync.shared import SharedState
 from scheduler.costs.learning import Learning, Lesson
 from scheduler.costs.observations import Outcome
@@ -26,7 +26,7 @@ def teach(state: SharedState, n: int) -> None:
 
 
 def exchange(state: SharedState, store: StoreDouble) -> None:
-    asyncio.run(state.exchange_lessons(store))
+    asyncio.run(exchange_once(state.lessons, store))
 
 
 @pytest.fixture
@@ -73,8 +73,6 @@ def test_a_store_that_is_away_costs_nothing_but_freshness(store: StoreDouble) ->
     teach(state, 3)
     with pytest.raises(ActorDiedError):
         exchange(state, store)
-    with pytest.raises(ActorDiedError):
-        asyncio.run(state.refresh_loads(store, dict))
     teach(state, 2)
     assert state.learning.lessons == 5
     store.fault = None
@@ -92,11 +90,3 @@ def test_a_store_that_lost_everything_gets_it_back(store: StoreDouble, tmp_path:
     again = SharedState("again")
     exchange(again, store)
     assert again.learning.corrections.runtime(*KEY) == state.learning.corrections.runtime(*KEY)
-
-
-def test_the_load_comes_from_the_store_and_from_its_own_count(store: StoreDouble) -> None:
-    store.state.report_load(ReplicaLoad("model", "r", "n", "cpu", "cpu", 3, {"one": 1}))
-    state = SharedState("one")
-    asyncio.run(state.refresh_loads(store, lambda: {"model": 1}))
-    assert state.loads.ongoing("model", 1) == 3
-    assert state.loads.ongoing("model", 2) == 4
