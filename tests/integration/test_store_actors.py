@@ -60,6 +60,7 @@ def test_a_slow_disk_and_a_long_reading_delay_no_claim_and_no_report(
     store: Store, tmp_path: Path
 ) -> None:
     # A new board gives no claim away that one before it may have given.
+    ray.get(store.board.trials.remote())
     time.sleep(CLAIM_GRACE_S)
     line = LinearModel("linear", (1.0, 0.0, 0.0))
     profiles = ProfileSet((ModelProfile("a", "cpu", line, line, "rapl", (1, 9), (1, 9)),))
