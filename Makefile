@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 CONFIG ?= serve_config.cpu.yaml
-# What to install beside `dev`: `cpu`, or `gpu` on a machine that has one (then name a CONFIG too).
+# What to install besides `dev`: `cpu`, or `gpu` on a machine that has one (then name a CONFIG too).
 EXTRA ?= cpu
 # Arrivals to draw requests from, a CSV with timestamp, input_tokens and output_tokens; lengths of
 # the same distribution are drawn without it.
@@ -70,7 +70,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=benchmarks:tests $(BIN)/mypy --explicit-package-bases benchmarks
+	MYPYPATH=benchmarks:tests $(BIN)/mypy --explicit-package-bases benchmarks examples
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir .cache/docs
 
@@ -91,6 +91,7 @@ bench: install
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/flamegraph.py
 	$(BIN)/python benchmarks/overload.py
+	$(BIN)/python benchmarks/streams.py
 	$(BIN)/python benchmarks/simulate.py --quick $(TRACE_OPTION)
 	$(BIN)/python benchmarks/shared_device.py $(TRACE_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)

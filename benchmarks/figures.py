@@ -1,4 +1,4 @@
-"""What a prediction is worth: error and coverage, ours beside plain OLS."""
+"""What a prediction is worth: error and coverage, ours next to plain OLS."""
 
 from __future__ import annotations
 

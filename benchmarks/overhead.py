@@ -161,7 +161,7 @@ def _measure(args: argparse.Namespace, stack: ExitStack) -> Report:
         except (PeerError, ServerError) as error:
             missing[name] = str(error)
         else:
-            # Whoever stands in front of vLLM's server has it do a part of the work.
+            # A server in front of vLLM's server has it do a part of the work.
             servers = (server,) if name == RAY_INGRESS else (server, vllm)
             targets[name] = _target(MODEL, *servers)
     measured = asyncio.run(_rounds(targets, args.rounds, args.seconds, missing))

@@ -19,8 +19,8 @@ ONE = Load(clients=1, output_tokens=1, stream=False)
 EIGHT = Load(clients=8, output_tokens=1, stream=False)
 SIXTEEN = Load(clients=16, output_tokens=1, stream=False)
 STREAMS = Load(clients=8, output_tokens=64, stream=True)
-# So long a prompt keeps the engine busy for long enough that its first token can be told from the
-# others, and whoever reads it.
+# So long a prompt keeps the engine busy for long enough that its first token can be distinguished
+# from the others, by any reader.
 LONG_PROMPT = Load(clients=1, output_tokens=16, stream=True, input_tokens=1024)
 
 

@@ -119,7 +119,7 @@ async def _steps(server: Server, seconds: float) -> tuple[float, list[Step]]:
     offers = [
         (factor, Offer(factor * capacity, seconds, OUTPUT_TOKENS, deadline_s)) for factor in FACTORS
     ]
-    # Where nobody says by when, the length of the queue is the only bound.
+    # Without a deadline the length of the queue is the only bound.
     offers.append((FACTORS[-1], Offer(FACTORS[-1] * capacity, seconds, OUTPUT_TOKENS,
                                       deadline_s, told=False)))  # fmt: skip
     steps = []

@@ -67,7 +67,7 @@ def litellm_proxy(backend: Server, model: str, folder: Path) -> Iterator[Server]
     config = folder / "litellm.yaml"
     settings = {
         "model_list": [{"model_name": model, "litellm_params": to}],
-        # Nobody here checks keys; it listens on the loopback address only.
+        # Keys are not checked here; it listens on the loopback address only.
         "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},
     }
     config.write_text(yaml.safe_dump(settings))

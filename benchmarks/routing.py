@@ -1,4 +1,4 @@
-"""Routing by prompt, replayed on public outcomes: ours beside published and plain references.
+"""Routing by prompt, replayed on public outcomes: ours next to published and plain references.
 
     python benchmarks/routing.py [--data FOLDER] [--seeds N] [--quick] [--plots FOLDER] [--json]
 
@@ -234,7 +234,7 @@ def _costs(runs: dict[str, list[Split]], share: float) -> dict[str, tuple[float,
 
 
 def goal_table(goals: Sequence[Goal]) -> Table:
-    """Ours beside the references."""
+    """Ours next to the references."""
     table = Table(title="Figures to reach", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("data", "figure", "published", *POLICIES, "goal", "met"):
         table.add_column(

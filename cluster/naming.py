@@ -1,4 +1,4 @@
-"""How applications and deployments are called, and where data goes unless told otherwise."""
+"""How applications and deployments are called, and where data goes by default."""
 
 DEFAULT_DATA_DIR = "~/.local/share/dynamic-llm-scheduler"
 

@@ -21,7 +21,7 @@ APPLICATIONS_PATH = "/api/serve/applications/"
 NODES_PATH = "/nodes?view=summary"
 LOGS_PATH = "/api/v0/logs"
 OPTIONS = ("proxy_location", "http_options", "grpc_options", "target_capacity")
-"""What stands beside `applications` in a Serve config and is reported back by Serve."""
+"""What a Serve config has besides `applications` and is reported back by Serve."""
 
 
 class ServeApiError(Exception):
@@ -237,8 +237,8 @@ class ServeApi:
             ) from error
         if response.status_code in (401, 403):
             raise DashboardAuthError(
-                f"the Ray dashboard at {self.address} refused the token ({response.text.strip()}): "
-                "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or write it to ~/.ray/auth_token"
+                f"the Ray dashboard at {self.address} rejected the token ({response.text.strip()}):"
+                " set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or write it to ~/.ray/auth_token"
             )
         if response.is_error:
             raise ServeRequestError(f"{method} {path}: {response.status_code} {_message(response)}")

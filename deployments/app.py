@@ -9,11 +9,13 @@ from typing import Any
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from cluster.naming import ROUTER_DEPLOYMENT
-from deployments.config.app import AutoScaling, FixedScaling, ModelArgs, RouterArgs
+from cluster.naming import ROUTER_DEPLOYMENT, model_deployment_name
+from deployments.config.app import AutoScaling, ModelArgs, RouterArgs
 from deployments.config.gpu_shares import memory_utilization, with_worker_gpus
 from deployments.gate import Gate
 from deployments.replica.admission import ReplicaLimits
+from deployments.replica.deployment import ModelReplica
+from deployments.replica.options import deployment_options
 from deployments.router.server import Router
 
 logger = logging.getLogger("ray.serve")
@@ -36,25 +38,14 @@ def build_router(args: RouterArgs) -> serve.Application:
 
 
 def build_model(args: ModelArgs) -> serve.Application:
-    """The application of one model."""
-    # Importing vLLM takes seconds; the router's application is built without it.
-    from ray.serve.llm import LLMConfig, build_llm_deployment  # noqa: PLC0415
-
-    from deployments.replica.engine import FrameEngine  # noqa: PLC0415
-    from deployments.replica.server import ModelServer  # noqa: PLC0415
-
-    model = build_llm_deployment(
-        LLMConfig(**llm_settings(args)),
-        deployment_cls=ModelServer,
-        bind_kwargs={
-            "engine_cls": FrameEngine,
-            "watts_per_core": args.cpu_watts_per_core,
-            # Serve's autoscaler counts what goes through its handles, and nothing else.
-            "links": isinstance(args.scaling, FixedScaling),
-            "limits": ReplicaLimits(
-                args.hung_after_s, args.max_queued_requests, args.vetting.limits()
-            ),
-        },
+    """The application of one model, built without importing vLLM, which takes seconds."""
+    settings = llm_settings(args)
+    options = deployment_options(model_deployment_name(args.model_id), settings)
+    model = serve.deployment(ModelReplica, **options).bind(
+        settings,
+        start_order=args.start_order,
+        watts_per_core=args.cpu_watts_per_core,
+        limits=ReplicaLimits(args.hung_after_s, args.max_queued_requests, args.vetting.limits()),
     )
     gate = serve.deployment(Gate, name="Gate", ray_actor_options={"num_cpus": 0})
     return gate.bind(model)
@@ -112,7 +103,7 @@ def _deployment_config(args: ModelArgs) -> dict[str, Any]:
         **args.deployment_config,
     }
     if isinstance(args.scaling, AutoScaling):
-        config["autoscaling_config"] = args.scaling.model_dump(exclude={"mode"})
+        config["autoscaling_config"] = args.scaling.model_dump(exclude={"mode"}, exclude_none=True)
     else:
         config["num_replicas"] = args.scaling.num_replicas
     return config

@@ -2,7 +2,7 @@
 
 Off unless OpenTelemetry's own environment variables name an endpoint; then a client's `traceparent`
 is gone on from, and every attempt carries one to its replica. Nothing of a prompt or an answer is
-in a span. Spans are sent by a thread of the SDK, and dropped where nobody takes them.
+in a span. Spans are sent by a thread of the SDK, and dropped where no collector takes them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def open_tracer() -> Tracer | None:
     target = traces_endpoint(os.environ)
     if target is None:
         return None
-    # Nobody pays for the SDK who does not use it.
+    # Without tracing the SDK costs nothing.
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter  # noqa: PLC0415

@@ -34,7 +34,7 @@ COMMANDS = {
     ),
     "cascade": _Command("profiling.cascade.command", "fit when a cascade accepts a model's answer"),
     "tasks": _Command(
-        "profiling.task_classifier.command", "fit or report what tells kinds of work apart"
+        "profiling.task_classifier.command", "fit the classifier of tasks, or report on it"
     ),
     "evaluate": _Command("profiling.quality.evaluate", "replay routing by prompt over outcomes"),
     "table": _Command(

@@ -21,7 +21,7 @@ def rank(priority: Priority, arrived_s: float) -> int:
     """The place of a request among those that wait: lower ranks are served first.
 
     Ageing without a clock in the queue: everybody ages at the same pace, so the order of two
-    requests never changes, and whoever arrived `STEP_S` before a request of the next higher
+    requests never changes, and a request that arrived `STEP_S` before one of the next higher
     priority is served before it. No stream of more important requests can starve another one.
 
     Args:

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         console = Console()
         state = "frozen" if summary["frozen"] else "learning"
         console.print(
-            f"{state}, begun anew {summary['epoch']} times, "
+            f"{state}, reset {summary['epoch']} times, "
             f"{summary['explored_this_hour']} requests explored in this hour",
             highlight=False,
         )

@@ -25,7 +25,7 @@ class Source:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `logs`, beside the address of the dashboard."""
+    """Options of `logs`, besides the address of the dashboard."""
     parser.add_argument(
         "application", metavar="MODEL", nargs="?", help="a model or `router`; default: all"
     )
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-n", "--lines", type=int, default=50, help="last lines of each replica (%(default)s)"
     )
     parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on with what is written, until Ctrl-C"
+        "-f", "--follow", action="store_true", help="follow what is written, until Ctrl-C"
     )
 
 
@@ -91,7 +91,7 @@ def sources(details: ServeDetails, application: str | None) -> list[Source]:
         if replica.node_id is not None and replica.log_file is not None
     ]  # fmt: skip
     if not found:
-        raise ScalingUsageError(f"{application or 'Serve'} has no replica that has begun to write")
+        raise ScalingUsageError(f"{application or 'Serve'} has no replica that writes a log yet")
     return found
 
 

@@ -24,7 +24,7 @@ out = Console()
 
 
 class StillRunningError(ConnectionError):
-    """It was told to stop and has not."""
+    """It was asked to stop and has not stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Launched:
 @contextmanager
 def written_down(ray_port: int, config: Path, head_pid: int) -> Iterator[None]:
     """`down` finds this run while the block runs."""
-    path = _folder() / f"{ray_port}.json"
+    path = runs_folder() / f"{ray_port}.json"
     launched = Launched(
         ray_port, str(config.absolute()), Process.of(os.getpid()), Process.of(head_pid)
     )
@@ -80,7 +80,7 @@ def written_down(ray_port: int, config: Path, head_pid: int) -> Iterator[None]:
 def launched() -> list[Launched]:
     """Every run that has not ended; forgets the others."""
     found = []
-    for path in sorted(_folder().glob("*.json")):
+    for path in sorted(runs_folder().glob("*.json")):
         try:
             data = json.loads(path.read_text())
             run_ = Launched(
@@ -143,13 +143,13 @@ def _stop(run_: Launched) -> None:
             head.wait(STOP_TIMEOUT_S / 2)
         with suppress(ProcessLookupError):
             os.killpg(head.pid, signal.SIGKILL)
-    (_folder() / f"{run_.ray_port}.json").unlink(missing_ok=True)
+    (runs_folder() / f"{run_.ray_port}.json").unlink(missing_ok=True)
 
 
-def _folder() -> Path:
-    """Of this user: nobody else's processes are to be stopped by it."""
+def runs_folder() -> Path:
+    """Of this user: processes of other users are not to be stopped."""
     folder = Path(tempfile.gettempdir()) / f"dynamic-llm-scheduler-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else")
+        raise PermissionError(f"{folder} belongs to another user")
     return folder

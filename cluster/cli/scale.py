@@ -105,7 +105,7 @@ def scale_auto(
     """Give Serve's autoscaler new bounds for a model, and wait until it runs with them.
 
     Reads the config of all applications, changes one and puts it back: two of these at the same
-    time, or one beside a `serve deploy`, and the later one wins.
+    time, or one during a `serve deploy`, and the later one wins.
 
     Raises:
         ScalingUsageError: No such model, its count is fixed, or the bounds are none.

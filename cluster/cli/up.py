@@ -1,8 +1,9 @@
 """`python -m cluster up CONFIG`: one machine, from nothing to an address, and back again.
 
 Starts a Ray head with the flags that the data path needs (Serve reads them when Ray starts),
-deploys the config, shows each application until it runs, and has models without a profile of this
-machine profiled. Everything that it started ends with it.
+deploys the config, prints the address as soon as one model answers, shows each application until
+it runs, and has models without a profile of this machine profiled. Everything that it started ends
+with it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from rich.text import Text
 
 from cluster.cli.running import written_down
 from cluster.haproxy.errors import haproxy_variables
+from cluster.naming import ROUTER_APPLICATION
 from cluster.serve_api import Application, DashboardUnreachableError, ServeApi, auth_headers
 from cluster.serve_flags import SERVE_FLAGS
 from scheduler.costs.origins import CALIBRATED, MEASURED
@@ -36,9 +38,15 @@ from scheduler.costs.origins import CALIBRATED, MEASURED
 RAY_START_TIMEOUT_S = 120.0
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60.0
-POLL_S = 1.0
+DRAIN_TIMEOUT_S = 30.0
+HEALTH_AGE_S = 1.0
+"""So old may be what the router's `/health` says of its requests."""
+POLL_S = 0.5
 QUICK_PROFILE_S = 60
+BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
 BIN = Path(sys.executable).parent
+NO_DRAINING = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+"""Ray would wait half a minute for what runs here to move to another node: there is none."""
 
 console = Console()
 
@@ -75,29 +83,36 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         LaunchError: Ray or an application did not start.
     """
-    _handle_signals()
-    address = _http_address(args.config)
+    handle_signals()
+    address = http_address(args.config)
     dashboard = f"http://127.0.0.1:{args.dashboard_port}"
     began = time.monotonic()
     try:
         with (
-            _ray_head(args.ray_port, args.dashboard_port, args.ray_options) as head,
+            ray_head(args.ray_port, args.dashboard_port, args.ray_options) as head,
             written_down(args.ray_port, args.config, head.pid),
         ):
             _deploy(args.config, dashboard)
-            _wait_for_applications(dashboard, head, began)
-            new = _models_without_own_profile(address)
-            if new and not args.no_profile:
-                _profile(new, args.ray_port)
-            _greet(address, dashboard, time.monotonic() - began)
-            return_code = head.wait()
-            raise LaunchError(f"Ray ended by itself with status {return_code}")
+            try:
+                failed = wait_for_applications(dashboard, address, head, began)
+                new = models_without_own_profile(address)
+                if new and not args.no_profile:
+                    profile_models(new, args.ray_port)
+                what = f"all but {', '.join(failed)}" if failed else "all"
+                elapsed_s = time.monotonic() - began
+                console.print(f"{what} up after {elapsed_s:.0f} s", highlight=False, markup=False)
+                return_code = head.wait()
+                raise LaunchError(f"Ray ended by itself with status {return_code}")
+            except (KeyboardInterrupt, SystemExit):
+                drain(address)
+                raise
     except KeyboardInterrupt:
         console.print("stopped")
         return 0
 
 
-def _handle_signals() -> None:
+def handle_signals() -> None:
+    """Let Ctrl-C interrupt and SIGTERM end this program, in the background too."""
     # A shell starts background commands with it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Not a KeyboardInterrupt, which only skips the profiling while that runs.
@@ -108,11 +123,11 @@ def _environment() -> dict[str, str]:
     """Of Ray and of its jobs; the user's own wins."""
     # A cluster asks for the token as soon as there is one; its clients have to be told to send it.
     mode = {"RAY_AUTH_MODE": "token"} if auth_headers() else {}
-    return {**SERVE_FLAGS, **haproxy_variables(), **mode, **os.environ}
+    return {**SERVE_FLAGS, **haproxy_variables(), **NO_DRAINING, **mode, **os.environ}
 
 
 @contextmanager
-def _ray_head(
+def ray_head(
     port: int, dashboard_port: int, more_options: Sequence[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A Ray head node of our own; it and all its processes end with the block."""
@@ -141,13 +156,23 @@ def _ray_head(
             start_new_session=True,
         )
     try:
-        _wait_for_dashboard(f"http://127.0.0.1:{dashboard_port}", head, log)
+        wait_for_dashboard(f"http://127.0.0.1:{dashboard_port}", head, log)
         yield head
     finally:
         _stop(head)
 
 
-def _wait_for_dashboard(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_dashboard(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until Ray answers.
+
+    Args:
+        address: Of its dashboard.
+        head: Its process.
+        log: What it printed, for the error.
+
+    Raises:
+        LaunchError: It ended, or does not answer in time.
+    """
     deadline = time.monotonic() + RAY_START_TIMEOUT_S
     with ServeApi(address) as api:
         while True:
@@ -183,29 +208,88 @@ def _deploy(config: Path, dashboard: str) -> None:
         api.deploy(yaml.safe_load(config.read_text()))
 
 
-def _wait_for_applications(dashboard: str, head: subprocess.Popen[bytes], began: float) -> None:
-    """Show every application until all of them run.
+def wait_for_applications(
+    dashboard: str, address: str, head: subprocess.Popen[bytes], began: float
+) -> list[str]:
+    """Show every application until each of them runs or has failed; greet at the first model.
+
+    Returns:
+        Names of those that have failed.
 
     Raises:
-        LaunchError: One of them cannot run, with Serve's own words.
+        LaunchError: The router or all models cannot run, with Serve's own words.
     """
     shown: dict[str, str] = {}
+    greeted = False
+    deadline = time.monotonic() + READY_TIMEOUT_S
     with ServeApi(dashboard) as api, Live(console=console, transient=True) as live:
         while True:
-            applications = api.details().applications.values()
+            applications = list(api.details().applications.values())
             for application in applications:
                 if shown.get(application.name) != application.status:
                     shown[application.name] = application.status
                     live.console.print(_line(application, time.monotonic() - began))
-            live.update(_progress(list(applications), time.monotonic() - began))
-            broken = [a for a in applications if a.status in ("DEPLOY_FAILED", "UNHEALTHY")]
-            if broken:
-                raise LaunchError(f"{broken[0].name}: {_why(broken[0])}")
-            if applications and all(a.status == "RUNNING" for a in applications):
-                return
+                fault = _fault(application)
+                if fault and shown.get(f"fault of {application.name}") != fault:
+                    shown[f"fault of {application.name}"] = fault
+                    live.console.print(f"{application.name}: {fault}", style="red", markup=False)
+            live.update(_progress(applications, time.monotonic() - began))
+            broken = [a for a in applications if a.status in BROKEN]
+            models = [a for a in applications if a.name != ROUTER_APPLICATION]
+            for failed in broken:
+                if failed.name == ROUTER_APPLICATION or all(m in broken for m in models):
+                    raise LaunchError(f"{failed.name}: {_why(failed)}")
+            settled = applications and all(
+                a.status == "RUNNING" or a in broken for a in applications
+            )
+            if not settled:
+                deadline = time.monotonic() + READY_TIMEOUT_S
+            # Where every model is scaled to 0, none will ever answer.
+            if not greeted and (answers(address) or time.monotonic() > deadline):
+                greeted = True
+                up = [m.name for m in models if m.status == "RUNNING"]
+                _greet(live.console, address, dashboard, time.monotonic() - began, up)
+            if settled and greeted:
+                return [application.name for application in broken]
             if head.poll() is not None:
                 raise LaunchError("Ray ended while the applications were starting")
             time.sleep(POLL_S)
+
+
+def answers(address: str) -> bool:
+    """Whether a request would be answered: some model is up."""
+    try:
+        return httpx.get(f"{address}/health/ready", timeout=5).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        # The proxy opens its port when the router is up.
+        return False
+
+
+def _fault(application: Application) -> str:
+    """Why it, or one of its replicas, did not start, in one line; empty where none has failed."""
+    messages = [d.message for d in application.deployments.values()]
+    said = [message for message in messages if "failed to start" in message]
+    if application.status in BROKEN:
+        said.append(_why(application))
+    lines = [line.strip() for message in said for line in message.splitlines() if line.strip()]
+    # The last line of a traceback is the error.
+    return lines[-1] if lines else ""
+
+
+def drain(address: str) -> None:
+    """Wait for requests that run; a second Ctrl-C ends them."""
+    deadline = time.monotonic() + DRAIN_TIMEOUT_S
+    said = looked = False
+    while time.monotonic() < deadline:
+        models, _ = _models(address)
+        ongoing = sum(model.get("ongoing", 0) for model in models.values())
+        if not models or (not ongoing and (said or looked)):
+            return
+        if ongoing and not said:
+            said = True
+            console.print(f"waiting for {ongoing} running requests (Ctrl-C ends them)")
+        looked = True
+        time.sleep(POLL_S if said else HEALTH_AGE_S)
 
 
 def _line(application: Application, elapsed_s: float) -> Text:
@@ -236,7 +320,7 @@ def _why(application: Application) -> str:
     return "; ".join(message.strip() for message in messages if message.strip())
 
 
-def _profile(models: list[str], ray_port: int) -> None:
+def profile_models(models: list[str], ray_port: int) -> None:
     """Measure models whose profile is not from here.
 
     What the job prints is shown; it ends with what each weight alone chooses.
@@ -263,7 +347,7 @@ def _profile(models: list[str], ray_port: int) -> None:
         job.wait()
 
 
-def _models_without_own_profile(address: str) -> list[str]:
+def models_without_own_profile(address: str) -> list[str]:
     """Models that can be measured and have not been, once the router has found all of them.
 
     One that is scaled to 0 it never finds: then the time decides.
@@ -297,7 +381,8 @@ def _models(address: str) -> tuple[dict[str, Any], str]:
     return models, "the router has no models"
 
 
-def _http_address(config: Path) -> str:
+def http_address(config: Path) -> str:
+    """Where the router of a Serve config listens, as a URL for this machine."""
     options = (yaml.safe_load(config.read_text()) or {}).get("http_options") or {}
     host = options.get("host", "127.0.0.1")
     # Where it listens on all addresses, one of them is ours.
@@ -305,8 +390,13 @@ def _http_address(config: Path) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{options.get('port', 8000)}"
 
 
-def _greet(address: str, dashboard: str, elapsed_s: float) -> None:
-    console.print(f"\n[bold green]ready[/] after {elapsed_s:.0f} s at [bold]{address}[/]\n")
+def _greet(
+    console: Console, address: str, dashboard: str, elapsed_s: float, models: Sequence[str]
+) -> None:
+    console.print(
+        f"\n[bold green]ready[/] after {elapsed_s:.0f} s at [bold]{address}[/] "
+        f"with {', '.join(models) or 'no model'}\n"
+    )
     console.print(
         f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         '  -d \'{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}], '
@@ -315,4 +405,4 @@ def _greet(address: str, dashboard: str, elapsed_s: float) -> None:
         markup=False,
         soft_wrap=True,
     )
-    console.print(f"Ray's dashboard: {dashboard}    Ctrl-C stops everything", highlight=False)
+    console.print(f"Ray's dashboard: {dashboard}    Ctrl-C stops everything\n", highlight=False)

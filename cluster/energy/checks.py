@@ -1,6 +1,6 @@
 """What a counter says, checked: differences that can be believed, and what is wrong else.
 
-A counter that falls (a driver that was loaded anew), rises faster than its device can draw (a
+A counter that falls (a driver that was loaded again), rises faster than its device can draw (a
 wrong wrap, a corrupt reading), stands still, or cannot be read gives no joules. Nothing here
 knows requests; `cluster.energy.ledger` does.
 """
@@ -111,7 +111,7 @@ class CheckedCounter:
             return self._failed(now, *wrong)
         if still := self._still(rises, elapsed_s if busy else 0.0):
             self._outage = True
-            return self._failed(now, "stalled", f"{still} works and its counter stands still")
+            return self._failed(now, "stalled", f"{still} works and its counter does not move")
         joules = sum(rises.values())
         if joules == 0 and now - self._settled_at < self._counter.refresh_s:
             return Step(now, 0.0, 0.0, not self._outage)
@@ -159,7 +159,7 @@ class CheckedCounter:
 
 
 class Rest(NamedTuple):
-    """Devices that nobody uses, and how their counter behaves.
+    """Devices without load, and how their counter behaves.
 
     Attributes:
         watts: Their power.
@@ -177,7 +177,7 @@ async def measure_rest(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> Rest:
-    """Look at devices that nobody uses, from the first rise of their counters to the last one.
+    """Look at devices without load, from the first rise of their counters to the last one.
 
     What has just worked is left alone for REST_S before.
 

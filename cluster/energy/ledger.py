@@ -273,7 +273,7 @@ class RequestLedger:
         return due
 
     def _unread_joules(self) -> float:
-        """What has been drawn since the counter was last renewed, at the power of before."""
+        """What has been drawn since the counter was last renewed, at the previous power."""
         if not self._recent_s:
             return 0.0
         unread_s = min(

@@ -102,7 +102,7 @@ class EnergyMeter(Protocol):
         """It is done: its joules, `None` where they are not known."""
 
     def drop(self, key: str) -> None:
-        """It is done, and nobody asks for its joules."""
+        """It is done, and its joules are not asked for."""
 
     async def sample(self) -> None:
         """Look at the counter; several times a second while requests are active."""
@@ -195,7 +195,7 @@ class DeviceMeter:
 
         Args:
             replica_id: Which one.
-            rest: What the meter of before had measured: it was restarted under load.
+            rest: What the previous meter had measured: it was restarted under load.
         """
         async with self._joining:
             ledger = self._ledger
@@ -296,7 +296,7 @@ class SharedMeter:
 
     @property
     def status(self) -> MeterStatus:
-        """See `EnergyMeter`; over all the devices, whoever uses them."""
+        """See `EnergyMeter`; over all the devices, whatever uses them."""
         parts = self._statuses
         totals = ("attributed_joules", "idle_joules", "unattributed_joules", "pending_joules")
         return MeterStatus(

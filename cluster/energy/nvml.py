@@ -220,7 +220,7 @@ def _is_cut(handle: Any) -> bool:
 
 def _slice_error(uuid: str) -> MigSliceError:
     return MigSliceError(
-        f"GPU {uuid}: a MIG slice; NVML tells energy and power of whole cards only"
+        f"GPU {uuid}: a MIG slice; NVML reports energy and power of whole cards only"
     )
 
 

@@ -1,6 +1,6 @@
 """The durable record of decisions: a bounded queue, and one thread that writes it to SQLite.
 
-Whoever hands something in never waits for a disk. What cannot be written waits within bounds, then
+Handing something in never waits for a disk. What cannot be written waits within bounds, then
 the oldest is dropped and counted; nothing here stops the store. Handed in twice, a decision is kept
 once. Killed, the process loses what it took in since the last commit, COMMIT_PERIOD_S ago or as
 long as the disk takes.
@@ -56,7 +56,7 @@ class RecordStatus(NamedTuple):
 
 
 class Record:
-    """Writes to `record.sqlite` of a folder; takes over the `decisions.jsonl` of before.
+    """Writes to `record.sqlite` of a folder; takes over an earlier `decisions.jsonl`.
 
     The thread starts with the first decision, or at once where there is something to take over.
 
@@ -209,7 +209,7 @@ class Record:
                 else:
                     self._trimmed_at = now
         except Exception as error:
-            # Whatever it is: a thread that ended would be noticed by nobody.
+            # Whatever it is: a thread that ended would go unnoticed.
             self._failed(error)
             return RETRY_PERIOD_S
         self._fault = None
@@ -264,7 +264,7 @@ class Record:
             self._set_aside()
 
     def _set_aside(self) -> None:
-        """Keep the broken file for whoever wants to look, with its log, and begin a new one."""
+        """Keep the broken file for inspection, with its log, and begin a new one."""
         mark = f".broken-{time.time():.0f}"
         for suffix in ("", "-wal", "-shm"):
             path = self.path.with_name(self.path.name + suffix)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 OVERHEAD_BYTES = 512
-"""Of an entry's objects in memory, beside its JSON."""
+"""Of an entry's objects in memory, besides its JSON."""
 
 
 class Entry(NamedTuple):

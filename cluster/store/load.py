@@ -248,6 +248,15 @@ class LoadView:
         self._places = {model: frozenset(at) for model, at in places.items()}
 
     @property
+    def taken_at(self) -> float:
+        """When the snapshot was taken, on the clock."""
+        return self._taken_at
+
+    def neighbours(self, model: str) -> set[str]:
+        """Models with a replica on a device where this one has one, itself included."""
+        return {model, *(m for place in self._places.get(model, ()) for m in self._at_place[place])}
+
+    @property
     def routers(self) -> int:
         """Routers that send requests, this one included."""
         return self._routers

@@ -20,11 +20,11 @@ KEEP_S = 86_400.0
 RENEWAL_S = 0.5
 """How often a router says what it is generating."""
 CLAIM_LEASE_S = 3.0
-"""A router that has said nothing for so long is dead; whoever asks next generates."""
+"""A router that has said nothing for so long is dead; the next one that asks generates."""
 CLAIM_GRACE_S = 2.0
 """How long a store that starts waits for the claims that one before it may have lost."""
 OVERHEAD_BYTES = 1_024
-"""Of an answer's objects in memory, beside its bytes; so the bytes bound the number too."""
+"""Of an answer's objects in memory, besides its bytes; so the bytes bound the number too."""
 
 
 @dataclass(frozen=True, slots=True)

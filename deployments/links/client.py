@@ -40,8 +40,8 @@ CONNECT_TIMEOUT_S = 3.0
 DEAD_S = 5.0
 """What Serve says of a model's replicas is true again after so long."""
 MUCH_LOAD, MANY_TIMES = 4, 2
-"""Whoever has so many requests more than the least busy one, and so many times its requests, is
-not preferred any more."""
+"""A replica that has so many requests more than the least busy one, and so many times its requests,
+is not preferred any more."""
 LATE_S = 3.0
 """A replica that has not said within so long what a cancelled call took will not say it."""
 CONNECTION_BROKE = "the connection to the replica broke"
@@ -203,7 +203,7 @@ class Link(Connection):
                 self.heard += isinstance(message, Answer)
                 messages.add(message)
             else:
-                # It had ended before the replica heard that nobody waits for it.
+                # It had ended before the replica heard that its caller is gone.
                 self._said(message.id, message.observation if isinstance(message, Answer) else b"")
 
     def close(self) -> None:
@@ -285,7 +285,7 @@ class LinkPool:
             for replica_id, link in list(links.items()):
                 load = offered.get(replica_id)
                 if load is not None and load.hung:
-                    # What it has breaks now, and goes on elsewhere; not when it is replaced.
+                    # What it has breaks now, and is resumed elsewhere; not when it is replaced.
                     link.abort()
                 elif load is not None and link.open:
                     link.others = load.ongoing - load.ongoing_by_origin.get(router_id, 0)
@@ -333,6 +333,14 @@ class LinkPool:
         """Whether every replica that a link leads to is kept from requests by its breaker."""
         links = [link for link in self._links.get(model, {}).values() if link.open]
         return bool(links) and not any(link.breaker.allows for link in links)
+
+    @property
+    def calm(self) -> bool:
+        """Whether no model is `broken` or `dead`."""
+        now = self._clock()
+        return all(now - at >= DEAD_S for at in self._died_at.values()) and all(
+            breaker.allows for breaker in self._breakers.values()
+        )
 
     def dead(self, model: str) -> bool:
         """Whether the last replica that a link led to has just died.

@@ -29,7 +29,7 @@ class Call(Message, tag=1):
 
 
 class Cancel(Message, tag=2):
-    """Nobody waits for this call any more."""
+    """The caller waits for this call no longer."""
 
     id: int
 

@@ -114,7 +114,7 @@ class ServerConnection(Connection):
             self._cancel(message)
 
     def lost(self) -> None:
-        """The router is gone: nobody waits for its calls."""
+        """The router is gone: its calls have no reader."""
         self._server.connections.discard(self)
         for task in self._tasks.values():
             task.cancel()
@@ -129,7 +129,7 @@ class ServerConnection(Connection):
 
     def _take(self, call: Call) -> None:
         if self._server.draining:
-            self.send(Failure(call.id, "the replica is going away", refused=True))
+            self.send(Failure(call.id, "the replica is shutting down", refused=True))
             return
         task = asyncio.create_task(self._serve(call))
         self._tasks[call.id] = task

@@ -47,7 +47,7 @@ class Unread:
         self._bytes = 0
 
     def add(self, message: ReplicaMessage) -> bool:
-        """Take a message in; where there is too much already, let go of everything instead.
+        """Take a message in; where there is too much already, drop everything instead.
 
         Returns:
             Whether it was taken in.

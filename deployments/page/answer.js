@@ -1,4 +1,4 @@
-// One answer: streaming, stopped, whole or broken; and what it took beside what was predicted.
+// One answer: streaming, stopped, whole or broken; and what it took next to what was predicted.
 
 import { byId, html, say } from "./dom.js";
 import { chat } from "./api.js";
@@ -101,7 +101,18 @@ export class Answer {
           interval && known && html("span", { class: `interval verdict ${inside ? "hit" : ""}` },
             inside ? "✓ inside" : "✗ outside")));
     }));
+    byId("outcome-list").append(...footprint(actual).map(([name, text]) =>
+      html("div", { class: "cell" }, html("dt", {}, name), html("dd", {}, html("span", { class: "value" }, text)))));
     this.outcome.hidden = false;
     this.outcome.title = source ? `Energy measured with ${source}` : "";
   }
+}
+
+/** What the configured grid makes of the joules, as pairs of name and text. */
+function footprint({ co2_g: grams, cost, currency }) {
+  const write = (n) => Number(n.toPrecision(2)).toString();
+  return [
+    ...(grams == null ? [] : [["Carbon", `${write(grams)} g CO₂`]]),
+    ...(cost == null ? [] : [["Cost", `${write(cost)} ${currency}`.trim()]]),
+  ];
 }

@@ -11,7 +11,7 @@ import { know } from "./models.js";
 import { Triangle, weightSliders } from "./triangle.js";
 
 const TYPING_PAUSE_MS = 200;
-/** Load and drift change the predictions while nobody types. */
+/** Load and drift change the predictions while the user does not type. */
 const REFRESH_MS = 5000;
 const EXAMPLES = {
   "A fact": "What is the capital of France, and what is it known for?",
@@ -68,7 +68,7 @@ function later() {
   pause = setTimeout(predict, TYPING_PAUSE_MS);
 }
 
-/** Once more after a while, but not for a tab that nobody sees. */
+/** Once more after a while, but not for a hidden tab. */
 function refresh() {
   pause = setTimeout(() => (document.hidden ? refresh() : predict()), REFRESH_MS);
 }

@@ -94,7 +94,7 @@ export function withWeight(weights, index, value) {
   });
 }
 
-/** The nearest weights to a point that may lie beside the triangle. */
+/** The nearest weights to a point that may lie outside the triangle. */
 export function clamped(weights) {
   const positive = weights.map((weight) => Math.max(weight, 0));
   const sum = positive.reduce((a, b) => a + b, 0);

@@ -1,4 +1,4 @@
-// What goes on: asked for once a second while somebody looks, seldom while nobody does.
+// What goes on: asked for once a second while the tab is visible, seldom while it is not.
 
 import { live as fetchLive } from "./api.js";
 import { powerChart, scoreChart } from "./charts.js";
@@ -20,7 +20,7 @@ const named = (model) => [swatch(model), model];
 const short = (id) => id.split(/[#:]/).at(-1).slice(0, 8);
 
 export class LiveView {
-  /** @param {(error: Error) => void} onProblem told when the router stops answering */
+  /** @param {(error: Error) => void} onProblem called when the router stops answering */
   constructor(onProblem) {
     this.onProblem = onProblem;
     this.since = 0;

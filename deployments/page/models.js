@@ -38,7 +38,7 @@ export const mark = (model, x, y, size, attributes = {}) =>
     class: `mark ${colorClass(model)} ${attributes.class ?? ""}`,
   });
 
-/** A model's mark beside its name; decoration, the name says it. */
+/** A model's mark next to its name; decoration, the name says it. */
 export const swatch = (model) =>
   svg("svg", { class: "swatch", viewBox: "0 0 16 16", width: 12, height: 12, "aria-hidden": "true" },
     mark(model, 8, 8, 16));

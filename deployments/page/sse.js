@@ -27,7 +27,7 @@ export async function* events(body) {
       if (done) return;
     }
   } finally {
-    // Whoever stops reading does not want the rest.
+    // A reader that stops does not want the rest.
     reader.cancel().catch(() => {});
   }
 }

@@ -44,7 +44,7 @@ export const inWords = (weights) =>
 export class Triangle {
   /**
    * @param {SVGElement} root
-   * @param {(weights: number[]) => void} onMove told of every move that the user makes
+   * @param {(weights: number[]) => void} onMove called for every move that the user makes
    */
   constructor(root, onMove) {
     this.root = root;
@@ -144,7 +144,7 @@ export class Triangle {
 
   #grab(event) {
     if (event.button !== 0) return;
-    // A finger beside the point may want to scroll the page.
+    // A finger next to the point may want to scroll the page.
     const onHandle = this.handle.contains(event.target);
     if (event.pointerType === "touch" && !onHandle) {
       this.root.addEventListener("click", (tap) => this.#set(this.#at(tap)), { once: true });

@@ -83,12 +83,13 @@ class Constraints:
         if self._vetting is not None:
             await self._vetting.close()
 
-    async def settle(self, params: SamplingParams, field: str | None) -> None:
+    async def settle(self, params: SamplingParams, field: str | None, caller: str = "") -> None:
         """Try the constraint of a request, and put it into the form that the engine gets.
 
         Args:
             params: vLLM's sampling parameters; changed.
             field: The member of the body that it comes from.
+            caller: Name of the API key that asks, empty where there is none.
 
         Raises:
             ConstraintError: The request ends here.
@@ -99,7 +100,7 @@ class Constraints:
         given = {name: value for name, value in members.items() if value is not None}
         name = field or "structured_outputs"
         try:
-            verdict = await self._vetting.check(given)
+            verdict = await self._vetting.check(given, caller)
         except VettingBusyError as error:
             # Another replica may have a place.
             raise ConstraintError(429, QUEUE_FULL, f"{name}: {error}", name) from error

@@ -9,7 +9,10 @@ from typing import Any
 
 from vllm.platforms import current_platform
 from vllm.utils.ompmultiprocessing import OMPProcessManager
+from vllm.v1.engine import utils as engine_processes
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+from deployments.replica.forking import SharedImports, forks
 
 BINDING = ("KMP_AFFINITY", "GOMP_CPU_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
 """Variables by which OpenMP's libraries bind threads."""
@@ -39,4 +42,19 @@ def computing_in_engine_core(config: Any) -> Iterator[None]:
         if "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
             for name in BINDING:
                 os.environ.pop(name, None)
+        with _forked_engine_core():
+            yield
+
+
+@contextmanager
+def _forked_engine_core() -> Iterator[None]:
+    """In the block, an engine core begins as a fork of the template process, if there is one."""
+    if not forks():
         yield
+        return
+    context = engine_processes.get_mp_context
+    engine_processes.get_mp_context = SharedImports
+    try:
+        yield
+    finally:
+        engine_processes.get_mp_context = context

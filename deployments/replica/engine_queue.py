@@ -161,10 +161,10 @@ class EngineQueue:
         if not trail.caller:
             return (request,)
         self._asked[trail.caller] = self._clock()
-        caller = self._callers.setdefault(trail.caller, _Flow(self._most_of_a_caller))
+        caller = self._callers.setdefault(trail.caller, _Flow(self._most_for_one))
         return request, caller
 
-    def _most_of_a_caller(self) -> int:
+    def _most_for_one(self) -> int:
         now = self._clock()
         self._asked = {c: at for c, at in self._asked.items() if now - at < ALONE_AFTER_S}
         # Alone, a few more than run, so that none of the slots stays empty between two.

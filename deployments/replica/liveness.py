@@ -32,8 +32,8 @@ class Liveness:
     """Judges by signs of life: hung is an engine that was asked and has been silent for too long.
 
     Too long is `patience_s`, or `PATIENCE_STEPS` times the longest step seen where that is more:
-    within a step the engine answers nobody. Silence without requests counts too, because a probe
-    is owed an answer all the same.
+    within a step the engine answers no request. Silence without requests counts too, because a
+    probe is owed an answer all the same.
 
     Args:
         patience_s: For an engine whose steps are short.
@@ -92,7 +92,7 @@ class Liveness:
         self._asked = True
 
     def look(self) -> None:
-        """To be called every `LOOK_PERIOD_S`: what nobody watched for is not held against it.
+        """To be called every `LOOK_PERIOD_S`: a pause of the watcher is not held against it.
 
         A process that stands still itself finds its engine silent, when it goes on, although the
         signs only wait to be read.
@@ -107,7 +107,7 @@ class Watch:
     """Looks, probes and says so in the log.
 
     Args:
-        liveness: Told of the engine's steps by whoever sees them.
+        liveness: Notified of the engine's steps by the code that sees them.
         probe: Asks the engine for anything and returns when it has answered.
     """
 
@@ -128,7 +128,7 @@ class Watch:
             EngineHungError: It does not.
         """
         if self._fault is not None:
-            raise EngineHungError(f"the engine refuses its probe: {self._fault}")
+            raise EngineHungError(f"the engine rejects its probe: {self._fault}")
         if self._liveness.hung:
             raise EngineHungError(
                 f"no step and no answer of the engine for {self._liveness.silence_s:.1f} s, "
@@ -158,7 +158,7 @@ class Watch:
             await self._probe()
         except Exception as error:
             if self._fault is None:
-                logger.exception("the engine refuses its probe")
+                logger.exception("the engine rejects its probe")
             self._fault = f"{type(error).__name__}: {error}"
         else:
             self._fault = None

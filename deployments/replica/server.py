@@ -6,12 +6,13 @@ It validates nothing itself (vLLM does) and routes nothing; it measures what eac
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from ray import get_runtime_context, serve
@@ -38,6 +39,11 @@ from deployments.tracing import open_tracer
 from scheduler.costs.load import places
 from scheduler.priority import rank
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+logger = logging.getLogger("ray.serve")
+
 MAX_STOPPED = 1_000
 """Measurements of cancelled requests that are kept until somebody asks for them."""
 
@@ -50,30 +56,41 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         watts_per_core: For the energy estimate where neither NVML nor RAPL can be read.
         limits: Of what it takes and how long it may be silent.
         engine_cls: The engine; `deployments.replica.engine.FrameEngine` or a subclass.
-        links: Take requests over links too, see `deployments.links.server`.
     """
 
     engine: FrameEngine
+    _tracer: Tracer | None
+    _stopped: dict[str, bytes]
     _links: LinkServer | None = None
 
-    # Serve awaits it.
-    async def __init__(  # type: ignore[misc]
-        self,
+    @classmethod
+    async def open(
+        cls,
         llm_config: LLMConfig,
         *,
         engine_cls: type[FrameEngine],
         watts_per_core: float = CPU_WATTS_PER_CORE,
         limits: ReplicaLimits,
-        links: bool = True,
+    ) -> ModelServer:
+        """One whose engine runs."""
+        server: ModelServer = cls.sync_init(llm_config, engine_cls=engine_cls)
+        server._tracer = open_tracer()
+        server._stopped = {}
+        await server.start()
+        await server._measure(llm_config, watts_per_core, limits)
+        await server._listen(limits)
+        return server
+
+    async def _measure(
+        self, llm_config: LLMConfig, watts_per_core: float, limits: ReplicaLimits
     ) -> None:
-        self._tracer = open_tracer()
-        self._stopped: dict[str, bytes] = {}
-        await super().__init__(llm_config, engine_cls=engine_cls)
+        """Find out what the engine is, and begin to measure what it takes."""
         self.engine.constraints.open(limits.vetting)
         slots = self.engine.max_num_seqs
         self._max_queued = limits.queue(slots)
         self._door = Door(slots + self._max_queued, slots)
         self._tokenizer = await asyncio.to_thread(TokenizerOffer.of, self.engine.tokenizer)
+        self._capabilities = await asyncio.to_thread(self._find_capabilities)
         self._card = self.engine.model_card(str(llm_config.model_loading_config.model_source))
         gpu_uuids = await self.engine.device_uuids()
         identity = ReplicaIdentity(
@@ -102,7 +119,10 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             energy = await LocalMeter.open(counter, self.engine.max_num_seqs)
         self._meter = RequestMeter(identity, energy)
         self._sampling = asyncio.create_task(Sampling(self._meter).run())
-        if links and links_allowed():
+
+    async def _listen(self, limits: ReplicaLimits) -> None:
+        """Take requests, watch the engine, report the load."""
+        if links_allowed():
             self._links = LinkServer(self)
             await self._links.open()
         self.engine.liveness.patience_s = limits.hung_after_s
@@ -110,6 +130,14 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._watching = asyncio.create_task(self._watch.run())
         self._reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
         self._reporting = asyncio.create_task(self._reporter.run())
+
+    def _find_capabilities(self) -> dict[str, Any]:
+        try:
+            return self.engine.capabilities()
+        except Exception as error:
+            # Routers then take it to have everything, and its engine has the last word.
+            logger.warning("what the engine takes is not known", exc_info=True)
+            return {"fault": f"{type(error).__name__}: {error}"}
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces the replica after three failures in a row.
@@ -120,6 +148,11 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """
         await super().check_health()
         self._watch.check()
+
+    @property
+    def ongoing(self) -> int:
+        """Requests that run or wait here, over links and through Serve's handles."""
+        return self._meter.ongoing_requests
 
     async def describe(self, target: str | None = None) -> dict[str, Any]:
         """What routers and the profiling job need to know of this replica.
@@ -135,6 +168,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             "prefix_block_tokens": self.engine.prefix_block_tokens,
             "max_queued_requests": self._max_queued,
             "vocab_size": self.engine.vocab_size,
+            "capabilities": self._capabilities,
             **self._card,
             **self._tokenizer.describe(),
         }
@@ -206,6 +240,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored, caller=request.caller)
         if self.engine.orders_by_priority:
             trail.rank = rank(request.priority, time.monotonic() - request.waited_s)
+        if request.announced:
+            trail.accepted = asyncio.get_running_loop().create_future()
         return trail
 
     def _measured(self, request: ModelRequest, trail: Trail) -> Measurement:
@@ -224,14 +260,17 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             while len(self._stopped) > MAX_STOPPED:
                 del self._stopped[next(iter(self._stopped))]
 
-    async def __del__(self) -> None:
-        """Called by Serve, once, before the replica ends: it waits for its own requests only."""
+    async def close(self) -> None:
+        """Called once, before the replica ends: Serve waits for its own requests only."""
         self._reporting.cancel()
         self._reporter.close()
         if self._links is not None:
             await self._links.drain()
         await self.engine.constraints.close()
-        await super().__del__()
+        await self.engine.shutdown()
+
+    def __del__(self) -> None:
+        """Nothing is left to do; Ray's own would be a coroutine that no one awaits."""
 
     def _span(self, request: ModelRequest, trail: Trail) -> AbstractContextManager[None]:
         if self._tracer is None or request.trace_headers is None:

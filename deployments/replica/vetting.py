@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import pickle
-import signal
-import socket
 import sys
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-import psutil
-
 from deployments.config.replica import VettingLimits
-from deployments.replica.vetting_process import LENGTH, PID, READY
+from deployments.replica.admission import Places
+from deployments.replica.vetting_trial import Template, Trial, Verdict
 
 QUICK = 2
 """Trials side by side; what takes more than `QUICK_S` of a processor needs a slow place."""
@@ -34,7 +28,6 @@ QUICK_WALL_S = 1.0
 """A busy machine does not keep the others waiting for longer."""
 SLOW = 2
 WAITING = 24
-START_S = 120.0
 KEPT_VERDICTS = 1_024
 KEPT_BYTES = 8 * 2**20
 BUSY_SHARE = 0.25
@@ -55,19 +48,6 @@ class VettingUnavailableError(Exception):
     """The process that tries constraints does not come up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is known of a constraint.
-
-    Attributes:
-        settled: Its members as vLLM's validation leaves them; `None` where it is rejected.
-        reason: Of the rejection.
-    """
-
-    settled: Mapping[str, Any] | None
-    reason: str = ""
-
-
 class Vetting:
     """The trials of one replica.
 
@@ -86,9 +66,9 @@ class Vetting:
         self._config = config
         self._limits = limits
         self._command = command
-        self._template: asyncio.Task[_Template] | None = None
+        self._template: asyncio.Task[Template] | None = None
         self._quick = asyncio.Semaphore(QUICK)
-        self._slow = self._waiting = 0
+        self._slow, self._waiting = Places(SLOW), Places(WAITING)
         self._running: dict[bytes, asyncio.Task[Verdict]] = {}
         # By digest, with the bytes that each takes.
         self._verdicts: OrderedDict[bytes, tuple[Verdict, int]] = OrderedDict()
@@ -101,7 +81,7 @@ class Vetting:
             if last is not None and not last.cancelled() and last.exception() is None:
                 last.result().release()
             self._template = asyncio.create_task(
-                _Template.start(self._command, pickle.dumps(self._config))
+                Template.start(self._command, pickle.dumps(self._config))
             )
 
     async def load(self) -> None:
@@ -135,11 +115,13 @@ class Vetting:
             with suppress(asyncio.CancelledError, OSError, EOFError):
                 await (await self._template).close()
 
-    async def check(self, constraint: Mapping[str, Any]) -> Verdict:
+    async def check(self, constraint: Mapping[str, Any], caller: str = "") -> Verdict:
         """What becomes of a constraint; the same one is tried once.
 
         Args:
             constraint: Members of vLLM's `StructuredOutputsParams`.
+            caller: Name of the API key that asks, empty where there is none. It leaves a part of
+                the places to others.
 
         Raises:
             VettingBusyError: Too many costly ones are being tried; nothing is known of this one.
@@ -153,10 +135,10 @@ class Vetting:
             return self._verdicts[key][0]
         task = self._running.get(key)
         if task is None:
-            if self._waiting >= WAITING:
-                raise VettingBusyError(f"{self._waiting} constraints wait to be compiled")
-            self._waiting += 1
-            task = self._running[key] = asyncio.create_task(self._try(key, job))
+            if self._waiting.full(caller):
+                raise VettingBusyError(f"{self._waiting.total} constraints wait to be compiled")
+            self._waiting.take(caller)
+            task = self._running[key] = asyncio.create_task(self._try(key, job, caller))
             task.add_done_callback(lambda done: self._forget(key, done))
         # Others may wait for the same one.
         return await asyncio.shield(task)
@@ -166,12 +148,12 @@ class Vetting:
         if not task.cancelled():
             task.exception()
 
-    async def _try(self, key: bytes, job: bytes) -> Verdict:
+    async def _try(self, key: bytes, job: bytes, caller: str) -> Verdict:
         waits = True
         try:
             async with self._quick:
                 trial = await self._fork()
-                self._waiting -= 1
+                self._waiting.free(caller)
                 waits = False
                 try:
                     trial.begin(job)
@@ -180,12 +162,13 @@ class Vetting:
                     trial.kill()
                     raise
         finally:
-            self._waiting -= waits
+            if waits:
+                self._waiting.free(caller)
         if answer is None:
-            answer = await self._slowly(trial)
+            answer = await self._slowly(trial, caller)
         return self._keep(key, answer)
 
-    async def _quickly(self, trial: _Trial) -> Verdict | None:
+    async def _quickly(self, trial: Trial) -> Verdict | None:
         """The verdict; `None` once the trial has used its quick share of a processor.
 
         A busy machine gives it little: it gets up to `QUICK_WALL_S` for that.
@@ -198,11 +181,11 @@ class Vetting:
                     return None
         return None
 
-    async def _slowly(self, trial: _Trial) -> Verdict:
-        if self._slow >= SLOW:
+    async def _slowly(self, trial: Trial, caller: str) -> Verdict:
+        if self._slow.full(caller):
             trial.kill()
-            raise VettingBusyError(f"{self._slow} costly constraints are being compiled")
-        self._slow += 1
+            raise VettingBusyError(f"{self._slow.total} costly constraints are being compiled")
+        self._slow.take(caller)
         try:
             return await trial.answer(self._limits.seconds - trial.age_s)
         except TimeoutError:
@@ -212,10 +195,10 @@ class Vetting:
                 raise VettingStarvedError(message) from None
             return Verdict(None, f"takes more than {self._limits.seconds:g} s to be compiled")
         finally:
-            self._slow -= 1
+            self._slow.free(caller)
             trial.kill()
 
-    async def _fork(self) -> _Trial:
+    async def _fork(self) -> Trial:
         self.start()
         assert self._template is not None
         try:
@@ -233,187 +216,3 @@ class Vetting:
             _, (_, freed) = self._verdicts.popitem(last=False)
             self._kept_bytes -= freed
         return verdict
-
-
-class _Template:
-    """The process that is forked, seen from the replica."""
-
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
-        self._process = process
-        self._control = control
-
-    @classmethod
-    async def start(cls, command: tuple[str, ...], config: bytes) -> _Template:
-        """Start it, and return when it is ready.
-
-        Raises:
-            OSError: It cannot be started.
-            EOFError: It ended.
-            TimeoutError: It is not ready in time.
-        """
-        ours, theirs = socket.socketpair()
-        loop = asyncio.get_running_loop()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                env=_environment(),
-            )
-        template = cls(process, ours)
-        ours.setblocking(False)
-        try:
-            async with asyncio.timeout(START_S):
-                await loop.sock_sendall(ours, LENGTH.pack(len(config)) + config)
-                if await loop.sock_recv(ours, len(READY)) != READY:
-                    raise EOFError(f"it ended with status {await process.wait()}")
-        except BaseException:
-            await template.close()
-            raise
-        return template
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self._process.returncode is None
-
-    async def fork(self, limits: VettingLimits) -> _Trial:
-        """A process for one trial.
-
-        Raises:
-            OSError: The template is gone.
-            EOFError: It could not fork.
-            TimeoutError: It does not answer.
-        """
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        try:
-            with theirs:
-                socket.send_fds(self._control, [b"F"], [theirs.fileno()])
-            async with asyncio.timeout(START_S):
-                loop = asyncio.get_running_loop()
-                pid = await loop.sock_recv(ours, PID.size)
-            if len(pid) < PID.size:
-                raise EOFError("no process for a trial")
-        except BaseException:
-            ours.close()
-            raise
-        return _Trial(ours, PID.unpack(pid)[0], limits)
-
-    def release(self) -> None:
-        """Close the connection to it; without one it ends."""
-        self._control.close()
-
-    async def close(self) -> None:
-        """End it."""
-        self.release()
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-
-
-class _Trial:
-    """One constraint in one process."""
-
-    def __init__(self, connection: socket.socket, pid: int, limits: VettingLimits) -> None:
-        self._connection = connection
-        self._pid = pid
-        self._limits = limits
-        self._received = bytearray()
-        self._started = time.monotonic()
-        self._sending: asyncio.Task[None] | None = None
-        self._reading: asyncio.Task[Verdict] | None = None
-        self._over = False
-
-    @property
-    def age_s(self) -> float:
-        """Since its start."""
-        return time.monotonic() - self._started
-
-    def begin(self, job: bytes) -> None:
-        """Send the constraint, and read the verdict when it comes."""
-        loop = asyncio.get_running_loop()
-        message = LENGTH.pack(len(job)) + job
-        self._sending = loop.create_task(loop.sock_sendall(self._connection, message))
-        # Where the process is gone, the answer says so.
-        self._sending.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
-        self._reading = loop.create_task(self._read())
-
-    async def answer(self, timeout_s: float) -> Verdict:
-        """Wait for the verdict; may be called again after a timeout.
-
-        Raises:
-            TimeoutError: It is not there yet.
-        """
-        assert self._reading is not None
-        # Not cancelled by the timeout: what was just read would be lost.
-        done, _ = await asyncio.wait({self._reading}, timeout=max(timeout_s, 0.0))
-        if not done:
-            raise TimeoutError
-        verdict = self._reading.result()
-        self._end()
-        return verdict
-
-    async def _read(self) -> Verdict:
-        loop = asyncio.get_running_loop()
-        try:
-            while not self._complete():
-                part = await loop.sock_recv(self._connection, 65_536)
-                if not part:
-                    return self._broken()
-                self._received += part
-        except OSError:
-            return self._broken()
-        accepted, content = pickle.loads(self._received[LENGTH.size :])
-        return Verdict(content) if accepted else Verdict(None, content)
-
-    def _complete(self) -> bool:
-        if len(self._received) < LENGTH.size:
-            return False
-        (length,) = LENGTH.unpack_from(self._received)
-        return len(self._received) >= LENGTH.size + int(length)
-
-    def _broken(self) -> Verdict:
-        most = self._limits.memory_bytes // 2**20
-        return Verdict(None, f"breaks its compiler, or needs more than {most} MiB")
-
-    def processor_s(self) -> float:
-        """Processor time that it has used so far."""
-        try:
-            times = psutil.Process(self._pid).cpu_times()
-        except psutil.Error:
-            return 0.0
-        return float(times.user + times.system)
-
-    def kill(self) -> None:
-        """End the process, if it has not."""
-        if not self._over:
-            # It holds its end of the socket, so the number is still its own.
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
-            self._end()
-
-    def _end(self) -> None:
-        if not self._over:
-            self._over = True
-            for task in (self._sending, self._reading):
-                if task is not None:
-                    task.cancel()
-            # Behind their callbacks: these name the descriptor, which another socket may get.
-            asyncio.get_running_loop().call_soon(self._connection.close)
-
-
-def _environment() -> dict[str, str]:
-    """Of the template: no device, no pools of threads that a fork would not have."""
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "CUDA_VISIBLE_DEVICES": "",
-        "MALLOC_ARENA_MAX": "2",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-    }

@@ -51,6 +51,14 @@ def send(connection: socket.socket, message: bytes) -> None:
     connection.sendall(LENGTH.pack(len(message)) + message)
 
 
+def serve_forked(control: socket.socket) -> None:
+    """`main` in a fork of the replica's template process, see `forking`."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, sys.stdout.fileno())
+    os.close(quiet)
+    main(control)
+
+
 def main(control: socket.socket) -> None:
     """Load, and fork for every trial until the replica closes the control socket."""
     config = pickle.loads(receive(control))

@@ -22,7 +22,10 @@ from cluster.store.serving import Application, Applications, look_at_serve
 from deployments.links.client import LinkPool
 from deployments.router.blame.judge import Blame
 from deployments.router.blame.suspects import handle_place
+from deployments.router.model_states import ModelStates
 from deployments.router.sync.shared import SharedState
+from scheduler.capabilities import UNKNOWN, Capabilities
+from scheduler.costs.grid import NO_GRID, Grid
 from scheduler.costs.load import places, share
 from scheduler.costs.profiles import ProfileSet
 from scheduler.extras import Extras
@@ -37,6 +40,9 @@ DESCRIBE_TIMEOUT_S = 10.0
 SCALED_TO_ZERO = "scaled to 0 replicas"
 
 
+_UNSET = object()
+
+
 @dataclass(slots=True)
 class ModelEntry:
     """One model of the configuration.
@@ -46,17 +52,20 @@ class ModelEntry:
         description: What a replica says of itself, `None` until one answered.
         unavailable: Why no request can go there, `None` if one can.
         message: What Serve says of the deployment, empty where it says nothing.
+        capabilities: What it says of what its engine takes; nothing while it has said nothing.
         settled: `description` is of the version that is deployed.
         under_trial: Replicas that are being profiled.
         hung: Replicas whose engine gives no sign of life.
         reporting: Replicas that have said something of themselves lately, these among them.
         by_priority: Requests that this router has there, by their priority.
         by_caller: Those of API keys, by the key's name and their priority.
+        revision: Rises whenever one of the others is set to something else.
     """
 
     model: str
     replicas: int = 0
     description: dict[str, Any] | None = None
+    capabilities: Capabilities = UNKNOWN
     unavailable: str | None = "not deployed"
     message: str = ""
     settled: bool = False
@@ -66,6 +75,13 @@ class ModelEntry:
     by_priority: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
     by_caller: Counter[tuple[str, Priority]] = field(default_factory=Counter)
     _handles: dict[bool, DeploymentHandle[Any]] = field(default_factory=dict)
+    revision: int = 0
+
+    def __setattr__(self, name: str, value: object) -> None:
+        changed = name != "revision" and getattr(self, name, _UNSET) != value
+        object.__setattr__(self, name, value)
+        if changed:
+            object.__setattr__(self, "revision", getattr(self, "revision", 0) + 1)
 
     def handle(self, *, stream: bool) -> DeploymentHandle[Any]:
         """A handle of the model's deployment, made at the first use.
@@ -183,6 +199,7 @@ class ModelEntry:
             energy_correction=energy_correction,
             lengths=shared.learning.lengths.lengths(self.model),
             unavailable=unavailable,
+            capabilities=self.capabilities,
             places=shared.loads.places(self.model),
         )
 
@@ -197,18 +214,21 @@ class ModelDirectory:
     Attributes:
         links: To their replicas.
         blame: Decides whose fault a break is.
+        grid: Where their energy comes from.
         applications: Gives what Serve says of its applications.
     """
 
     def __init__(self) -> None:
         self.links = LinkPool()
         self.blame = Blame()
+        self.grid: Grid = NO_GRID
         self.links.on_loss = self._lost
         self.links.on_sick = self.blame.sick
         self.applications: Callable[[], Awaitable[Applications]] = _ask_serve
         self._descriptions: Descriptions = {}
         self._loads: LoadView | None = None
         self._entries: dict[str, ModelEntry] = {}
+        self._states = ModelStates(self._state)
 
     def configure(self, models: Sequence[str]) -> None:
         """Take exactly these models, keeping what is known of those that stay."""
@@ -292,16 +312,24 @@ class ModelDirectory:
             extras: What single policies look at.
             caller: Name of the API key.
         """
-        own = self.ongoing()
+        # While the links are calm, whether a request can go there follows from what an entry says.
+        why_not = None if self.links.calm else self.why_not
         return ClusterState(
-            models=tuple(
-                entry.state(profiles, shared, own, self.why_not(model), caller)
-                for model, entry in self._entries.items()
-            ),
+            models=self._states.of(self._entries.values(), profiles, shared, caller, why_not),
             profile_version=profiles.version,
             reference=profiles.reference,
             extras=extras,
         )
+
+    def _state(
+        self,
+        entry: ModelEntry,
+        profiles: ProfileSet,
+        shared: SharedState,
+        own: Mapping[str, int],
+        caller: str,
+    ) -> ModelState:
+        return entry.state(profiles, shared, own, self.why_not(entry.model), caller)
 
     async def refresh(self) -> None:
         """Look which models run, and ask new ones who they are."""
@@ -334,7 +362,7 @@ class ModelDirectory:
             # A controller that has just started does not count yet what has been running all along.
             entry.replicas = linked
             return
-        entry.description = None
+        entry.description, entry.capabilities = None, UNKNOWN
         if application is None:
             entry.unavailable = "not deployed"
         elif running:
@@ -360,6 +388,7 @@ class ModelDirectory:
             handle = entry.handle(stream=False).options(method_name="describe")
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
                 entry.description = await handle.remote()
+            entry.capabilities = Capabilities.from_dict(entry.description.get("capabilities") or {})
             entry.unavailable = None
         except Exception as error:
             # The replica may die between Serve's word and ours; the next round asks again.

@@ -34,6 +34,7 @@ from deployments.router.access.idempotency import Idempotency
 from deployments.router.access.keys import KeyRing, read_keys
 from deployments.router.decision.decide import Decider
 from deployments.router.decision.query import Query
+from deployments.router.edge.descriptors import Descriptors, raise_limit
 from deployments.router.edge.doors import Doors
 from deployments.router.edge.middleware import answer_early
 from deployments.router.endpoints.completions import Completions, caller_of
@@ -49,6 +50,7 @@ from deployments.router.endpoints.live import live_view
 from deployments.router.endpoints.model_cards import ModelCards
 from deployments.router.endpoints.openapi import document
 from deployments.router.endpoints.page import page_routes
+from deployments.router.endpoints.tokenize import Tokenize
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
 from deployments.router.observe.instruments import Instruments
 from deployments.router.observe.metrics import RequestMetrics
@@ -162,13 +164,15 @@ class Router:
         try:
             config = RouterConfig.model_validate(user_config)
             self._profiles.set_prior(config.prior_profiles)
+            self._decider.config = config
         except ValidationError as error:
             self._config_fault = f"user_config: {describe_errors(error)}"
         except ValueError as error:
             self._config_fault = f"user_config: {error}"
         else:
-            self._decider.config, self._config_fault = config, None
+            self._config_fault = None
             self._directory.configure([model.id for model in config.models])
+            self._metrics.grid = self._directory.grid
             self._directory.blame.book.memory_s = config.blame_memory_s
             self._look_for_warnings()
         if self._config_fault:
@@ -225,17 +229,17 @@ class Router:
         )
         feedback = feedback_route(self._args, self._log, self._profiles, self._exchange_advice)
         doors = self._args, self._decider, completions
+        responses = ResponsesRoute(*doors, self._log, self._profiles)
+        tokenize = Tokenize(self._args, self._decider, self._counter)
         models = ModelCards(self._decider, self._started)
         counting = TokenCountRoute(self._args, self._decider)
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
             Route("/v1/messages", MessagesRoute(*doors), methods=["POST"]),
             Route("/v1/messages/count_tokens", counting.answer, methods=["POST"]),
-            Route(
-                "/v1/responses",
-                ResponsesRoute(*doors, self._log, self._profiles),
-                methods=["POST"],
-            ),
+            Route("/v1/responses", responses, methods=["POST"]),
+            Route("/tokenize", tokenize.encode, methods=["POST"]),
+            Route("/detokenize", tokenize.decode, methods=["POST"]),
             Route("/v1/route", self._dry_run, methods=["POST"]),
             Route("/v1/feedback", feedback, methods=["POST"]),
             Route("/v1/models", models.list_all),
@@ -258,10 +262,16 @@ class Router:
         health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
         answer_early(health.answer)
 
+        raise_limit()
+        descriptors = Descriptors()
+
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             # Past the framework, which costs more than the decision does.
             fast = scope["type"] == "http" and scope["path"] in ENDPOINTS
             chosen = completions if fast and scope["method"] == "POST" else others
+            if chosen is completions and (refused := descriptors.refusal()):
+                await refused.send(send)
+                return
             await chosen(scope, receive, send)
 
         guard = AccessGuard(
@@ -333,7 +343,7 @@ class Router:
             "warnings": [*self._start_warnings, *self._config_warnings],
             "requests": {
                 "dispatched": self._decider.decisions,
-                "turned_away": self._decider.rejections,
+                "turned_away": self._decider.turned_away,
             },
             "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
         }

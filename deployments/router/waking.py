@@ -1,6 +1,6 @@
 """Models that Serve's autoscaler took to 0 replicas come back when a request wants them.
 
-Waking belongs to the router: one wake for each model, whoever of those that wait for it leaves.
+Waking belongs to the router: one wake for each model, even if a request that waits for it leaves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ POLL_S = 0.05
 SEEN_TIMEOUT_S = 30.0
 """The directory looks once a second."""
 STALE_FAILURE_S = 15.0
-"""A failure that Serve spoke of before the wake counts as one of this wake after so long."""
+"""A failure that Serve reported before the wake counts as one of this wake after so long."""
 FAILED_RETRY_S = 30
 FULL_RETRY_S = 10
 DEFAULT_MAX_WAITING = 256
@@ -185,5 +185,5 @@ def _cause(text: str) -> str:
     if not lines:
         return "no cause is known"
     first, last = lines[0], lines[-1]
-    told = first if last == first else f"{first} {last}"
-    return told if len(told) <= MAX_CAUSE else f"...{told[-MAX_CAUSE:]}"
+    cause = first if last == first else f"{first} {last}"
+    return cause if len(cause) <= MAX_CAUSE else f"...{cause[-MAX_CAUSE:]}"

@@ -58,7 +58,7 @@ class Task:
         id: Unique in the set: kind and number.
         answers: Accepted answers; a list is written with spaces between its items.
         max_tokens: Enough generated tokens for the answer in a full sentence.
-        rejected: Phrases that make an answer wrong even if the right one stands beside them.
+        rejected: Phrases that make an answer wrong even if the right one stands next to them.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Facts that nobody disputes, as questions with every answer that counts.
+"""Undisputed facts, as questions with every answer that counts.
 
 A question stands here only if its answer is the same in every school book and is one short phrase.
 """

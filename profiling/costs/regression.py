@@ -158,7 +158,7 @@ def identifiable(x: Array) -> list[int]:
 
 
 def _estimate(estimator: str, x: Array, y: Array) -> tuple[Array, Array | None]:
-    """Coefficients of all columns; those that cannot be told apart from others are 0."""
+    """Coefficients of all columns; those that cannot be distinguished from others are 0."""
     kept = identifiable(x)
     fitted, fitted_errors = ESTIMATORS[estimator](x[:, kept], y)
     coefficients = np.zeros(x.shape[1])

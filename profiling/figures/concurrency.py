@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from profiling.figures.style import ModelStyle, log_scale, new_figure
 
 SPREAD = (0.05, 0.95)
-DODGE = 1.035  # models beside each other at the same concurrency, as a factor
+DODGE = 1.035  # models next to each other at the same concurrency, as a factor
 
 
 def joules_per_token(trials: pd.DataFrame) -> pd.DataFrame:

@@ -33,7 +33,7 @@ from profiling.figures.sensitivity import draw_sensitivity
 from profiling.figures.style import ModelStyle, house_style, model_styles, save_figure
 from profiling.figures.tradeoffs import draw_tradeoffs
 from profiling.inputs import read_quality_model
-from profiling.replay.predictions import Told, read_told
+from profiling.replay.predictions import PredictedCost, read_predictions
 from profiling.trials.log import read_trials
 from scheduler.costs.profiles import ModelProfile, ProfileSet
 from scheduler.decide import Scheduler
@@ -58,7 +58,7 @@ class Inputs:
     state: ClusterState
     profiles: ProfileSet
     decisions: tuple[ScoredDecision, ...]
-    told: tuple[Told, ...]
+    predictions: tuple[PredictedCost, ...]
     decisions_source: str
     trials: pd.DataFrame | None
     trials_source: str
@@ -67,11 +67,11 @@ class Inputs:
     def styles(self) -> dict[str, ModelStyle]:
         """One style a model for all figures."""
         scored = {model for decision in self.decisions for model in decision.scores}
-        told = {one.model for one in self.told}
+        predictions = {one.model for one in self.predictions}
         tried = set() if self.trials is None else set(self.trials["model"])
         rated = set(self.quality.models) if self.quality else set()
         known = {model.model for model in self.state.models}
-        return model_styles(known | scored | told | tried | rated)
+        return model_styles(known | scored | predictions | tried | rated)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,9 +181,9 @@ def _sensitivity(inputs: Inputs, styles: dict[str, ModelStyle]) -> Figure:
 def _residuals(inputs: Inputs, styles: dict[str, ModelStyle]) -> Figure:
     if not inputs.decisions_source:
         raise SkippedError("needs --decisions")
-    if not inputs.told:
+    if not inputs.predictions:
         raise SkippedError(f"{inputs.decisions_source} has no answer that was predicted")
-    return draw_residuals(inputs.told, styles, inputs.decisions_source)
+    return draw_residuals(inputs.predictions, styles, inputs.decisions_source)
 
 
 def _concurrency(inputs: Inputs, styles: dict[str, ModelStyle]) -> Figure:
@@ -355,7 +355,7 @@ def gather(
         ),
         profiles=profiles,
         decisions=tuple(read_decisions(decisions)) if decisions else (),
-        told=tuple(read_told(decisions)) if decisions else (),
+        predictions=tuple(read_predictions(decisions)) if decisions else (),
         decisions_source=decisions.name if decisions else "",
         trials=trials,
         trials_source=trials_source,

@@ -13,7 +13,7 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import NullLocator
 
 from profiling.figures.style import INK, ModelStyle, new_figure
-from profiling.replay.predictions import COSTS, Told
+from profiling.replay.predictions import COSTS, PredictedCost
 
 WINDOW = 21  # requests in the rolling median
 DENSE_FROM = 300
@@ -23,11 +23,13 @@ STEPS = (1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 1000, 10_000)
 LONG = 2.0  # so many of the next unit before it is used
 
 
-def draw_residuals(told: Sequence[Told], styles: Mapping[str, ModelStyle], source: str) -> Figure:
+def draw_residuals(
+    predictions: Sequence[PredictedCost], styles: Mapping[str, ModelStyle], source: str
+) -> Figure:
     """A panel for each cost, each request a point, with a rolling median for each model.
 
     Args:
-        told: In the order of time; at least one.
+        predictions: In the order of time; at least one.
         styles: By model.
         source: Name of the log.
     """
@@ -38,11 +40,11 @@ def draw_residuals(told: Sequence[Told], styles: Mapping[str, ModelStyle], sourc
         f"requests of {source}; predictions include the length of the answer;"
         f" line: median of {WINDOW}; hollow: outside its 90 % interval",
     )
-    begin = told[0].finished_at
-    unit, seconds = _unit(told[-1].finished_at - begin)
+    begin = predictions[0].finished_at
+    unit, seconds = _unit(predictions[-1].finished_at - begin)
     panels = figure.subplots(len(COSTS), 1, sharex=True)
     for axes, target in zip(panels, COSTS, strict=True):
-        mine = [one for one in told if one.target == target]
+        mine = [one for one in predictions if one.target == target]
         axes.set_title(_title(target, mine), color=INK)
         axes.set_ylabel(f"actual / predicted {target}")
         axes.axhline(1, color=INK, linewidth=1)
@@ -57,17 +59,19 @@ def draw_residuals(told: Sequence[Told], styles: Mapping[str, ModelStyle], sourc
     handles = [
         Line2D([], [], color=style.color, marker=style.marker, label=model)
         for model, style in styles.items()
-        if any(one.model == model for one in told)
+        if any(one.model == model for one in predictions)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
     return figure
 
 
-def _draw_model(axes: Axes, told: Sequence[Told], style: ModelStyle, at: Sequence[float]) -> None:
-    ratios = np.array([one.ratio for one in told])
-    inside = np.array([one.inside for one in told])
+def _draw_model(
+    axes: Axes, predictions: Sequence[PredictedCost], style: ModelStyle, at: Sequence[float]
+) -> None:
+    ratios = np.array([one.ratio for one in predictions])
+    inside = np.array([one.inside for one in predictions])
     x = np.array(at)
-    alpha = 0.75 if len(told) < DENSE_FROM else 0.3
+    alpha = 0.75 if len(predictions) < DENSE_FROM else 0.3
     for chosen, face in ((inside, style.color), (~inside, "none")):
         axes.scatter(
             x[chosen],
@@ -83,8 +87,8 @@ def _draw_model(axes: Axes, told: Sequence[Told], style: ModelStyle, at: Sequenc
     axes.plot(x, median, color=style.color, linewidth=1.8)
 
 
-def _scale(axes: Axes, told: Sequence[Told]) -> None:
-    ratios = [one.ratio for one in told]
+def _scale(axes: Axes, predictions: Sequence[PredictedCost]) -> None:
+    ratios = [one.ratio for one in predictions]
     span = max([LEAST_SPAN, *ratios, *(1 / ratio for ratio in ratios)]) * 1.1
     axes.set_yscale("log")
     axes.set_ylim(1 / span, span)
@@ -96,13 +100,13 @@ def _scale(axes: Axes, told: Sequence[Told]) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def _title(target: str, told: Sequence[Told]) -> str:
-    if not told:
+def _title(target: str, predictions: Sequence[PredictedCost]) -> str:
+    if not predictions:
         return f"{target.capitalize()}: none measured"
-    errors = [abs(one.predicted - one.actual) / one.actual for one in told]
-    inside = sum(one.inside for one in told) / len(told)
+    errors = [abs(one.predicted - one.actual) / one.actual for one in predictions]
+    inside = sum(one.inside for one in predictions) / len(predictions)
     return (
-        f"{target.capitalize()}: {len(told):,} requests, MAPE {np.mean(errors):.1%},"
+        f"{target.capitalize()}: {len(predictions):,} requests, MAPE {np.mean(errors):.1%},"
         f" {inside:.0%} inside their 90 % interval"
     )
 

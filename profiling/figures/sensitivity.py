@@ -18,7 +18,7 @@ from scheduler.types import ClusterState, Decision, RoutingRequest
 
 STEPS = 200
 NAMES = {Metric.ACCURACY: "accuracy", Metric.ENERGY: "energy", Metric.TIME: "runtime"}
-ROOM_TO = 0.85  # beyond this, a figure beside a line stands on its left
+ROOM_TO = 0.85  # beyond this, a figure next to a line stands on its left
 STRIP = 0.05  # height of the strip of winners, in heights of the panel
 
 
@@ -65,7 +65,7 @@ def draw_sensitivity(
     figure = new_figure(
         12.5,
         4.6,
-        "When a weight moves, who wins?",
+        "When a weight moves, which model wins?",
         f"{description}; the other two weights keep their ratio; dotted: the present weight",
     )
     panels = figure.subplots(1, len(Metric), sharey=True)

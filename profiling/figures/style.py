@@ -1,4 +1,4 @@
-"""How every figure looks: colours, fonts, titles, labels beside points, and how it is saved.
+"""How every figure looks: colours, fonts, titles, labels next to points, and how it is saved.
 
 Colours are those of Okabe and Ito (2008), which stay apart in all kinds of colour blindness; every
 model has a marker of its own besides. No global state of matplotlib is changed.
@@ -104,7 +104,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     return [png, svg]
 
 
-# Where a label may stand beside its point, best first: offset in points and alignment.
+# Where a label may stand next to its point, best first: offset in points and alignment.
 _PLACES = [
     (dx, dy, ha, va)
     for distance in (NEAR_POINTS, 16, 28, 42)
@@ -121,7 +121,7 @@ def label_points(
     points: Mapping[str, tuple[float, float]],
     bars: Sequence[Bbox],
 ) -> None:
-    """Write each model's name beside its point so that it covers no other name, point or bar.
+    """Write each model's name next to its point so that it covers no other name, point or bar.
 
     Call it when the layout, the limits and the scales are final. With no free place left, a name
     stands where it covers least.

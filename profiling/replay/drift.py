@@ -46,7 +46,7 @@ class Follower(Protocol):
     def correction(self) -> Correction:
         """Of the next prediction."""
 
-    def observe(self, predicted: float, told: float, actual: float) -> None:
+    def observe(self, predicted: float, corrected: float, actual: float) -> None:
         """Learn from a finished request."""
 
 
@@ -55,7 +55,7 @@ class Nothing:
 
     correction = NO_CORRECTION
 
-    def observe(self, predicted: float, told: float, actual: float) -> None:
+    def observe(self, predicted: float, corrected: float, actual: float) -> None:
         """Learn nothing."""
 
 
@@ -67,7 +67,7 @@ class Ewma:
         self._step = 1 - math.exp2(-1 / half_life)
         self._level = 0.0
 
-    def observe(self, predicted: float, told: float, actual: float) -> None:
+    def observe(self, predicted: float, corrected: float, actual: float) -> None:
         """Learn, unless the regression predicts a cost below 0."""
         if predicted > 0:
             self._level += self._step * (math.log(actual / predicted) - self._level)
@@ -130,25 +130,25 @@ def replay(
     """
     predicted = predict_all(model, trials)
     actual: list[float] = trials[TARGETS[target]].tolist()
-    told: list[float] = []
+    corrected: list[float] = []
     low: list[float] = []
     high: list[float] = []
     for i, uncorrected in enumerate(predicted):
         if i >= delay:
-            follower.observe(predicted[i - delay], told[i - delay], actual[i - delay])
+            follower.observe(predicted[i - delay], corrected[i - delay], actual[i - delay])
         correction = follower.correction
-        told.append(uncorrected * correction.factor)
+        corrected.append(uncorrected * correction.factor)
         low.append(model.ratio_low if correction.low is None else correction.low)
         high.append(model.ratio_high if correction.high is None else correction.high)
-    return _figures(np.array(actual), np.array(told), np.array(low), np.array(high))
+    return _figures(np.array(actual), np.array(corrected), np.array(low), np.array(high))
 
 
-def _figures(actual: Array, told: Array, low: Array, high: Array) -> Figures:
+def _figures(actual: Array, corrected: Array, low: Array, high: Array) -> Figures:
     spread = float(np.sum((actual - actual.mean()) ** 2))
     return Figures(
-        r2=1 - float(np.sum((actual - told) ** 2)) / spread if spread > 0 else None,
-        mape=float(np.abs(told / actual - 1).mean()),
-        coverage=float(((told * low <= actual) & (actual <= told * high)).mean()),
+        r2=1 - float(np.sum((actual - corrected) ** 2)) / spread if spread > 0 else None,
+        mape=float(np.abs(corrected / actual - 1).mean()),
+        coverage=float(((corrected * low <= actual) & (actual <= corrected * high)).mean()),
         width=float((high - low).mean()),
     )
 

@@ -1,4 +1,4 @@
-"""Finished decisions of a log: what the requests were told to cost, and what they took."""
+"""Finished decisions of a log: what the requests were predicted to cost, and what they took."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COSTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PredictedCost:
     """One cost of one finished request.
 
     Attributes:
@@ -50,7 +50,7 @@ class Told:
         return self.low <= self.actual <= self.high
 
 
-def read_told(path: Path) -> list[Told]:
+def read_predictions(path: Path) -> list[PredictedCost]:
     """Every cost that was predicted and measured, in the order of time.
 
     A last line without an end is left out: it may just be being written.
@@ -62,10 +62,10 @@ def read_told(path: Path) -> list[Told]:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    return sorted(_told(path, lines), key=lambda told: told.finished_at)
+    return sorted(_predictions(path, lines), key=lambda one: one.finished_at)
 
 
-def _told(path: Path, lines: Iterable[str]) -> Iterator[Told]:
+def _predictions(path: Path, lines: Iterable[str]) -> Iterator[PredictedCost]:
     for number, line in enumerate(lines, start=1):
         try:
             yield from _costs(json.loads(line))
@@ -74,7 +74,7 @@ def _told(path: Path, lines: Iterable[str]) -> Iterator[Told]:
             raise InputError(f"{path}: line {number} is not a decision ({fault})") from error
 
 
-def _costs(record: dict[str, Any]) -> Iterator[Told]:
+def _costs(record: dict[str, Any]) -> Iterator[PredictedCost]:
     chosen = [c for c in record["candidates"] if c["model"] == record["model"]]
     # Decisions that were only printed, or whose answer was cut, have none.
     observation = record.get("observation")
@@ -84,4 +84,6 @@ def _costs(record: dict[str, Any]) -> Iterator[Told]:
         predicted, actual = chosen[0][cost], observation[cost]
         low, high = chosen[0][interval]
         if actual is not None and predicted > 0 and math.isfinite(actual) and actual > 0:
-            yield Told(record["model"], target, record["finished_at"], predicted, low, high, actual)
+            yield PredictedCost(
+                record["model"], target, record["finished_at"], predicted, low, high, actual
+            )

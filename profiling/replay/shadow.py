@@ -1,4 +1,4 @@
-"""`python -m profiling shadow`: policies that were tried out, beside the one that was in charge.
+"""`python -m profiling shadow`: policies that were tried out, next to the one that dispatched.
 
 What a shadow would have cost was not measured; it is compared by predictions, and measured where
 both chose the same model. A canary's answers were measured.
@@ -47,10 +47,10 @@ class ShadowReport:
     """One pair of policies.
 
     Attributes:
-        policy: That was in charge.
-        shadow: That decided beside.
+        policy: That dispatched.
+        shadow: That decided too, and dispatched nothing.
         decisions: How many.
-        refused: In how many the shadow would have refused.
+        refused: In how many the shadow would have rejected the request.
         agreement: Share of the others in which both chose the same model.
         difference: Mean of shadow - choice as predicted, over all that are not refused.
         difference_where_apart: The same, only where they chose differently.

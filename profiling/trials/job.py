@@ -81,8 +81,8 @@ async def _run(args: argparse.Namespace) -> int:
     data_dir = Path(await store.archive.data_dir.remote())
     known = await profiles_in_use(router)
     routed: list[str] = await router.options(method_name="models").remote()
-    options = Options(_models(args.models, routed), args.quick, args.seed)
-    run_id = _run_id(data_dir, options, fresh=args.fresh)
+    options = Options(chosen_models(args.models, routed), args.quick, args.seed)
+    run_id = run_id_for(data_dir, options, fresh=args.fresh)
     replicas = await discover(options.models)
     everyone = await discover(routed)
     missing = set(options.models) - {replica.model for replica in replicas}
@@ -90,10 +90,10 @@ async def _run(args: argparse.Namespace) -> int:
         console.print(f"[red]{model} has no running replica and is left out[/]")
     deadline = None if args.budget is None else time.monotonic() + args.budget
 
-    with TrialLog.of_run(data_dir, run_id) as log, _progress(console) as progress:
+    with TrialLog.of_run(data_dir, run_id) as log, progress_bars(console) as progress:
         console.print(f"run {run_id}: {sum(log.done().values())} trials are done already")
         by_place: dict[tuple[str, str], list[Replica]] = defaultdict(list)
-        for replica in _one_of_each_kind(replicas):
+        for replica in one_of_each_kind(replicas):
             by_place[replica.place].append(replica)
         outcomes = await asyncio.gather(
             *(
@@ -108,11 +108,11 @@ async def _run(args: argparse.Namespace) -> int:
     if given_up:
         console.print(f"[yellow]{given_up} trials given up: other requests kept touching them[/]")
     surplus = [trial for outcome in outcomes for trial in outcome.surplus]
-    result, verdicts = _fit(data_dir, path, known, args.source or f"run {run_id}", surplus)
+    result, verdicts = fit_run(data_dir, path, known, args.source or f"run {run_id}", surplus)
     write_atomic(data_dir / SUMMARY_FILE, summary_csv(result))
     failed = missing.union(*(outcome.failed for outcome in outcomes))
     if not failed:
-        _complete(data_dir, run_id)
+        mark_complete(data_dir, run_id)
     _print_fit(args, result, verdicts, console)
     version: str | None = None
     if args.no_publish:
@@ -177,7 +177,16 @@ def _document(
     }
 
 
-def _models(wanted: str | None, routed: Sequence[str]) -> tuple[str, ...]:
+def chosen_models(wanted: str | None, routed: Sequence[str]) -> tuple[str, ...]:
+    """Ids of the models to profile, each once.
+
+    Args:
+        wanted: As given, with commas; `None` for all.
+        routed: Those that the router knows.
+
+    Raises:
+        InputError: One of them is unknown.
+    """
     if wanted is None:
         return tuple(routed)
     models = tuple(dict.fromkeys(name.strip() for name in wanted.split(",")))
@@ -187,7 +196,7 @@ def _models(wanted: str | None, routed: Sequence[str]) -> tuple[str, ...]:
     return models
 
 
-def _one_of_each_kind(replicas: Sequence[Replica]) -> list[Replica]:
+def one_of_each_kind(replicas: Sequence[Replica]) -> list[Replica]:
     """One replica for each model and kind of accelerator: equal ones cost the same."""
     chosen: dict[tuple[str, str], Replica] = {}
     for replica in replicas:
@@ -195,7 +204,7 @@ def _one_of_each_kind(replicas: Sequence[Replica]) -> list[Replica]:
     return list(chosen.values())
 
 
-def _run_id(data_dir: Path, options: Options, *, fresh: bool) -> str:
+def run_id_for(data_dir: Path, options: Options, *, fresh: bool) -> str:
     """The last run with these options if it was interrupted, else a new one."""
     digest = hashlib.sha256(json.dumps(asdict(options)).encode()).hexdigest()[:8]
     folder = data_dir / "raw_profiles"
@@ -206,11 +215,12 @@ def _run_id(data_dir: Path, options: Options, *, fresh: bool) -> str:
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{digest}"
 
 
-def _complete(data_dir: Path, run_id: str) -> None:
+def mark_complete(data_dir: Path, run_id: str) -> None:
+    """Note that a run needs no continuation."""
     (data_dir / "raw_profiles" / f"{run_id}.complete").touch()
 
 
-def _fit(
+def fit_run(
     data_dir: Path,
     raw: Path,
     known: ProfileSet,
@@ -243,7 +253,8 @@ def _fit(
     return replace(result, profile_set=profile_set), verdicts
 
 
-def _progress(console: Console) -> Progress:
+def progress_bars(console: Console) -> Progress:
+    """One bar for each task, with the time that is left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

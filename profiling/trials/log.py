@@ -51,7 +51,7 @@ class Trial:
         cached_input_tokens: Prompt tokens that came from the prefix cache.
         ttft_s: To the first token, `None` where the replica did not stream.
         runtime_s: End to end, in the replica.
-        energy_joules: Of one request, its share of what ran beside it; `None` where the counter
+        energy_joules: Of one request, its share of what ran with it; `None` where the counter
             failed during the trial.
         energy_source: `nvml`, `nvml_power`, `rapl` or `cpu_time`.
         started_at: Unix time in seconds.
@@ -288,7 +288,7 @@ def _read_file(path: Path) -> pd.DataFrame:
     columns: dict[str, pd.Series[Any]] = {}
     for position, name in enumerate(names):
         values = frame.iloc[:, position]
-        # An exact copy does no harm; of two that differ nobody knows which one is right.
+        # An exact copy does no harm; of two that differ it is unknown which one is right.
         if name in COLUMNS and not columns.setdefault(name, values).equals(values):
             raise InputError(f"{path}: two columns mean {name!r} and differ; there are: {there}")
         columns[name] = values

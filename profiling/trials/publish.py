@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,8 @@ async def publish(profiles: ProfileSet, store: Store, router: Any) -> tuple[str,
 def connect_ray() -> None:
     """Join the cluster of `RAY_ADDRESS`, or the one of this machine."""
     ray.init(address="auto", log_to_driver=False, logging_level="WARNING")
+    # It would say how its handles are made.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
 def router_handle() -> Any:

@@ -6,7 +6,7 @@ of it they hardly matter. Quality, energy and time are learnt side by side and w
 request says its weights.
 
 What is kept are sums over answers (`Statistics`), so that states of several routers add up, an
-answer can be rated anew, and the order does not matter. LinUCB: Li et al. 2010,
+answer can be rated again, and the order does not matter. LinUCB: Li et al. 2010,
 doi:10.1145/1772690.1772758. Thompson sampling with linear payoffs: Agrawal and Goyal 2013,
 arXiv:1209.3352; only one context counts in a decision, so its expected reward is drawn and not the
 coefficients, which has the same distribution.
@@ -123,7 +123,7 @@ class BanditState:
 
     Attributes:
         models: Statistics by model id.
-        epoch: How often it began anew.
+        epoch: How often it was reset.
         changes: How many there were in this epoch; freezing is none.
         frozen: Nothing is learnt and nothing explored.
     """
@@ -277,7 +277,7 @@ class Bandit:
     def bonus(self, model: str, context: Floats, weights: Weights, seed: str) -> float:
         """What exploring adds to the expected reward.
 
-        Only quality is in doubt: joules and seconds are measured whoever answers.
+        Only quality is in doubt: joules and seconds are measured for every answer.
 
         Args:
             model: Who would answer.

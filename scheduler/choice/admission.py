@@ -42,19 +42,26 @@ def full(
     ongoing = ongoing_of(state, priority)
     most = max(state.replicas, 1) * (state.slots + state.queue)
     taken = places(sequences, state.slots)
-    own, own_most = state.ongoing_caller.get(priority, 0), most_of_a_caller(most)
+    own = state.ongoing_caller.get(priority, 0)
     whose = ""
-    if own + taken > own_most:
-        ongoing, most, whose = own, own_most, " of this API key"
-    elif ongoing + taken <= most:
-        return None
+    if own + taken > most_for_one(most):
+        ongoing, most, whose = own, most_for_one(most), " of this API key"
+    else:
+        if sequences > 1:
+            # Several of these do not fill it either.
+            most = most_for_one(most)
+        if ongoing + taken <= most:
+            return None
     reason = f"its queue is full: {ongoing:g} requests{whose} of priority {priority.name.lower()}"
     return Exclusion(state.model, ExclusionKind.QUEUE_FULL, f"{reason}, {most} at most", wait_s)
 
 
-def most_of_a_caller(most: int) -> int:
-    """Of the places of a queue, how many one API key may have: the others are for others."""
-    return max(most - most // 4, 1)
+def most_for_one(most: int) -> int:
+    """Of the places of a queue, how many one API key may have, and requests of several answers.
+
+    The others are for others, and for requests of one answer.
+    """
+    return max(most - max(most // 4, 1), 1)
 
 
 def turned_away(

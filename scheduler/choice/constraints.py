@@ -93,13 +93,13 @@ def broken_limits(limits: Constraints, contender: Contender, costs: PredictedCos
         if accuracy is not None and prediction.accuracy_interval is not None:
             accuracy -= reach * max(accuracy - prediction.accuracy_interval.low, 0.0)
     broken = [
-        Broken(name, f"{told} {value:.6g} {unit} > {name} {limit:.6g} {unit}", value / limit - 1)
+        Broken(name, f"{label} {value:.6g} {unit} > {name} {limit:.6g} {unit}", value / limit - 1)
         for name, unit, value, limit in (
             ("max_latency_s", "s", runtime_s, limits.max_latency_s),
             ("max_energy_joules", "J", energy_joules, limits.max_energy_joules),
         )
         if limit is not None and value > limit
-        for told in (_told("predicted", limits.confidence),)
+        for label in (_label("predicted", limits.confidence),)
     ]
     least = limits.min_accuracy
     if least is not None:
@@ -107,8 +107,8 @@ def broken_limits(limits: Constraints, contender: Contender, costs: PredictedCos
             reason = f"unknown accuracy, min_accuracy is {least:.6g}"
             broken.append(Broken("min_accuracy", reason, math.inf))
         elif accuracy < least:
-            told = _told("accuracy", limits.confidence)
-            reason = f"{told} {accuracy:.6g} < min_accuracy {least:.6g}"
+            label = _label("accuracy", limits.confidence)
+            reason = f"{label} {accuracy:.6g} < min_accuracy {least:.6g}"
             broken.append(Broken("min_accuracy", reason, 1 - accuracy / least))
     return broken
 
@@ -116,8 +116,8 @@ def broken_limits(limits: Constraints, contender: Contender, costs: PredictedCos
 def likely_runtime_s(contender: Contender, runtime_s: float, limit_s: float) -> float:
     """What a request is unlikely to exceed that has to wait, else what is predicted.
 
-    Whoever waits could have been told at once. Were all taken whose predictions are just in time,
-    the queue would stay as long as that, and about half of its answers would be late.
+    A request that waits could have been rejected at once. Were all taken whose predictions are just
+    in time, the queue would stay as long as that, and about half of its answers would be late.
 
     Args:
         contender: The model and the request.
@@ -153,5 +153,5 @@ def _upper(cost: float, interval: Interval, reach: float) -> float:
     return cost * math.exp(reach * math.log(interval.high / cost))
 
 
-def _told(what: str, confidence: float | None) -> str:
+def _label(what: str, confidence: float | None) -> str:
     return what if confidence is None else f"{what} with confidence {confidence:.6g}"

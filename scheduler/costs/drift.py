@@ -30,7 +30,7 @@ FORGET_S = 86_400.0
 RESIDUALS, ENOUGH_RESIDUALS = 100, 20
 # A share below 0 reaches beyond all of them, by STRETCH of their range for each rank.
 TAIL, TAIL_STEP, LEAST_TAIL, LARGEST_TAIL, STRETCH = 0.05, 0.01, -0.05, 0.2, 0.05
-TOLD = 256  # corrections that are remembered: more than there are requests in flight
+REMEMBERED = 256  # corrections that are remembered: more than there are requests in flight
 LARGEST_RATIO = math.log(1e6)
 LEAST_WEIGHT = 0.05
 
@@ -42,9 +42,9 @@ def _log_ratio(actual: float, predicted: float) -> float:
 
 @dataclass(slots=True)
 class _Residuals:
-    """The latest log(actual / told), between two of which 90 % of the next will lie.
+    """The latest log(actual / corrected), between two of which 90 % of the next will lie.
 
-    The shares beyond both ends follow what really fell outside of the intervals that were told
+    The shares beyond both ends follow what really fell outside of the intervals that were given
     (adaptive conformal inference, Gibbs and Candes 2021, arXiv:2106.00170): coverage holds in the
     long run although drift makes the residuals anything but exchangeable.
     """
@@ -58,12 +58,12 @@ class _Residuals:
     def __post_init__(self) -> None:
         self._ordered = sorted(self.latest)
 
-    def add(self, residual: float, told: Correction | None) -> None:
-        """Take one in; `told` is what its request was given, where that is known."""
-        if told is not None and told.low is not None and told.high is not None:
+    def add(self, residual: float, given: Correction | None) -> None:
+        """Take one in; `given` is what its request was given, where that is known."""
+        if given is not None and given.low is not None and given.high is not None:
             ratio = math.exp(residual)
-            below = self.below + TAIL_STEP * (TAIL - (ratio < told.low))
-            above = self.above + TAIL_STEP * (TAIL - (ratio > told.high))
+            below = self.below + TAIL_STEP * (TAIL - (ratio < given.low))
+            above = self.above + TAIL_STEP * (TAIL - (ratio > given.high))
             self.below = min(max(below, LEAST_TAIL), LARGEST_TAIL)
             self.above = min(max(above, LEAST_TAIL), LARGEST_TAIL)
         self.latest.append(round(residual, 6))  # keeps the JSON short
@@ -105,7 +105,7 @@ class CostCorrector:
         lag: Outcomes that arrive between a decision and its own outcome, on average.
     """
 
-    __slots__ = ("_gap", "_level", "_residuals", "_size", "_told", "correction", "idle_s", "lag")
+    __slots__ = ("_gap", "_given", "_level", "_residuals", "_size", "correction", "idle_s", "lag")
 
     def __init__(self) -> None:
         self.correction: Correction = NO_CORRECTION
@@ -115,26 +115,26 @@ class CostCorrector:
         self._residuals = _Residuals()
         self._size = 0.0  # logarithm of a usual prediction
         self._gap = 0.0  # how far the factor went back to 1 since the last outcome, in log space
-        self._told = deque([NO_CORRECTION], maxlen=TOLD)
+        self._given = deque([NO_CORRECTION], maxlen=REMEMBERED)
 
     def observe(
-        self, predicted: float, told: float, actual: float, factor: float | None = None
+        self, predicted: float, corrected: float, actual: float, factor: float | None = None
     ) -> None:
         """Learn from a finished request; nothing happens unless all three are finite and above 0.
 
         Args:
             predicted: The profile's prediction, uncorrected, with the actual token counts.
-            told: What the decision was told: the same, corrected with the factor of that time.
-            factor: That factor; `None` where it is all that `told` differs by.
+            corrected: What the decision said: the same, corrected with the factor of that time.
+            factor: That factor; `None` where it is all that `corrected` differs by.
             actual: What it took.
         """
-        if not all(0 < value < math.inf for value in (predicted, told, actual)):
+        if not all(0 < value < math.inf for value in (predicted, corrected, actual)):
             return
         self._level.update(_log_ratio(actual, predicted), self._weight(math.log(predicted)))
-        correction = self._recall(told / predicted if factor is None else factor)
+        correction = self._recall(corrected / predicted if factor is None else factor)
         # What the profile alone had said is no residual of a correction.
         if correction is None or correction.observations:
-            self._residuals.add(_log_ratio(actual, told), correction)
+            self._residuals.add(_log_ratio(actual, corrected), correction)
         self.idle_s = self._gap = 0.0
         self._publish(self.correction.observations + 1)
 
@@ -164,11 +164,11 @@ class CostCorrector:
 
     def _recall(self, factor: float) -> Correction | None:
         """The correction with a factor, found by it because hardly any repeats; learns the lag."""
-        for told in reversed(self._told):
-            if math.isclose(told.factor, factor, rel_tol=1e-9):
-                lag = self.correction.observations - told.observations
+        for given in reversed(self._given):
+            if math.isclose(given.factor, factor, rel_tol=1e-9):
+                lag = self.correction.observations - given.observations
                 self.lag += step(RECENT) * (lag - self.lag)
-                return told
+                return given
         return None
 
     def _publish(self, observations: int) -> None:
@@ -178,7 +178,7 @@ class CostCorrector:
             low = math.exp(interval[0] + min(self._gap, 0.0))
             high = math.exp(interval[1] + max(self._gap, 0.0))
         self.correction = Correction(factor, low, high, observations)
-        self._told.append(self.correction)
+        self._given.append(self.correction)
 
     def to_dict(self) -> dict[str, Any]:
         """All that has to survive a restart, for JSON."""
@@ -215,10 +215,11 @@ class Corrections:
 
     Attributes:
         observations: Outcomes seen so far; of two copies the one with more of them knows more.
+        turns: How often time has passed; corrections may change with each.
     """
 
     def __init__(self) -> None:
-        self.observations = 0
+        self.observations = self.turns = 0
         # By model, accelerator and fit: of the runtime and of the energy.
         self._pairs: dict[tuple[str, str, str], tuple[CostCorrector, CostCorrector]] = {}
 
@@ -258,6 +259,7 @@ class Corrections:
 
     def elapse(self, seconds: float) -> None:
         """Let time pass for all; what nobody used for a day is dropped."""
+        self.turns += 1
         for key, pair in list(self._pairs.items()):
             for corrector in pair:
                 corrector.decay(seconds)

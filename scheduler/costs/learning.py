@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 
 from scheduler.costs.drift import Corrections
@@ -16,7 +17,7 @@ class Lesson:
     """One finished request.
 
     Attributes:
-        outcome: Its costs beside their predictions, `None` where nothing was predicted.
+        outcome: Its costs next to their predictions, `None` where nothing was predicted.
         model: Who answered.
         task: Task class of the prompt, empty where none is known.
         input_tokens: Prompt tokens.
@@ -38,16 +39,21 @@ class Learning:
 
     Attributes:
         lessons: How many there were.
+        revisions: By model, how many of them were about it.
     """
 
     def __init__(self) -> None:
         self.corrections = Corrections()
         self.lengths = LengthHistory()
         self.lessons = 0
+        self.revisions: Counter[str] = Counter()
 
     def learn(self, lesson: Lesson) -> None:
         """Take in one finished request."""
         self.lessons += 1
+        self.revisions[lesson.model] += 1
+        if lesson.outcome is not None and lesson.outcome.model != lesson.model:
+            self.revisions[lesson.outcome.model] += 1
         if lesson.outcome is not None:
             self.corrections.observe(lesson.outcome)
         if lesson.output_tokens is not None:

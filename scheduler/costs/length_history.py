@@ -46,7 +46,7 @@ class LengthHistory:
     """What was observed; equal observations in equal order give equal histories.
 
     Attributes:
-        observations: Answers that it was told of, those that it has forgotten included.
+        observations: Answers that it observed, those that it has forgotten included.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a request will meet on a model: how many others beside it, and how long until its turn."""
+"""What a request will meet on a model: how many others run with it, and how long until its turn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def places(sequences: int, slots: int | None) -> int:
 
     Args:
         sequences: Answers that it asks for. What is beyond its share waits within the request, and
-            takes nobody's place.
+            takes no other's place.
         slots: Of one replica, `None` where that is not known.
     """
     return sequences if slots is None else min(sequences, share(slots))
@@ -48,17 +48,17 @@ def meet(
     if slots is None:
         return others + float(sequences), 0.0
     own = places(sequences, slots)
-    beside = min(others + float(own), float(slots))
+    running = min(others + float(own), float(slots))
     surplus = sequences - own
-    queued = others + sequences - beside
+    queued = others + sequences - running
     if queued <= 0:
-        return beside, 0.0
+        return running, 0.0
     behind = state.ongoing_low if priority < Priority.LOW else 0.0
     if priority < Priority.NORMAL:
         behind = state.ongoing - state.ongoing_high
     if behind:
         queued = max(queued - behind / max(replicas, 1), min(queued, max(surplus, 1.0)))
-    return beside, queued
+    return running, queued
 
 
 def ongoing_now(own: int, others: int, own_since: int, routers: int) -> float:

@@ -1,4 +1,4 @@
-"""What finished requests were measured to take, alone and beside what was predicted."""
+"""What finished requests were measured to take, alone and next to what was predicted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Observation:
         concurrency: Requests in the replica while this one ran, itself included, averaged over
             its time.
         cut: The generation was stopped by a limit on its tokens, not by the model.
-        mean_logprob: Mean log probability of the generated tokens, `None` where nobody asked.
+        mean_logprob: Mean log probability of the generated tokens, `None` where not asked for.
         stopped: The request was cancelled before its end; all figures are until then, so that its
             tokens say nothing about the length of an answer.
     """
@@ -53,12 +53,12 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finished request beside what was predicted of it, each with its actual token counts.
+    """A finished request next to what was predicted of it, each with its actual token counts.
 
     Attributes:
         fit_id: `ModelProfile.fit_id` of the profile that predicted.
         predicted_runtime_s: The profile's, at the concurrency that it really ran with.
-        told_runtime_s: What a decision was told: at the load seen then, corrected as then known.
+        told_runtime_s: What the decision predicted: at the load seen then, corrected as then known.
         runtime_factor: The correction of then, `None` where it is not known.
         predicted_energy_joules: As `predicted_runtime_s`.
         told_energy_joules: As `told_runtime_s`.

@@ -155,7 +155,7 @@ class ModelProfile:
         input_tokens_range: Smallest and largest prompt that was profiled.
         output_tokens_range: Smallest and largest generation that was profiled.
         concurrency_range: Fewest and most requests side by side that were profiled.
-        mean_output_tokens: Generated tokens of a usual answer, the guess where nobody says more.
+        mean_output_tokens: Generated tokens of a usual answer, the guess without a request's own.
         accuracy: Share of right answers, `None` where it was never measured.
         accuracy_source: What measured the accuracy.
         source: What measured the costs, and where.
@@ -254,7 +254,7 @@ class ProfileSet:
         return None
 
     def merged(self, newer: ProfileSet) -> ProfileSet:
-        """This set with the profiles of `newer` in the place of, or beside, its own."""
+        """This set with the profiles of `newer` in the place of its own, or added to them."""
         replaced = {(p.model, p.accelerator) for p in newer.profiles}
         kept = tuple(p for p in self.profiles if (p.model, p.accelerator) not in replaced)
         return ProfileSet(

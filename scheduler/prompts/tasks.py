@@ -14,7 +14,7 @@ from scheduler.prompts.features import TextFeatures, extract
 from scheduler.prompts.task_model import TaskModel
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "data" / "tasks.model"
-"""The fitted model that comes with the program; whoever wants it reads it."""
+"""The fitted model that comes with the program; its users read it."""
 HEAD_CHARS = 600
 TAIL_CHARS = 300
 LEAST_NUMBERS = 3

@@ -75,7 +75,7 @@ def _contradictions(rule: Rule, known: KnownNames) -> Iterator[str]:
     if both:
         yield f"then.require, then.exclude: both name {_quoted(both)}"
     if (rule.require or rule.exclude) and all(rule.bars(name) for name in known.models):
-        yield "then: leaves no model, every request that fits is refused"
+        yield "then: leaves no model, every request that fits is rejected"
     elif idle := [name for name in rule.prefer if rule.bars(name)]:
         yield f"then.prefer: {_quoted(idle)} may not answer, by the same rule"
 

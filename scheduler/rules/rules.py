@@ -131,7 +131,7 @@ class Rule:
         prefer: One of these answers where one can.
         weights: Of a request that names none, or of every one if `override`.
         policy: The same.
-        constraints: Hold beside those of the request.
+        constraints: Hold in addition to those of the request.
         goes_on: Later rules are looked at too.
     """
 

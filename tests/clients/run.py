@@ -1,10 +1,8 @@
-"""The clients that people use, each in an environment of its own, against a running router.
+"""Each client against the live service: `python tests/clients/run.py`.
 
-    python tests/clients/run.py [--url URL] [--only A,B] [--json]
-
-Installs each client on first use (kept in the cache folder), has it ask `auto`, and prints what
-worked. Each check is a script beside this one that takes the address, prints what came back, and
-exits with 0 only if that was an answer.
+Installs the clients into environments of their own under `.cache/clients`, brings the service up
+on tiny models unless `--url` names one, and prints a row for each. Exit codes: 0 all of them
+worked, 1 one did not, 2 the options are wrong.
 """
 
 from __future__ import annotations
@@ -12,175 +10,179 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from rich import box
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from clients.catalog import CLIENTS, Client
+from clients.site import MODEL, running_site
 from rich.console import Console
 from rich.table import Table
 
 from deployments.demo_models.catalog import cache_folder
 
-HERE = Path(__file__).parent
-TIMEOUT_S = 600.0
-# npm and uv are asked for these very versions.
-NODE_OPENAI = "openai@7.57.0"
+SCRIPTS = Path(__file__).parent / "scripts"
+TIMEOUT_S = 240
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """A client, and the script that uses it.
+class Row:
+    """What came of one client.
 
     Attributes:
-        requirements: pip's, none for what is no Python package.
+        did: What its script says that it did, or the end of what it printed.
     """
 
-    name: str
-    what: str
-    script: str
-    requirements: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of one client."""
-
     client: str
-    what: str
     version: str
     worked: bool
     seconds: float
-    printed: str
+    tried: str
+    did: str
 
 
-CLIENTS = (
-    Client("curl", "answer, stream", "with_curl.sh"),
-    Client(
-        "openai (Python)",
-        "answers, stream, weights, completions",
-        "with_openai.py",
-        ("openai==2.49.0",),
-    ),
-    Client("openai (Node)", "answer, stream, weights", "with_openai.mjs"),
-    Client("LiteLLM", "answer, stream", "with_litellm.py", ("litellm==1.110.2",)),
-    Client(
-        "LangChain's ChatOpenAI",
-        "answer, stream, weights",
-        "with_langchain.py",
-        ("langchain-openai==1.7.4",),
-    ),
-    Client("llm", "answer, stream", "with_llm.sh", ("llm==0.36",)),
-    Client(
-        "lm-eval", "a local task by `local-chat-completions`", "with_lm_eval.sh",
-        ("lm-eval[api]==0.4.13",),
-    ),
-    Client("guidellm", "load by two clients", "with_guidellm.sh", ("guidellm==0.8.1",)),
-)  # fmt: skip
-
-
-def main() -> int:
-    """Run and print; 1 where a client did not work."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--only", help="names of clients, with commas between")
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    wanted = set(args.only.split(",")) if args.only else {client.name for client in CLIENTS}
-    if unknown := wanted - {client.name for client in CLIENTS}:
-        parser.error(f"--only: unknown {', '.join(sorted(unknown))}")
-    results = [_check(client, args.url) for client in CLIENTS if client.name in wanted]
+def main(argv: Sequence[str]) -> int:
+    """Run the clients and return the exit code."""
+    args = _parser().parse_args(argv)
+    known = {client.name: client for client in CLIENTS}
+    names = args.only.split(";") if args.only else list(known)
+    if unknown := [name for name in names if name not in known]:
+        _parser().error(f"--only: no client {unknown[0]!r}, known: {'; '.join(known)}")
+    clients = [known[name] for name in names]
+    console = Console()
+    with ThreadPoolExecutor(2) as pool:
+        faults = dict(zip(names, pool.map(_installed, clients), strict=True))
+    if args.install:
+        for name, fault in faults.items():
+            console.print(f"{name}: {fault or 'installed'}")
+        return int(any(faults.values()))
+    with ExitStack() as stack:
+        url = args.url
+        if url is None:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="clients-")))
+            url = stack.enter_context(running_site(folder)).url
+        rows = []
+        for client in clients:
+            rows.append(_row(client, faults[client.name], url, args.model))
+            console.print(f"{rows[-1].client}: {'worked' if rows[-1].worked else rows[-1].did}")
+    console.print(_table(rows))
     if args.json:
-        print(json.dumps([asdict(result) for result in results], indent=2))
-    else:
-        Console().print(_table(results))
-        for result in results:
-            if not result.worked:
-                print(f"\n{result.client}:\n{result.printed}")
-    return 0 if all(result.worked for result in results) else 1
+        Path(args.json).write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    return int(not all(row.worked for row in rows))
 
 
-def _check(client: Client, url: str) -> Result:
-    folder = cache_folder() / "clients" / client.script.removeprefix("with_").replace(".", "-")
-    began = time.monotonic()
+def _installed(client: Client) -> str:
     try:
-        version = _install(client, folder)
-        interpreter = {
-            ".py": str(folder / "bin" / "python"), ".mjs": "node", ".sh": "bash"
-        }[Path(client.script).suffix]  # fmt: skip
-        script = HERE / client.script
-        if script.suffix == ".mjs":
-            # Node looks for packages from where the script lies.
-            script = Path(shutil.copy(script, folder))
-        began = time.monotonic()
+        client.installed().install()
+    except subprocess.CalledProcessError as error:
+        return f"not installed: {error.stdout[-500:]}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"not installed: {error}"
+    return ""
+
+
+def _row(client: Client, fault: str, url: str, model: str) -> Row:
+    if fault:
+        return Row(client.name, "", False, 0.0, client.tries, fault)
+    began = time.monotonic()
+    with TemporaryDirectory(prefix="client-") as folder:
+        worked, output = _run(client, url, model, folder)
+    seconds = round(time.monotonic() - began, 1)
+    version, did = _version(client), output[-3000:]
+    if worked and client.script:
+        report = json.loads(output.strip().splitlines()[-1])
+        version, did = report["version"], json.dumps(report["did"])
+    return Row(client.name, version, worked, seconds, client.tries, did)
+
+
+def _run(client: Client, url: str, model: str, folder: str) -> tuple[bool, str]:
+    where = client.installed()
+    values = {
+        "url": url,
+        "model": model,
+        "folder": folder,
+        "tokenizer": str(cache_folder() / "tests" / "tokenizer"),
+    }
+
+    def filled(text: str) -> str:
+        for name, value in values.items():
+            text = text.replace("{" + name + "}", value)
+        return text
+
+    if client.name == "llm":
+        described = [{"model_id": "served", "model_name": model, "api_base": f"{url}/v1"}]
+        (Path(folder) / "extra-openai-models.yaml").write_text(json.dumps(described))
+    if client.script:
+        script = str(SCRIPTS / client.script)
+        if client.node:
+            # An import is looked for beside the script.
+            script = str(where.folder / client.script)
+            Path(script).write_text((SCRIPTS / client.script).read_text())
+        command = [where.program, script, url, model]
+    else:
+        command = [where.command(client.command[0]), *map(filled, client.command[1:])]
+    environment = {
+        **{k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")},
+        **{name: filled(value) for name, value in client.environment.items()},
+        "TOKENIZER": values["tokenizer"],
+    }
+    try:
         done = subprocess.run(
-            [interpreter, str(script), f"{url}/v1"],
-            check=False,
-            env={
-                **os.environ,
-                "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-                "OPENAI_API_KEY": os.environ.get("OPENAI_API_KEY", "none"),
-                "OPENAI_BASE_URL": f"{url}/v1",
-                "WORK": str(folder),
-            },
+            command,
+            cwd=where.folder if client.script else folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=TIMEOUT_S,
+            check=False,
         )
-        worked, printed = done.returncode == 0, done.stdout
-    except subprocess.CalledProcessError as error:
-        version, worked, printed = "", False, str(error.stdout)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        version, worked, printed = "", False, str(error)
-    seconds = time.monotonic() - began
-    return Result(client.name, client.what, version, worked, round(seconds, 1), printed.strip())
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""
+        said = output.decode(errors="replace") if isinstance(output, bytes) else output
+        return False, f"not within {TIMEOUT_S} s: {said}"
+    return done.returncode == 0 and client.says in done.stdout, done.stdout
 
 
-def _install(client: Client, folder: Path) -> str:
-    """Into a folder of its own, once; what is installed there, in words."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if client.script.endswith(".mjs"):
-        _run(["npm", "install", "--silent", "--no-fund", "--prefix", str(folder), NODE_OPENAI])
-        return NODE_OPENAI.split("@")[1]
-    if not client.requirements:
-        return _run([client.name, "--version"]).split()[1]
-    marker = folder / "installed.txt"
-    if not marker.exists() or marker.read_text() != "\n".join(client.requirements):
-        uv = str(Path(sys.executable).with_name("uv"))
-        python = str(folder / "bin" / "python")
-        _run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)])
-        _run([uv, "pip", "install", "--quiet", "--python", python, *client.requirements])
-        marker.write_text("\n".join(client.requirements))
-    return client.requirements[0].split("==")[1]
+def _version(client: Client) -> str:
+    where = client.installed()
+    package = client.packages[0]
+    if client.node:
+        name = package if package.rfind("@") <= 0 else package[: package.rfind("@")]
+        manifest = where.folder / "node_modules" / name / "package.json"
+        return str(json.loads(manifest.read_text())["version"])
+    name = package.partition("==")[0].partition("[")[0]
+    code = f"from importlib.metadata import version; print(version({name!r}))"
+    done = subprocess.run([where.program, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
-def _run(command: list[str]) -> str:
-    # Not the environment of this process: VIRTUAL_ENV names another one.
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    return subprocess.run(
-        command,
-        check=True,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT_S,
-    ).stdout
-
-
-def _table(results: list[Result]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("client", "version", "what", "", "seconds"):
-        table.add_column(heading)
-    for result in results:
-        word = "[green]works[/]" if result.worked else "[red]fails[/]"
-        table.add_row(result.client, result.version, result.what, word, f"{result.seconds:.1f}")
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table("client", "version", "worked", "s", "tried", "did")
+    for row in rows:
+        worked = "yes" if row.worked else "no"
+        table.add_row(row.client, row.version, worked, str(row.seconds), row.tried, row.did[-200:])
     return table
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python tests/clients/run.py", description=__doc__)
+    parser.add_argument("--url", help="of a running service; default: one on tiny models")
+    parser.add_argument("--model", default=MODEL, help="that can be made to call tools")
+    parser.add_argument("--only", metavar="NAME;NAME", help="these clients; default: all")
+    parser.add_argument("--install", action="store_true", help="install them, and no more")
+    parser.add_argument("--json", metavar="FILE", help="write the rows there")
+    return parser
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -22,10 +22,11 @@ import aiohttp
 
 from cluster.store.usage import UsageBoard
 from hostile.cases import Target
+from hostile.neighbours import Looked
 from hostile.targets import running_service
 from hostile.watching import HEALTH, MORE_HEALTH, Observations
 
-STREAMS, WATCHED_S = 1_000, 40.0
+STREAMS, OPENED_WITHIN_S, WATCHED_S = 1_000, 10.0, 30.0
 STREAM_TOKENS = 400
 STOPPED_AFTER_S, STOPPED_TOKENS = 2.0, 1_500
 SETTLED_AFTER_S = 8.0
@@ -52,10 +53,12 @@ def streaming(model: str, tokens: int, number: int = 0, **more: Any) -> dict[str
 
 
 def health_under_streams(target: Target) -> dict[str, Any]:
-    """Seconds that the health routes take meanwhile, from a process of its own."""
+    """Seconds that the health routes take while they open and then, from a process of its own."""
     statuses: Counter[int] = Counter()
+    all_open = 0.0
 
     async def one(client: aiohttp.ClientSession, number: int) -> None:
+        await asyncio.sleep(number * OPENED_WITHIN_S / STREAMS)
         model = target.models[number % len(target.models)]
         body = streaming(model, STREAM_TOKENS, number)
         async with client.post("/v1/completions", json=body) as response:
@@ -64,8 +67,11 @@ def health_under_streams(target: Target) -> dict[str, Any]:
                 pass
 
     async def many() -> int:
+        nonlocal all_open
         async with session(target, target.key) as client:
             tasks = [asyncio.create_task(one(client, number)) for number in range(STREAMS)]
+            await asyncio.sleep(OPENED_WITHIN_S)
+            all_open = time.monotonic()
             await asyncio.sleep(WATCHED_S)
             # What is not answered yet waits for its first token.
             is_open = sum(not task.done() for task in tasks)
@@ -79,19 +85,22 @@ def health_under_streams(target: Target) -> dict[str, Any]:
         began = time.monotonic()
         is_open = asyncio.run(many())
         ended = time.monotonic()
-        looks = {path: observed.looks_in(began, ended, path) for path in (HEALTH, *MORE_HEALTH)}
+    paths = (HEALTH, *MORE_HEALTH)
     return {
         "streams": STREAMS,
         "open_at_the_end": is_open,
         "statuses": dict(statuses),
-        **{
-            path: {
-                "looks": len(seen),
-                "p99_s": round(_percentile([one.seconds for one in seen], 0.99), 3),
-                "p50_s": round(_percentile([one.seconds for one in seen], 0.5), 3),
-            }
-            for path, seen in looks.items()
-        },
+        "opening": {path: _times(observed.looks_in(began, all_open, path)) for path in paths},
+        "open": {path: _times(observed.looks_in(all_open, ended, path)) for path in paths},
+    }
+
+
+def _times(looks: Sequence[Looked]) -> dict[str, float]:
+    seconds = [one.seconds for one in looks]
+    return {
+        "looks": len(looks),
+        "p50_s": round(_percentile(seconds, 0.5), 3),
+        "p99_s": round(_percentile(seconds, 0.99), 3),
     }
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from cluster.naming import model_deployment_name
+
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
@@ -228,7 +230,8 @@ def test_the_trail_follows_several_choices_to_the_end() -> None:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.v1.metrics.stats import RequestStateStats
 
-    from deployments.replica.engine import Trail, _followed, _trail
+    from deployments.replica.engine_client import current_trail, followed
+    from deployments.replica.request_trace import Trail
 
     def choice(index: int, ids: list[int], reason: str | None = None) -> CompletionOutput:
         return CompletionOutput(index, "", ids, None, None, finish_reason=reason)
@@ -245,8 +248,8 @@ def test_the_trail_follows_several_choices_to_the_end() -> None:
         yield output([choice(0, [11], "stop"), choice(1, [22], "length")], True)
 
     async def consume() -> list[tuple[int, ...]]:
-        _trail.set(trail)
-        return [trail.take_token_ids() async for _ in _followed(generate)("", None, "id")]
+        current_trail.set(trail)
+        return [trail.take_token_ids() async for _ in followed(generate)("", None, "id")]
 
     trail = Trail()
     assert asyncio.run(consume()) == [(10,), (20, 21), (11, 22)]
@@ -260,7 +263,8 @@ def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
 
-    from deployments.replica.engine import Trail, _followed, _trail
+    from deployments.replica.engine_client import current_trail, followed
+    from deployments.replica.request_trace import Trail
 
     asked: list[SamplingParams] = []
 
@@ -277,8 +281,8 @@ def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
         yield RequestOutput("id", None, [1], None, last, True)
 
     async def consume(trail: Trail, params: SamplingParams) -> None:
-        _trail.set(trail)
-        async for _ in _followed(generate)("", params, "id"):
+        current_trail.set(trail)
+        async for _ in followed(generate)("", params, "id"):
             pass
 
     params = SamplingParams(max_tokens=3)
@@ -294,10 +298,10 @@ def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
 
 
 def test_without_a_trail_generate_is_left_alone() -> None:
-    from deployments.replica.engine import _followed
+    from deployments.replica.engine_client import followed
 
     outputs = SimpleNamespace()
-    assert _followed(lambda *_: outputs)("", None, "id") is outputs
+    assert followed(lambda *_: outputs)("", None, "id") is outputs
 
 
 def test_vllm_says_of_a_dead_engine_core_what_the_router_reads() -> None:
@@ -311,3 +315,69 @@ def test_vllm_says_of_a_dead_engine_core_what_the_router_reads() -> None:
     assert dead(str(EngineDeadError()))
     assert dead("EngineDeadError: ")
     assert not dead(str(EngineGenerateError("one request")))
+
+
+MODELS = [
+    {"device": "cpu"},
+    {"device": "cpu", "engine_kwargs": {"tensor_parallel_size": 2}},
+    {
+        "device": "cpu",
+        "placement_group_config": {"bundles": [{"CPU": 0.1}]},
+        "deployment_config": {"ray_actor_options": {"num_cpus": 0, "memory": 10}},
+    },
+    {"accelerator_type": "H100"},
+    {"accelerator_type": "L4", "engine_kwargs": {"tensor_parallel_size": 4}},
+    {"engine_kwargs": {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}},
+    {"placement_group_config": {"bundles": [{"GPU": 0.5}]}, "accelerator_type": "A100"},
+    {"placement_group_config": {"bundle_per_worker": {"CPU": 2, "GPU": 1}, "strategy": "SPREAD"}},
+    {"scaling": {"mode": "auto", "min_replicas": 0, "max_replicas": 3}},
+    {"runtime_env": {"env_vars": {"A": "b"}}},
+    {"deployment_config": {"ray_actor_options": {"resources": {"node:a": 0.01}}}},
+]
+
+
+@pytest.mark.parametrize("args", MODELS)
+def test_deployments_have_the_options_that_rays_builder_gives_them(
+    args: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray.llm._internal.serve.core.server import builder
+    from ray.serve.llm import LLMConfig
+    from ray.serve.llm.deployment import LLMServer
+
+    from deployments.app import llm_settings
+    from deployments.config.app import ModelArgs
+    from deployments.replica.options import deployment_options
+
+    context = SimpleNamespace(runtime_env={"working_dir": "x"})
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    model = {"model_id": "m-1.5", "source": "org/m", **args}
+    settings = llm_settings(ModelArgs.model_validate(model))
+    config = LLMConfig(**settings)
+    theirs = builder.maybe_apply_llm_deployment_config_defaults(
+        builder.DEFAULT_DEPLOYMENT_OPTIONS, LLMServer.get_deployment_options(config)
+    )
+    # It does nothing; a runtime environment that is not empty keeps Ray from using idle workers.
+    theirs["ray_actor_options"]["runtime_env"].pop("worker_process_setup_hook")
+    context.runtime_env = {"working_dir": "x"}
+    ours = deployment_options(model_deployment_name("m-1.5"), settings)
+    assert ours.pop("name") == "ModelServer:" + builder._get_deployment_name(config)
+    assert ours == theirs
+
+
+def test_vllm_takes_its_multiprocessing_context_where_it_is_replaced() -> None:
+    from vllm.v1.engine import utils
+
+    source = inspect.getsource(utils.CoreEngineProcManager.__init__)
+    assert "context = get_mp_context()" in source
+    assert "context.Process(" in source
+    for argument in ("target=", "name=", "kwargs="):
+        assert argument in source
+
+
+def test_a_node_need_not_be_initialized() -> None:
+    from ray.llm._internal.common.callbacks.base import CallbackCtx
+    from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+
+    assert CallbackCtx().run_init_node
+    assert "if callback.ctx.run_init_node:" in inspect.getsource(VLLMEngine.start)

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from live_cluster import Cluster
 
@@ -73,10 +74,15 @@ class Others(threading.Thread):
                 self.over.wait(0.1)
 
 
+def engine_cores(replica: psutil.Process) -> list[psutil.Process]:
+    children = replica.children(recursive=True)
+    return [child for child in children if "EngineCore" in " ".join(child.cmdline())]
+
+
 def test_poison_costs_its_sender_an_error_and_the_others_nothing(cluster: Cluster) -> None:
     before = {model: [p.pid for p in cluster.replicas(model)] for model in MODELS}
     engines = {
-        model: sorted(c.pid for p in cluster.replicas(model) for c in p.children())
+        model: sorted(engine.pid for p in cluster.replicas(model) for engine in engine_cores(p))
         for model in MODELS
     }
     others = Others(cluster)
@@ -102,7 +108,7 @@ def test_poison_costs_its_sender_an_error_and_the_others_nothing(cluster: Cluste
     assert len(others.took_s) > 10
     assert {model: [p.pid for p in cluster.replicas(model)] for model in MODELS} == before
     for model in MODELS:
-        now = {c.pid for p in cluster.replicas(model) for c in p.children()}
+        now = {engine.pid for p in cluster.replicas(model) for engine in engine_cores(p)}
         assert set(engines[model]) <= now
 
 

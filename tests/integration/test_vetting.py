@@ -16,7 +16,8 @@ from tiny_checkpoints import build_tiny_checkpoints
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from deployments.config.replica import VettingLimits
-from deployments.replica.vetting import Verdict, Vetting, VettingBusyError, VettingStarvedError
+from deployments.replica.vetting import Vetting, VettingBusyError, VettingStarvedError
+from deployments.replica.vetting_trial import Verdict
 
 pytestmark = pytest.mark.integration
 

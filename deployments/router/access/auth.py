@@ -21,7 +21,7 @@ API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"
 """Environment variable with the accepted keys, separated by commas."""
 
 ADMIN_PATH = "/v1/decisions"
-"""The decisions of all keys; everything else is the business of whoever has one."""
+"""The decisions of all keys; everything else is open to any key."""
 
 
 def is_open(path: str) -> bool:
@@ -53,7 +53,7 @@ class AccessGuard:
         header_bytes: Gives the limit of the headers.
 
     Attributes:
-        on_refusal: Told of every refusal.
+        on_refusal: Called for every rejection.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class _Follower:
 class Broadcast:
     """An answer while it is generated, and after.
 
-    Whoever generates hands its ASGI messages to `send`, as if this were a client.
+    The generating request hands its ASGI messages to `send`, as if this were a client.
 
     Args:
         room: Shared with the others.

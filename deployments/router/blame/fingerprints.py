@@ -1,6 +1,6 @@
 """What makes two requests the same to an engine: hashes of a body without what clients vary.
 
-Two hashes. `whole` is the text with everything that an engine compiles or computes beside it.
+Two hashes. `whole` is the text with everything else that an engine compiles or computes.
 `shape` is only the part that is no text (schemas, grammars, tools, biases), so that the same schema
 under another message is the same kind; a plain request has none. A shape belongs to one API key: a
 client that sends the schema of another one together with what breaks an engine blocks itself only.

@@ -11,7 +11,7 @@ from deployments.router.blame.fingerprints import Fingerprint, fingerprint
 class Break(Enum):
     """How an attempt broke."""
 
-    FAULTLESS = "it has not begun there, or the replica was going away"
+    FAULTLESS = "it has not begun there, or the replica was shutting down"
     ANSWERED = "the engine answered this request with an error of its own"
     DIED = "the replica or its engine died, with everything that it had"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 import uuid
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from deployments.router.decision.advisors import ADVISORS
 from deployments.router.decision.advisors.base import Advisor
 from deployments.router.decision.learning import lesson_of
 from deployments.router.decision.query import Query
+from deployments.router.decision.rejections import Rejections
 from deployments.router.models import ModelDirectory
 from deployments.router.sync.exchange import Exchange, exchange
 from deployments.router.sync.profiles import ProfileSource
@@ -27,10 +29,13 @@ from deployments.router.tokens.counting import TokenCount, TokenCounter
 from deployments.router.waking import Waker
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.limits import check_input_tokens, check_request
-from deployments.router.wire.openai import ParsedRequest
+from deployments.router.wire.openai import HourlyWeights, ParsedRequest
+from scheduler.capabilities import Refusal
 from scheduler.choice.admission import REJECTIONS
+from scheduler.costs.grid import NO_GRID
 from scheduler.costs.observations import Observation
 from scheduler.decide import Scheduler
+from scheduler.preferences import Weights
 from scheduler.prompts.task_model import TaskModel
 from scheduler.prompts.tasks import SHIPPED_MODEL, classify, sure_task
 from scheduler.types import ClusterState, Decision, Report, RoutingRequest
@@ -53,7 +58,8 @@ class Decider:
         decisions: How many requests were dispatched.
         waker: Brings models back from 0 replicas.
         timeout_s: No answer is waited for any longer.
-        rejections: How many were turned away, by the names of
+        rejections: What engines rejected lately that others took.
+        turned_away: How many requests were rejected, by the names of
             `scheduler.choice.admission.REJECTIONS`.
     """
 
@@ -64,13 +70,14 @@ class Decider:
         shared: SharedState,
         counter: TokenCounter,
     ) -> None:
+        self._directory = directory
         self.advisors: Sequence[Advisor] = [advisor(directory) for advisor in ADVISORS]
+        self.rejections = Rejections()
         self.waker = Waker(directory)
         self.config = RouterConfig()
         self.decisions = 0
-        self.rejections = {kind.value: 0 for kind in sorted(REJECTIONS)}
+        self.turned_away = {kind.value: 0 for kind in sorted(REJECTIONS)}
         self.timeout_s = math.inf
-        self._directory = directory
         self._profiles = profiles
         self._shared = shared
         self._counter = counter
@@ -84,6 +91,8 @@ class Decider:
 
     @config.setter
     def config(self, config: RouterConfig) -> None:
+        # First: its file may be gone since it was checked.
+        self._directory.grid = config.grid.grid() if config.grid else NO_GRID
         self._config, self._meanings = config, config.meanings()
         self._usual_weights = config.default_weights.weights()
         self._policy_inputs = config.policy_inputs()
@@ -95,7 +104,42 @@ class Decider:
     def named(self, parsed: ParsedRequest) -> ParsedRequest:
         """The request with the model that its alias, or no name at all, stands for."""
         meaning = self._meanings.get(parsed.model)
-        return parsed if meaning is None else replace(parsed, model=meaning)
+        if meaning is not None:
+            parsed = replace(parsed, model=meaning)
+        if parsed.weights and parsed.hourly:
+            parsed = replace(parsed, weights=self._at_this_hour(parsed.weights, parsed.hourly))
+        return parsed
+
+    def _at_this_hour(self, weights: Weights, hourly: HourlyWeights) -> Weights:
+        """The weights with that of energy as its price and its carbon are now.
+
+        Raises:
+            ApiError: 400, the configuration does not say what they are.
+        """
+        grid, now = self._directory.grid, time.time()
+        energy = hourly.energy
+        for name, weight, rate, setting in (
+            ("price", hourly.price, grid.price, "price_per_kwh"),
+            ("carbon", hourly.carbon, grid.carbon, "g_co2_per_kwh"),
+        ):
+            if weight and rate is None:
+                field = f"routing.weights.{name}"
+                message = f"{field}: needs grid.{setting} in the router's configuration"
+                raise ApiError(400, message, param=field, code="invalid_value")
+            energy += weight * rate.factor(now) if rate else 0.0
+        return replace(weights, energy=energy)
+
+    def _usual(self) -> Weights:
+        """Those of a request that names none."""
+        usual = self.config.default_weights
+        if not (usual.price or usual.carbon):
+            return self._usual_weights
+        hourly = HourlyWeights(usual.energy, usual.price, usual.carbon)
+        return self._at_this_hour(self._usual_weights, hourly)
+
+    def meaning(self, name: str) -> str:
+        """What a name in a request stands for; the empty one is that of a request without one."""
+        return self._meanings.get(name, name)
 
     def knows(self, name: str) -> bool:
         """Whether requests may ask for a model of that name."""
@@ -170,7 +214,7 @@ class Decider:
             estimated_inputs=frozenset(m for m, count in inputs.items() if not count.exact),
             max_tokens=parsed.max_tokens,
             output_tokens=parsed.output_tokens,
-            weights=parsed.weights or self._usual_weights,
+            weights=parsed.weights or self._usual(),
             policy=parsed.policy or self.config.default_policy,
             models=parsed.models,
             constraints=parsed.constraints,
@@ -180,6 +224,17 @@ class Decider:
             deadline_s=self.timeout_s,
             prompts=parsed.prompts,
             sequences=parsed.choices,
+            needs=parsed.needs,
+            refused={
+                model: Refusal("messages", f"its chat template rejects it: {count.rejection}")
+                for model, count in inputs.items()
+                if count.rejection
+            },
+            doubted=self.rejections.of(parsed, ((m.model, m.capabilities) for m in state.models)),
+            prompt_field="messages" if parsed.prompt.is_chat else "prompt",
+            max_tokens_field=(
+                "max_completion_tokens" if "max_completion_tokens" in parsed.asked else "max_tokens"
+            ),
         )
 
     def dispatched(self, decision: Decision) -> None:
@@ -243,10 +298,15 @@ class Decider:
             told = TokenCount(prediction.input_tokens, prediction.input_tokens_exact)
         self._counter.learn(parsed.prompt, observation.model, told, observation.input_tokens)
 
+    def learn_rejections(self, parsed: ParsedRequest, rejected: Mapping[str, ApiError]) -> None:
+        """Take in that a model took what the engines of others had rejected."""
+        capabilities = {model: self._directory[model].capabilities for model in rejected}
+        self.rejections.learn(parsed, rejected, capabilities)
+
     def note_refusal(self, error: ApiError) -> None:
         """Count a request that was turned away; other errors are not counted."""
-        if error.status == 429 and error.code in self.rejections:
-            self.rejections[error.code] += 1
+        if error.status == 429 and error.code in self.turned_away:
+            self.turned_away[error.code] += 1
 
     def unknown_model(self, name: str) -> ApiError:
         """The answer to whoever asks for a model that is not configured."""

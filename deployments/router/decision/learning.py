@@ -1,4 +1,4 @@
-"""What a finished request teaches: its costs beside what was predicted of them."""
+"""What a finished request teaches: its costs next to what was predicted of them."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def _outcome(
     cached = prediction.cached_input_tokens
     asked = (prediction.input_tokens - cached, prediction.output_tokens, prediction.concurrency)
     real = (observation.input_tokens, observation.output_tokens)
-    # What a decision would have told of these tokens.
-    told = (max(real[0] - cached, 0), real[1], prediction.concurrency)
+    # What a decision would have predicted for these tokens.
+    expected = (max(real[0] - cached, 0), real[1], prediction.concurrency)
     side_by_side = min(observation.concurrency, slots or observation.concurrency)
     computed = (real[0] - observation.cached_input_tokens, real[1], side_by_side)
     runtime_then = profile.runtime.predict(*asked)
@@ -64,10 +64,10 @@ def _outcome(
         accelerator=observation.accelerator,
         fit_id=profile.fit_id,
         predicted_runtime_s=profile.runtime.predict(*computed) * turns * _stretch(observation),
-        told_runtime_s=profile.runtime.predict(*told) * runtime_scale,
+        told_runtime_s=profile.runtime.predict(*expected) * runtime_scale,
         runtime_s=observation.runtime_s,
         predicted_energy_joules=profile.energy.predict(*computed),
-        told_energy_joules=profile.energy.predict(*told) * prediction.energy_factor,
+        told_energy_joules=profile.energy.predict(*expected) * prediction.energy_factor,
         energy_joules=observation.energy_joules,
         runtime_factor=prediction.runtime_factor,
         energy_factor=prediction.energy_factor,

@@ -133,6 +133,9 @@ class Dispatch:
                         data, _, flags = frame
                         if flags & Flag.ERROR:
                             raise refused(data, self.entry.model)
+                        if flags & Flag.ACCEPTED:
+                            yield frame
+                            continue
                         if run and not run.generating:
                             self.blame.generates(run)
                             passed()

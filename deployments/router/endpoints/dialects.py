@@ -46,7 +46,7 @@ from deployments.router.wire.openai import json_object
 from deployments.router.wire.paths import CHAT, COUNT_TOKENS, MESSAGES
 
 RECORD_PERIOD_S = 0.7
-"""After so long another router has told the store of what it answered."""
+"""After so long another router has reported to the store what it answered."""
 
 
 class _Dialect:
@@ -271,7 +271,7 @@ class _AnswerIn:
 
 
 class AnthropicErrors:
-    """ASGI middleware: errors of Anthropic's paths in its form, whoever raises them.
+    """ASGI middleware: errors of Anthropic's paths in its form, wherever they are raised.
 
     Args:
         app: The router, its access guard included.

@@ -140,7 +140,7 @@ def _against_the_largest(
 ) -> tuple[str | None, float | None]:
     """The candidate that was predicted to take the most energy, and the joules saved against it.
 
-    Nobody measured what it would have taken. Its prediction is scaled by how far that of
+    What it would have taken was not measured. Its prediction is scaled by how far that of
     the model that answered was off, so that a surprise that both share (a longer answer, a busy
     machine) is no saving: an answer of the largest model itself saves exactly 0.
     """

@@ -19,10 +19,13 @@ from deployments.router.endpoints.openapi_types import (
     AnthropicErrorObject,
     ChatRequest,
     CompletionRequest,
+    DetokenizeRequest,
     ErrorObject,
     MessagesPrompt,
     MessagesRequest,
     ResponsesRequest,
+    TokenizeChat,
+    TokenizeText,
 )
 from deployments.router.wire.paths import HEALTH_PATHS
 
@@ -107,6 +110,20 @@ OPERATIONS = (
         (ResponsesRequest,),
         headers=KEY_HEADER | CONVERSATION_HEADER,
         errors=(*DECIDING_ERRORS, 504),
+    ),
+    Operation(
+        "post",
+        "/tokenize",
+        "token ids of a text or a conversation for one model, as vLLM has it",
+        (TokenizeText, TokenizeChat),
+        errors=DECIDING_ERRORS,
+    ),
+    Operation(
+        "post",
+        "/detokenize",
+        "the text that token ids of one model stand for",
+        (DetokenizeRequest,),
+        errors=DECIDING_ERRORS,
     ),
     Operation(
         "post",

@@ -115,6 +115,33 @@ class ResponsesRequest(BaseModel):
     routing: RoutingFields | None = None
 
 
+class TokenizeText(BaseModel):
+    """Body of `POST /tokenize`: a text."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str | None = Field(None, min_length=1)
+    prompt: str = Field(min_length=1)
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
+
+
+class TokenizeChat(BaseModel):
+    """Body of `POST /tokenize`: a conversation."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str | None = Field(None, min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
+    return_token_strs: bool | None = None
+
+
+class DetokenizeRequest(BaseModel):
+    """Body of `POST /detokenize`."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str | None = Field(None, min_length=1)
+    tokens: list[int]
+
+
 class AnthropicErrorDetails(BaseModel):
     """What is wrong, as Anthropic says it."""
 

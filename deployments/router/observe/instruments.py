@@ -21,7 +21,7 @@ class Instruments:
     """Those of one router.
 
     Args:
-        metrics: Told of every request.
+        metrics: Count every request.
     """
 
     def __init__(self, metrics: RequestMetrics) -> None:
@@ -74,10 +74,10 @@ class Measured:
         """
         status = 200
         if isinstance(error, Exception):
-            told = as_api_error(error)
-            status = told.status
+            refusal = as_api_error(error)
+            status = refusal.status
             if status == 429:
-                self._metrics.refused(told)
+                self._metrics.refused(refusal)
         elif error is not None:
             status = CLIENT_GONE
         durations = Durations(self._decided - self._received, time.perf_counter() - self._arrived)

@@ -7,14 +7,16 @@ those of counters. No label names a key, a client or anything of a prompt.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ray.serve import metrics as ray_metrics
 
-from deployments.router.delivery.failover import Attempt
+from deployments.router.delivery.attempts import Attempt
 from deployments.router.wire.api_error import ApiError
+from scheduler.costs.grid import NO_GRID, Grid
 from scheduler.costs.observations import Observation
 from scheduler.prompts.tasks import TASKS
 from scheduler.types import Candidate, Decision, ModelState
@@ -42,6 +44,8 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "input_tokens": ("Prompt tokens.", ("model", "task")),
     "output_tokens": ("Generated tokens.", ("model", "task")),
     "energy_joules": ("Joules attributed to requests.", ("model", "task")),
+    "co2_grams": ("CO2 of those joules, by the configured grid.", ("model", "task")),
+    "energy_cost": ("Price of those joules, in the configured currency.", ("model", "task")),
     "attempts": (
         "Tries at answering, by where they begin and how they end.",
         ("model", "begins", "outcome"),
@@ -112,9 +116,13 @@ class RequestMetrics:
 
     Args:
         library: Makes the instruments; the tests have one of their own.
+
+    Attributes:
+        grid: Where the energy comes from.
     """
 
     def __init__(self, library: Any = ray_metrics) -> None:
+        self.grid: Grid = NO_GRID
         self._counters = {
             name: library.Counter(PREFIX + name, text, tag_keys=tags)
             for name, (text, tags) in COUNTERS.items()
@@ -175,6 +183,9 @@ class RequestMetrics:
         self._observe("queue_time_seconds", observation.queue_time_s, labels)
         if observation.energy_joules is not None:
             self._count("energy_joules", model, task, amount=observation.energy_joules)
+            footprint = self.grid.footprint(observation.energy_joules, time.time())
+            self._count("co2_grams", model, task, amount=footprint.co2_g or 0.0)
+            self._count("energy_cost", model, task, amount=footprint.cost or 0.0)
         self._observe("request_energy_joules", observation.energy_joules, labels)
 
     def _missed(self, chosen: Candidate, observation: Observation, task: str) -> None:

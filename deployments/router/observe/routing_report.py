@@ -7,14 +7,18 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.router.delivery.failover import Attempt
+from deployments.router.delivery.attempts import Attempt
+from scheduler.costs.grid import NO_GRID, Grid
 from scheduler.costs.observations import Observation
 from scheduler.serialization import decision_to_dict, interval_list
 from scheduler.types import Decision
 
 
 def routing_object(
-    decision: Decision, observation: Observation | None, attempts: Sequence[Attempt]
+    decision: Decision,
+    observation: Observation | None,
+    attempts: Sequence[Attempt],
+    grid: Grid = NO_GRID,
 ) -> dict[str, Any]:
     """The member `routing` of an answer.
 
@@ -23,6 +27,7 @@ def routing_object(
         observation: What the answer took, the last of the attempts. Seconds and joules of answers
             that were rejected before it are told with it.
         attempts: Who was asked; the last one answered.
+        grid: Where the energy came from.
     """
     rules, session = decision.reports.get("rules"), decision.reports.get("session")
     report: dict[str, Any] = {
@@ -57,6 +62,13 @@ def routing_object(
             "runtime_s": runtime_s,
             "energy_joules": energy_joules,
         }
+        if grid is not NO_GRID and energy_joules is not None:
+            footprint = grid.footprint(energy_joules, time.time())
+            report["actual"] |= {
+                "co2_g": footprint.co2_g,
+                "cost": footprint.cost,
+                "currency": footprint.currency,
+            }
         report["energy_joules"] = energy_joules
         report["energy_source"] = observation.energy_source
     report["session"] = session.to_json() if session else None

@@ -87,7 +87,7 @@ async def exchange(
 
     Raises:
         TimeoutError: The store does not answer. It may have what was handed over all the same.
-        RayError: It is away; what is new is kept.
+        RayError: It is unavailable; what is new is kept.
         Exception: It says nonsense, see the thing's own steps.
     """
     if not one.wanted:

@@ -1,7 +1,7 @@
 """The messages and tools of a chat request as vLLM hands them to the chat template.
 
 What `ChatCompletionRequest` and `vllm.entrypoints.chat_utils` of vLLM 0.29.0 make of well-formed
-text requests. Everything else (images, audio, members that nobody knows) is refused here, and only
+text requests. Everything else (images, audio, unknown members) is refused here, and only
 the engine knows how many tokens it has.
 """
 

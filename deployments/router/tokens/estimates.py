@@ -1,4 +1,4 @@
-"""How many bytes of text make one token, learnt from answers, where nobody counts."""
+"""How many bytes of text make one token, learnt from answers, where no tokenizer counts."""
 
 from __future__ import annotations
 

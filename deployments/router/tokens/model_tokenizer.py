@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -26,6 +26,10 @@ _NOT_FOR_TEMPLATES = frozenset(
         *("return_tensors", "return_dict", "return_assistant_tokens_mask"),
     )
 )
+
+
+class TemplateRejectionError(Exception):
+    """The model's chat template does not take the conversation; the message is the template's."""
 
 
 class _Chat:
@@ -67,8 +71,7 @@ class ModelTokenizer:
 
         Raises:
             UncountableError: Only the engine can tell.
-            jinja2.TemplateError: The template refuses the conversation, as the engine's will.
-            ValueError: The same.
+            TemplateRejectionError: The template rejects the conversation, as the engine's will.
         """
         members = prompt.members
         limit = members.get("truncate_prompt_tokens")
@@ -103,14 +106,44 @@ class ModelTokenizer:
         chat = self._chat if tools is None else self._chat_with_tools
         if chat is None:
             raise UncountableError("the model has no chat template")
-        return chat.template.render(
-            conversation(members["messages"], parts=chat.parts, developer=chat.developer),
-            continue_final_message=_flag(members, "continue_final_message", False),
-            add_generation_prompt=_flag(members, "add_generation_prompt", True),
-            tools=tools,
-            documents=members.get("documents"),
+        seen = conversation(members["messages"], parts=chat.parts, developer=chat.developer)
+        variables = {
+            "continue_final_message": _flag(members, "continue_final_message", False),
+            "add_generation_prompt": _flag(members, "add_generation_prompt", True),
+            "tools": tools,
+            "documents": members.get("documents"),
             **self._template_variables(members),
-        )
+        }
+        try:
+            return chat.template.render(seen, **variables)
+        except Exception as error:
+            # Whatever it raises, the engine answers 400 with it.
+            raise TemplateRejectionError(str(error) or type(error).__name__) from error
+
+    def ids(self, prompt: Prompt) -> list[int]:
+        """The token ids of one text, or of a conversation.
+
+        Raises:
+            UncountableError: As `count`, and the other errors too.
+        """
+        members = prompt.members
+        if prompt.is_chat:
+            text, special = self.render(members), _flag(members, "add_special_tokens", False)
+        else:
+            text, special = members["prompt"], _flag(members, "add_special_tokens", True)
+        (encoding,) = self._encoder.encode_batch_fast([text], add_special_tokens=special)
+        found: list[int] = encoding.ids
+        return found
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text that token ids stand for, special tokens included."""
+        found: str = self._encoder.decode(list(ids), skip_special_tokens=False)
+        return found
+
+    def token(self, number: int) -> str | None:
+        """A token as the vocabulary writes it, `None` where there is no such id."""
+        found: str | None = self._encoder.id_to_token(number)
+        return found
 
     def _template_variables(self, members: Mapping[str, Any]) -> dict[str, Any]:
         given = members.get("chat_template_kwargs") or {}

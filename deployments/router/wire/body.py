@@ -201,7 +201,7 @@ async def _read(receive: Receive, limit: int, inflater: Inflater | None) -> byte
         if message["type"] == "http.disconnect":
             raise ApiError(
                 400,
-                "the client hung up before the end of its request",
+                "the client disconnected before the end of its request",
                 code=ErrorCode.BODY_INCOMPLETE,
             )
         part: bytes = message.get("body", b"")

@@ -39,6 +39,8 @@ class ErrorCode(StrEnum):
     CONSTRAINT_REJECTED = "constraint_rejected"
     REJECTED_BY_ENGINE = "rejected_by_engine"
     UNSUPPORTED = "unsupported"
+    NOT_SUPPORTED = "not_supported"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     REQUEST_BREAKS_ENGINE = "request_breaks_engine"
     INVALID_API_KEY = "invalid_api_key"
     NO_API_KEYS = "no_api_keys"
@@ -67,6 +69,7 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     ENGINE_ERROR = "engine_error"
     NOT_READY = "not_ready"
+    TOO_MANY_STREAMS = "too_many_streams"
     NO_MODEL_AVAILABLE = "no_model_available"
     NO_PROFILE = "no_profile"
     MODEL_FAILED = "model_failed"
@@ -90,6 +93,8 @@ MEANINGS = {
     ErrorCode.CONSTRAINT_REJECTED: Meaning(400, "a schema, pattern or grammar that is too costly"),
     ErrorCode.REJECTED_BY_ENGINE: Meaning(400, "vLLM rejects the request, in its own words"),
     ErrorCode.UNSUPPORTED: Meaning(400, "vLLM does not have what is asked for"),
+    ErrorCode.NOT_SUPPORTED: Meaning(400, "no model takes what is asked for"),
+    ErrorCode.CONTEXT_LENGTH_EXCEEDED: Meaning(400, "it fits into no model's context"),
     ErrorCode.REQUEST_BREAKS_ENGINE: Meaning(400, "its like broke two engines that served others"),
     ErrorCode.INVALID_API_KEY: Meaning(401, "no key, or a wrong one"),
     ErrorCode.NO_API_KEYS: Meaning(403, "not on loopback, and no keys set"),
@@ -117,6 +122,7 @@ MEANINGS = {
     ErrorCode.INTERNAL_ERROR: Meaning(500, "a fault of this service; the log has it"),
     ErrorCode.ENGINE_ERROR: Meaning(500, "the engine failed on this request; the log has it"),
     ErrorCode.NOT_READY: Meaning(503, "no model can answer yet"),
+    ErrorCode.TOO_MANY_STREAMS: Meaning(503, "the router has no file descriptor left for it"),
     ErrorCode.NO_MODEL_AVAILABLE: Meaning(503, "no model is up that could take the request"),
     ErrorCode.NO_PROFILE: Meaning(503, "no model is profiled yet"),
     ErrorCode.MODEL_FAILED: Meaning(503, "the model broke, and no other could take over"),

@@ -9,8 +9,8 @@ import json
 import math
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,9 +24,9 @@ from deployments.router.tokens.prompts import (
     utf8_bytes,
 )
 from deployments.router.wire.api_error import ApiError
-from scheduler.choice.admission import REJECTIONS
-from scheduler.errors import InvalidRequestError, NoCandidateError
-from scheduler.exclusions import ExclusionKind
+from deployments.router.wire.needs import needs_of
+from scheduler.capabilities import Need
+from scheduler.errors import InvalidRequestError
 from scheduler.policies import get_policy
 from scheduler.preferences import Constraints, Weights
 from scheduler.priority import Priority
@@ -34,8 +34,6 @@ from scheduler.priority import Priority
 Fields = TypeVar("Fields", bound=BaseModel)
 
 DEFAULT_MAX_TOKENS = 16
-UNKNOWN_WAIT_S = 5
-"""Retry-After where nobody can say."""
 LENIENT_BYTES = 65_536
 """A longer body that is no JSON is not looked at again: that takes Python's parser too long."""
 
@@ -54,6 +52,8 @@ class RoutingFields(BaseModel):
         accuracy: float = 0.0
         energy: float = 0.0
         time: float = 0.0
+        price: float = 0.0
+        carbon: float = 0.0
 
     class ConstraintFields(BaseModel):
         """Hard limits."""
@@ -71,6 +71,14 @@ class RoutingFields(BaseModel):
     constraints: ConstraintFields | None = None
     task: str | None = Field(default=None, max_length=64)
     priority: Literal["low", "normal", "high"] = "normal"
+
+
+class HourlyWeights(NamedTuple):
+    """Weights of energy: by itself, by its price and by its carbon, each of which has its hour."""
+
+    energy: float
+    price: float
+    carbon: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,9 @@ class ParsedRequest:
         policy: `None` for the configured one.
         user: Whom the client says that it asks for, empty where it does not.
         priority: Who is served before it.
+        hourly: What the weight of energy is made of, where a part of it depends on the hour.
+        needs: What it needs of an engine.
+        body: The JSON that all of this was read from.
     """
 
     model: str
@@ -111,6 +122,9 @@ class ParsedRequest:
     user: str = ""
     priority: Priority = Priority.NORMAL
     prompts: int = 1
+    hourly: HourlyWeights | None = None
+    needs: tuple[Need, ...] = ()
+    body: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> ParsedRequest:
@@ -148,7 +162,7 @@ def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> Pa
         asked=_asked(data, endpoint),
         task=routing.task or "",
         text=_last_message(data) if endpoint == "chat" else _first_prompt(data),
-        weights=Weights(**routing.weights.model_dump()) if routing.weights else None,
+        weights=_weights(routing.weights) if routing.weights else None,
         policy=routing.policy,
         models=tuple(routing.models) if routing.models else None,
         constraints=Constraints(
@@ -157,28 +171,10 @@ def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> Pa
         # vLLM checks the type.
         user=user if isinstance(user := data.get("user"), str) else "",
         priority=Priority[routing.priority.upper()],
+        hourly=_hourly(routing.weights),
+        needs=needs_of(data, endpoint),
+        body=data,
     )
-
-
-def from_scheduler(error: InvalidRequestError | NoCandidateError) -> ApiError:
-    """The HTTP side of what the scheduler raises."""
-    if isinstance(error, InvalidRequestError):
-        return ApiError(400, str(error), param=error.field, code="invalid_value")
-    if away := [e for e in error.excluded if e.kind in REJECTIONS]:
-        soonest = min(away, key=lambda e: math.inf if e.retry_after_s is None else e.retry_after_s)
-        retry_after_s = whole_seconds(soonest.retry_after_s)
-        return ApiError(429, str(error), code=soonest.kind.value, retry_after_s=retry_after_s)
-    kinds = {e.kind for e in error.excluded} - {ExclusionKind.NOT_REQUESTED}
-    if ExclusionKind.CONSTRAINT in kinds and ExclusionKind.UNAVAILABLE not in kinds:
-        message = f"routing.constraints: {error}"
-        return ApiError(422, message, param="routing.constraints", code="constraints_not_met")
-    if kinds == {ExclusionKind.RULE}:
-        return ApiError(403, str(error), param="model", code="barred_by_rules")
-    if kinds == {ExclusionKind.NO_PROFILE}:
-        return ApiError(
-            503, f"{error}; name a model, or run `python -m profiling run`", code="no_profile"
-        )
-    return ApiError(503, str(error), code="no_model_available", retry_after_s=5)
 
 
 def validated(fields: type[Fields], value: Any, *where: str) -> Fields:
@@ -200,11 +196,6 @@ def validated(fields: type[Fields], value: Any, *where: str) -> Fields:
         # pydantic would name its class.
         rule = "must be an object" if first["type"] == "model_type" else first["msg"]
         raise invalid_value(field, rule, first["input"]) from error
-
-
-def whole_seconds(predicted_s: float | None) -> int:
-    """A Retry-After, from a predicted wait."""
-    return UNKNOWN_WAIT_S if predicted_s is None else max(1, math.ceil(predicted_s))
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -244,10 +235,27 @@ def _routing(value: Any) -> RoutingFields:
     routing = validated(RoutingFields, value, "routing")
     # Here and not where they are used: a request that names its model is checked too.
     if routing.weights:
-        Weights(**routing.weights.model_dump())
+        _weights(routing.weights)
     if routing.policy is not None:
         get_policy(routing.policy)
     return routing
+
+
+def _weights(fields: RoutingFields.WeightFields) -> Weights:
+    for name in ("energy", "price", "carbon"):
+        value = getattr(fields, name)
+        if not math.isfinite(value) or value < 0:
+            raise InvalidRequestError(
+                f"routing.weights.{name}", f"must be a finite number >= 0, got {value!r}"
+            )
+    energy = fields.energy + fields.price + fields.carbon
+    return Weights(fields.accuracy, energy, fields.time)
+
+
+def _hourly(fields: RoutingFields.WeightFields | None) -> HourlyWeights | None:
+    if fields is None or not (fields.price or fields.carbon):
+        return None
+    return HourlyWeights(fields.energy, fields.price, fields.carbon)
 
 
 def _model(data: dict[str, Any]) -> str:

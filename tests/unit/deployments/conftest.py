@@ -85,9 +85,9 @@ def keyed(site: Site, tmp_path: Path) -> Site:
         {"name": "eve", "sha256": hash_of("eve"), "requests_per_minute": 1},
     ]
     path.write_text(yaml.safe_dump(entries))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    site.change_args(keys_file=str(path))
     # In the middle of a minute, so that none ends in a test.
     half_past = time.time() // 60 * 60 + 30
-    site.router._budgets._clock = lambda: half_past
+    site.budgets._clock = lambda: half_past
     site.app = site.router.__serve_build_asgi_app__()
     return site

@@ -25,8 +25,14 @@ from cluster.store.board import Board
 from deployments.config.app import RouterArgs
 from deployments.links.frames import Flag, Frame, encode_observation
 from deployments.links.tokenizer_bundle import TokenizerBundle
+from deployments.router.access.budgets import Budgets
+from deployments.router.access.idempotency import Idempotency
 from deployments.router.decision.advisors.base import Advisor
+from deployments.router.decision.decide import Decider
+from deployments.router.models import ModelDirectory
+from deployments.router.probing import Prober
 from deployments.router.server import Router
+from deployments.router.sync.shared import SharedState
 from scheduler.costs.observations import Observation
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 
@@ -104,10 +110,14 @@ class Response:
         return self
 
     async def __anext__(self) -> Any:
-        try:
-            step = next(self._steps)
-        except StopIteration:
-            raise StopAsyncIteration from None
+        step: Any = Pause(0.0)
+        while isinstance(step, Pause):
+            try:
+                step = next(self._steps)
+            except StopIteration:
+                raise StopAsyncIteration from None
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
         if step is HANG:
             await asyncio.Event().wait()
         if isinstance(step, Delay):
@@ -120,6 +130,13 @@ class Response:
 
 HANG: Any = object()
 """A step that never ends."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """So long before the next step."""
+
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -139,6 +156,7 @@ class Model:
         wakes: A question starts a replica where there is none.
         bundle: What it counts tokens with; `None` where it cannot hand that over.
         frames: What `stream` yields; the same are possible.
+        capabilities: As a replica describes them.
     """
 
     name: str
@@ -152,6 +170,7 @@ class Model:
     reply: Any = None
     bundle: TokenizerBundle | None = None
     frames: list[Any] = field(default_factory=list)
+    capabilities: dict[str, Any] = field(default_factory=dict)
     describes: list[Any] = field(default_factory=list)
     asked: int = 0
     calls: list[SimpleNamespace] = field(default_factory=list)
@@ -167,6 +186,7 @@ class Model:
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.max_num_seqs,
             "max_queued_requests": self.max_queued_requests,
+            "capabilities": self.capabilities,
             "tokenizer": self.bundle and self.bundle.digest(),
             "tokenizer_fault": None if self.bundle else "no fast tokenizer",
         }
@@ -326,18 +346,54 @@ class Site:
 
     def advisor(self, kind: type[A]) -> A:
         """The router's advisor of one class."""
-        return next(one for one in self.router._decider.advisors if isinstance(one, kind))
+        return next(one for one in self.decider.advisors if isinstance(one, kind))
+
+    @property
+    def directory(self) -> ModelDirectory:
+        """The models as the router knows them."""
+        return self.router._directory
+
+    @property
+    def shared(self) -> SharedState:
+        """What the router shares with others."""
+        return self.router._shared
+
+    @property
+    def decider(self) -> Decider:
+        """Makes the decisions."""
+        return self.router._decider
+
+    @property
+    def budgets(self) -> Budgets:
+        """Of the API keys."""
+        return self.router._budgets
+
+    @property
+    def idempotency(self) -> Idempotency:
+        """Of repeated requests."""
+        return self.router._idempotency
+
+    @property
+    def prober(self) -> Prober:
+        """Asks models without traffic."""
+        return self.router._prober
+
+    def change_args(self, **changes: Any) -> None:
+        """Start the router's parts that are made late with other arguments."""
+        self.router._args = self.router._args.model_copy(update=changes)
 
     def configure(self, **user_config: Any) -> None:
         self.runner.run(self.router.reconfigure(user_config))
 
     def request(self, method: str, path: str, **content: Any) -> httpx.Response:
-        return self.runner.run(self._request(method, path, content))
+        return self.runner.run(self.send(method, path, content))
 
-    async def _request(self, method: str, path: str, content: dict[str, Any]) -> httpx.Response:
+    async def send(self, method: str, path: str, content: dict[str, Any]) -> httpx.Response:
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.request(method, path, **content)
+
+    _request = send
 
     def get(self, path: str, **content: Any) -> Any:
         response = self.request("GET", path, **content)

@@ -54,12 +54,12 @@ def endless(keyed: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]:
     async def link() -> None:
         await server.open()
         load = ReplicaLoad(FRUGAL, "r0", "n", "test", "cpu", 0, link=server.address)
-        monkeypatch.setattr(keyed.router._shared.loads, "replicas", [load])
-        monkeypatch.setattr(keyed.router._shared.loads, "take", lambda *_: None)
-        links = keyed.router._directory.links
+        monkeypatch.setattr(keyed.shared.loads, "replicas", [load])
+        monkeypatch.setattr(keyed.shared.loads, "take", lambda *_: None)
+        links = keyed.directory.links
         links.update([load], "x")
         async with asyncio.timeout(5):
-            while not links._links.get(FRUGAL):  # noqa: ASYNC110
+            while not links.open(FRUGAL):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     keyed.runner.run(link())
@@ -72,9 +72,7 @@ def leave(site: Site, replica: Endless, **body: Any) -> None:
     content = {"json": {"model": FRUGAL, "prompt": "Hello", "max_tokens": 400} | body}
 
     async def scenario() -> None:
-        call = asyncio.create_task(
-            site._request("POST", "/v1/completions", content | bearing("boss"))
-        )
+        call = asyncio.create_task(site.send("POST", "/v1/completions", content | bearing("boss")))
         async with asyncio.timeout(5):
             await replica.begun.wait()
         # What it has sent is on its way to the client.
@@ -87,7 +85,7 @@ def leave(site: Site, replica: Endless, **body: Any) -> None:
 
 
 def used(site: Site) -> Usage:
-    (sums,) = (by for period, by in site.router._budgets._own.items() if period.name == "day")
+    (sums,) = (by for period, by in site.budgets._own.items() if period.name == "day")
     return sums["boss"]
 
 
@@ -115,8 +113,8 @@ def test_it_teaches_what_tokens_cost_and_not_how_long_answers_are(
     endless: Endless,
 ) -> None:
     lessons: list[Any] = []
-    learn = keyed.router._shared.learn
-    keyed.router._shared.learn = lambda lesson: (lessons.append(lesson), learn(lesson))[1]  # type: ignore[method-assign]
+    learn = keyed.shared.learn
+    keyed.shared.learn = lambda lesson: (lessons.append(lesson), learn(lesson))[1]  # type: ignore[method-assign]
     leave(keyed, endless, stream=True)
     (lesson,) = lessons
     assert lesson.output_tokens is None

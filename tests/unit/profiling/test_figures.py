@@ -15,7 +15,7 @@ from profiling.figures.residuals import draw_residuals
 from profiling.figures.sensitivity import draw_sensitivity, sweep, with_weight
 from profiling.figures.style import COLORS, house_style, label_points, model_styles, new_figure
 from profiling.figures.tradeoffs import pareto_front
-from profiling.replay.predictions import Told
+from profiling.replay.predictions import PredictedCost
 from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.preferences import Metric, Weights
 from scheduler.types import ClusterState, ModelState, RoutingRequest
@@ -152,12 +152,17 @@ def test_names_do_not_cover_each_other_nor_points() -> None:
         assert all(frame.containsx(box.x1) and frame.containsy(box.y1) for box in boxes)
 
 
-def told(ratio: float, target: str = "runtime", at: float = 0.0) -> Told:
-    return Told("small", target, at, predicted=2.0, low=1.8, high=2.2, actual=2.0 * ratio)
+def predicted_cost(ratio: float, target: str = "runtime", at: float = 0.0) -> PredictedCost:
+    return PredictedCost("small", target, at, predicted=2.0, low=1.8, high=2.2, actual=2.0 * ratio)
 
 
 def test_residuals_say_how_many_lie_in_their_intervals() -> None:
-    requests = [told(1.0), told(1.05, at=100.0), told(2.0, at=400.0), told(1.0, at=600.0)]
+    requests = [
+        predicted_cost(1.0),
+        predicted_cost(1.05, at=100.0),
+        predicted_cost(2.0, at=400.0),
+        predicted_cost(1.0, at=600.0),
+    ]
     with house_style():
         figure = draw_residuals(requests, model_styles(["small", "large"]), "log")
     runtime, energy = figure.axes

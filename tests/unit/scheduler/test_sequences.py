@@ -91,9 +91,9 @@ def test_the_context_is_that_of_each_prompt() -> None:
 
 @pytest.mark.parametrize(
     ("ongoing", "sequences", "is_full"),
-    [(19, 1, False), (20, 1, True), (16, 4, False), (17, 4, True), (12, 30, False), (13, 30, True)],
+    [(19, 1, False), (20, 1, True), (11, 4, False), (12, 4, True), (7, 30, False), (8, 30, True)],
 )
-def test_each_answer_takes_a_place_in_the_queue(
+def test_each_answer_takes_a_place_and_several_leave_a_quarter_of_them_to_others(
     ongoing: int, sequences: int, is_full: bool
 ) -> None:
     state = replace(STATE, ongoing=ongoing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from deployments.config.app import RouterConfig
 from deployments.router.decision.query import Query
@@ -14,7 +14,7 @@ from scheduler.extras import Extras
 from scheduler.types import NO_EXTRAS, ClusterState, Decision, Report, RoutingRequest
 
 
-class Advisor(Protocol):
+class Advisor:
     """Enriches requests, annotates decisions, learns from answers; every part is optional.
 
     To add one: a subclass in a file of its own in this package, and its line in `__init__`.

@@ -19,7 +19,7 @@ ENGINE_MEMBERS = (
     *("include_stop_str_in_output", "bad_words", "logit_bias", "allowed_token_ids"),
     *("stop_token_ids", "thinking_token_budget", "reasoning_effort"),
 )
-"""Members beside those of a dialect that mean the same in each: ours, and vLLM's."""
+"""Members besides those of a dialect that mean the same in each: ours, and vLLM's."""
 
 _HOMES = {
     "messages": "/v1/chat/completions and /v1/messages",
@@ -46,7 +46,7 @@ def only(data: Members, known: Iterable[str], where: str = "") -> None:
         where: What stands before a member's name in an error.
 
     Raises:
-        ApiError: 400 with the first one that nobody knows, and where it belongs.
+        ApiError: 400 with the first unknown one, and where it belongs.
     """
     extra = data.keys() - set(known)
     if extra:

@@ -35,7 +35,7 @@ def test_it_prints_what_there_is(asked: list[str], capsys: pytest.CaptureFixture
     assert main(["learning", "freeze"]) == 0
     printed = capsys.readouterr().out
     assert asked == ["freeze"]
-    for text in ("frozen, begun anew 2 times, 7 requests", "small", "9", "-0.250", "+0.500"):
+    for text in ("frozen, reset 2 times, 7 requests", "small", "9", "-0.250", "+0.500"):
         assert text in printed
 
 

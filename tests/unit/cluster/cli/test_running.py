@@ -109,7 +109,7 @@ def test_a_number_that_went_to_another_process_is_left_alone(folder: Path) -> No
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         with running.written_down(6379, Path("my.yaml"), stranger.pid):
-            path = running._folder() / "6379.json"
+            path = running.runs_folder() / "6379.json"
             text = path.read_text()
             for process in (running.Process.of(stranger.pid), running.launched()[0].launcher):
                 text = text.replace(repr(process.began), "1.0")
@@ -122,6 +122,6 @@ def test_a_number_that_went_to_another_process_is_left_alone(folder: Path) -> No
 
 
 def test_broken_notes_are_passed_over(folder: Path) -> None:
-    (running._folder() / "1.json").write_text("{")
-    (running._folder() / "2.json").write_text('{"ray_port": 2}')
+    (running.runs_folder() / "1.json").write_text("{")
+    (running.runs_folder() / "2.json").write_text('{"ray_port": 2}')
     assert main(["down"]) == 0

@@ -42,7 +42,7 @@ def router() -> Iterator[Router]:
 
     class Handler(QuietHandler):
         def do_GET(self) -> None:  # noqa: N802 - the name is http.server's
-            assert self.path == "/health"
+            assert self.path in ("/health", "/health/ready")
             status, text = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
             self.send_response(status)
             self.end_headers()
@@ -87,12 +87,12 @@ def head() -> Iterator[subprocess.Popen[bytes]]:
 def test_the_address_of_a_config(tmp_path: Path, text: str, address: str) -> None:
     config = tmp_path / "serve.yaml"
     config.write_text(text)
-    assert launcher._http_address(config) == address
+    assert launcher.http_address(config) == address
 
 
 def test_models_that_were_not_measured_here(router: Router) -> None:
     router.say(a=(True, "measured"), b=(True, "prior"), c=(True, None))
-    assert launcher._models_without_own_profile(router.address) == ["b", "c"]
+    assert launcher.models_without_own_profile(router.address) == ["b", "c"]
 
 
 def test_it_waits_for_the_router_and_its_models(router: Router) -> None:
@@ -102,7 +102,7 @@ def test_it_waits_for_the_router_and_its_models(router: Router) -> None:
     router.say()
     router.say(a=(True, "prior"), b=(False, "prior"))
     router.say(a=(True, "prior"), b=(True, "prior"))
-    assert launcher._models_without_own_profile(router.address) == ["a", "b"]
+    assert launcher.models_without_own_profile(router.address) == ["a", "b"]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -110,13 +110,13 @@ def test_a_model_that_does_not_come_up_does_not_keep_the_others(
     router: Router, capsys: pytest.CaptureFixture[str]
 ) -> None:
     router.say(a=(True, "prior"), b=(False, "prior"))
-    assert launcher._models_without_own_profile(router.address) == ["a"]
+    assert launcher.models_without_own_profile(router.address) == ["a"]
     assert "not available: b: starting" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_router_that_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert launcher._models_without_own_profile("http://127.0.0.1:1") == []
+    assert launcher.models_without_own_profile("http://127.0.0.1:1") == []
     assert "not available: http://127.0.0.1:1/health: " in capsys.readouterr().out
 
 
@@ -149,9 +149,9 @@ def test_what_a_signal_does_while_the_models_are_profiled(
     (tmp_path / "profiling.py").write_text(PROFILER)
     script = textwrap.dedent("""
         from cluster.cli import up as launcher
-        launcher._handle_signals()
+        launcher.handle_signals()
         try:
-            launcher._profile(["a"], 6379)
+            launcher.profile_models(["a"], 6379)
             print("went on")
         except SystemExit:
             print("stopped")
@@ -174,7 +174,7 @@ def test_what_the_profile_says_is_shown(tmp_path: Path, code: int) -> None:
     (tmp_path / "profiling.py").write_text(
         f"import sys; print('energy: lite', sys.argv[1:]); sys.exit({code})"
     )
-    script = "from cluster.cli import up; up._profile(['a', 'b'], 6379)"
+    script = "from cluster.cli import up; up.profile_models(['a', 'b'], 6379)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
@@ -185,7 +185,17 @@ def test_what_the_profile_says_is_shown(tmp_path: Path, code: int) -> None:
     assert ("not all models were profiled" in done.stdout) == bool(code)
 
 
-def test_applications_that_run_are_waited_for(
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some model is up from the start."""
+    monkeypatch.setattr(launcher, "answers", lambda _: True)
+
+
+ADDRESS = "http://127.0.0.1:8000"
+
+
+@pytest.mark.usefixtures("answering")
+def test_the_address_comes_with_the_first_model_and_the_others_are_waited_for(
     dashboard: Any,
     details: dict[str, Any],
     head: subprocess.Popen[bytes],
@@ -199,17 +209,133 @@ def test_applications_that_run_are_waited_for(
         details["applications"]["elastic"]["status"] = "RUNNING"
 
     Thread(target=finish).start()
-    launcher._wait_for_applications(dashboard.address, head, 0.0)
+    launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
     printed = capsys.readouterr().out
     assert "deploying" in printed
     assert printed.count("running") == 4
+    ready = printed.index("ready after")
+    assert f"at {ADDRESS}" in printed[ready:]
+    assert printed.count("ready after") == 1
+    assert ready < printed.rindex("running")
 
 
-def test_one_that_fails_stops_the_start_with_serves_words(
-    dashboard: Any, head: subprocess.Popen[bytes]
+@pytest.mark.usefixtures("answering")
+def test_a_model_that_fails_is_named_and_the_others_serve(
+    dashboard: Any, head: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(LaunchError, match="broken: No module named 'm'"):
-        launcher._wait_for_applications(dashboard.address, head, 0.0)
+    failed = launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
+    assert failed == ["broken"]
+    printed = capsys.readouterr().out
+    assert "broken: No module named 'm'" in printed
+    assert "ready after" in printed
+
+
+def test_a_replica_that_does_not_start_is_named_while_serve_tries_again(
+    dashboard: Any,
+    details: dict[str, Any],
+    head: subprocess.Popen[bytes],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elastic = details["applications"]["elastic"]
+    elastic["status"] = "DEPLOYING"
+    elastic["deployments"]["ModelServer:elastic"]["message"] = (
+        "A replica failed to start with exception. Retrying 2 more time(s). Error:\n"
+        "Traceback (most recent call last):\n  File ...\nFileNotFoundError: source: '/x'\n"
+    )
+
+    del details["applications"]["broken"]
+
+    def answers(_: str) -> bool:
+        if len(dashboard.requests) < 3:
+            return False
+        elastic["status"] = "RUNNING"
+        return True
+
+    monkeypatch.setattr(launcher, "answers", answers)
+    launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
+    assert capsys.readouterr().out.count("elastic: FileNotFoundError: source: '/x'") == 1
+
+
+def test_where_no_model_starts_the_start_ends_with_serves_words(
+    dashboard: Any, details: dict[str, Any], head: subprocess.Popen[bytes]
+) -> None:
+    for name, application in details["applications"].items():
+        if name != "router":
+            application |= {"status": "DEPLOY_FAILED", "message": "No module named 'm'"}
+    with pytest.raises(LaunchError, match="No module named 'm'"):
+        launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
+
+
+def test_a_router_that_fails_ends_the_start(
+    dashboard: Any, details: dict[str, Any], head: subprocess.Popen[bytes]
+) -> None:
+    details["applications"]["router"] |= {"status": "DEPLOY_FAILED", "message": "no such file"}
+    with pytest.raises(LaunchError, match="router: no such file"):
+        launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_where_every_model_is_at_0_the_address_comes_all_the_same(
+    dashboard: Any,
+    details: dict[str, Any],
+    head: subprocess.Popen[bytes],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del details["applications"]["broken"]
+    monkeypatch.setattr(launcher, "answers", lambda _: False)
+    assert launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0) == []
+    assert "ready after" in capsys.readouterr().out
+
+
+def test_whether_a_request_would_be_answered(router: Router) -> None:
+    assert not launcher.answers("http://127.0.0.1:1")
+    router.answers.append((503, "{}"))
+    router.answers.append((200, "{}"))
+    assert [launcher.answers(router.address) for _ in range(2)] == [False, True]
+
+
+@pytest.fixture
+def young_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "HEALTH_AGE_S", 0.01)
+
+
+def ongoing(count: int) -> tuple[int, str]:
+    model = {"available": True, "profile": None, "reason": None, "ongoing": count}
+    return 200, json.dumps({"models": {"a": model}})
+
+
+@pytest.mark.usefixtures("young_health")
+def test_running_requests_are_waited_for_at_the_end(
+    router: Router, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The first look may be at what was before the last request.
+    router.answers += [ongoing(0), ongoing(2), ongoing(1), ongoing(0)]
+    launcher.drain(router.address)
+    assert len(router.answers) == 1
+    assert "waiting for 2 running requests" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("young_health")
+def test_nothing_is_waited_for_where_nothing_runs(
+    router: Router, capsys: pytest.CaptureFixture[str]
+) -> None:
+    router.answers.append(ongoing(0))
+    launcher.drain(router.address)
+    launcher.drain("http://127.0.0.1:1")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("young_health")
+def test_requests_that_do_not_end_are_waited_for_until_a_limit(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "DRAIN_TIMEOUT_S", 0.2)
+    router.answers.append(ongoing(1))
+    began = time.monotonic()
+    launcher.drain(router.address)
+    assert 0.2 <= time.monotonic() - began < 5
 
 
 def test_a_ray_that_ends_stops_the_start(
@@ -220,11 +346,11 @@ def test_a_ray_that_ends_stops_the_start(
     head = subprocess.Popen(["true"])
     head.wait()
     with pytest.raises(LaunchError, match="Ray ended"):
-        launcher._wait_for_applications(dashboard.address, head, 0.0)
+        launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
     log = tmp_path / "ray.log"
     log.write_text("first\nport 6379 is taken\n")
     with pytest.raises(LaunchError, match=r"(?s)did not start.*port 6379 is taken"):
-        launcher._wait_for_dashboard(dashboard.address, head, log)
+        launcher.wait_for_dashboard(dashboard.address, head, log)
 
 
 STUBBORN = """#!/bin/sh
@@ -242,11 +368,11 @@ def test_a_second_signal_ends_a_ray_that_does_not_stop(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         from pathlib import Path
         from cluster.cli import up as launcher
-        launcher._handle_signals()
+        launcher.handle_signals()
         launcher.BIN = Path({str(tmp_path)!r})
-        launcher._wait_for_dashboard = lambda *_: None
+        launcher.wait_for_dashboard = lambda *_: None
         launcher.tempfile.tempdir = {str(tmp_path)!r}
-        with launcher._ray_head(1, 2, []) as head:
+        with launcher.ray_head(1, 2, []) as head:
             Path({str(tmp_path)!r}, "pid").write_text(str(head.pid))
             head.wait()
     """)

@@ -126,7 +126,7 @@ def test_a_device_that_works_without_energy_is_stalled(
     for _ in range(3):
         assert bench.look(STALL_S / 3, a=1).sound
     assert not bench.look(0.1, a=1).sound
-    assert bench.checked.fault == f"stalled: {B} works and its counter stands still"
+    assert bench.checked.fault == f"stalled: {B} works and its counter does not move"
     # It stays so while nothing runs, and until it moves.
     assert not bench.look(10.0, a=1, busy=False).sound
     assert bench.checked.faults == {"stalled": 1}

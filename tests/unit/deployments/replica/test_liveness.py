@@ -207,7 +207,7 @@ def test_an_engine_that_refuses_is_as_good_as_hung() -> None:
     async def scenario(engine: Engine, _: Liveness, watcher: Watch) -> None:
         engine.error = RuntimeError("Executor failed.")
         await until(lambda: watcher.hung)
-        with pytest.raises(EngineHungError, match="refuses its probe: RuntimeError: Executor"):
+        with pytest.raises(EngineHungError, match="rejects its probe: RuntimeError: Executor"):
             watcher.check()
         engine.error = None
         await until(lambda: not watcher.hung)

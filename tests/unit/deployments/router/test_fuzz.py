@@ -20,7 +20,13 @@ from deployments.router.access.idempotency import HEADER
 from deployments.router.endpoints.openapi import document
 
 SCHEMA = schemathesis.openapi.from_dict(document())
-OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
+# `test_fuzz_dialects` changes valid bodies, which gets further into a conversation.
+DIALECTS = ("/v1/messages", "/v1/messages/count_tokens", "/v1/responses")
+OPERATIONS = [
+    found
+    for found in (result.ok() for result in SCHEMA.get_all_operations())
+    if found.path not in DIALECTS
+]
 DIALECTS = ("/v1/messages", "/v1/responses")
 EXAMPLES = {"POST": 80, "GET": 15}
 

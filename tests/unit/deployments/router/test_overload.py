@@ -13,7 +13,7 @@ from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, error_object, events
 from ray.exceptions import ActorDiedError
 
 from deployments.links.frames import Flag, ModelRequest
-from deployments.replica.admission import Door, ReplicaLimits
+from deployments.replica.admission import Door, Places, ReplicaLimits
 from scheduler.priority import Priority
 
 DOOR = Door(most=3)
@@ -28,7 +28,7 @@ def site(start_site: Callable[..., Site]) -> Site:
 
 
 def fill(site: Site, model: str, requests: int, priority: Priority = Priority.NORMAL) -> None:
-    site.router._directory[model].by_priority[priority] = requests
+    site.directory[model].by_priority[priority] = requests
 
 
 def refuse(serve: ServeDouble, *models: str) -> None:
@@ -75,7 +75,7 @@ def test_who_would_be_late_is_told_when_to_come_again(site: Site, model: str) ->
 
 
 def test_the_time_out_is_a_deadline_too(site: Site) -> None:
-    site.router._decider.timeout_s = 4.0
+    site.decider.timeout_s = 4.0
     asked = {"max_tokens": 50, "ignore_eos": True, "routing": {"models": [FRUGAL]}}
     assert site.complete(**asked).status_code == 200
     fill(site, FRUGAL, 16 + 40)
@@ -93,7 +93,7 @@ def test_a_priority_has_a_queue_of_its_own(site: Site, serve: ServeDouble) -> No
     fill(site, FRUGAL, 80, Priority.HIGH)
     assert site.complete(routing=routing | {"priority": "high"}).status_code == 429
     # Those that were answered are counted no more.
-    assert site.router._directory[FRUGAL].by_priority[Priority.LOW] == 0
+    assert site.directory[FRUGAL].by_priority[Priority.LOW] == 0
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_where_all_replicas_refuse_it_is_429(site: Site, serve: ServeDouble, str
 
 def test_refusals_are_no_attempts(site: Site, serve: ServeDouble) -> None:
     refuse(serve, FRUGAL)
-    site.router._args = site.router._args.model_copy(update={"max_attempts": 1})
+    site.change_args(max_attempts=1)
     assert site.complete(routing=ENERGY).headers["x-routed-model"] == ACCURATE
 
 
@@ -180,9 +180,9 @@ def test_the_door_leaves_places_to_other_keys() -> None:
     # Two places each: half of the slots.
     with ExitStack() as stack:
         for _ in range(7):
-            assert door.refusal(boss, 15) is None
+            assert door.refusal(boss, 12) is None
             stack.enter_context(door.held(boss))
-        refusal = door.refusal(boss, 15)
+        refusal = door.refusal(boss, 12)
         assert refusal is not None
         assert "14 requests of this API key" in json.loads(refusal)["error"]["message"]
         for other in (
@@ -190,9 +190,35 @@ def test_the_door_leaves_places_to_other_keys() -> None:
             ModelRequest("chat", b"", ""),
         ):
             assert door.refusal(other, 15) is None
-    assert door.refusal(boss, 15) is None
+    assert door.refusal(boss, 12) is None
+
+
+def test_the_door_leaves_places_to_requests_of_one_answer() -> None:
+    door = Door(most=20, slots=4)
+    several = ModelRequest("chat", b"{}", "r", sequences=64)
+    assert door.refusal(several, 13) is None
+    assert door.refusal(several, 14) is not None
+    assert door.refusal(ModelRequest("chat", b"{}", "r"), 19) is None
 
 
 def test_how_long_a_queue_is() -> None:
     assert ReplicaLimits().queue(16) == 64
     assert ReplicaLimits(max_queued_requests=0).queue(16) == 0
+
+
+@pytest.mark.parametrize(("most", "of_one"), [(1, 1), (2, 1), (3, 2), (24, 18)])
+def test_one_key_leaves_places_to_others(most: int, of_one: int) -> None:
+    places = Places(most)
+    for _ in range(of_one):
+        assert not places.full("boss")
+        places.take("boss")
+    assert places.full("boss")
+    assert places.full("ann") == (most == of_one)
+    for _ in range(most - of_one):
+        assert not places.full("")
+        places.take("")
+    assert places.full("")
+    assert places.total == most
+    places.free("boss")
+    assert not places.full("ann")
+    assert not places.full("boss")

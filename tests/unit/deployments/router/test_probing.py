@@ -13,12 +13,12 @@ from scheduler.priority import Priority
 def probing(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A router of which one request was asked, and whose models have been idle for an hour."""
     site.complete()
-    site.router._shared.learning.corrections.elapse(3600)
+    site.shared.learning.corrections.elapse(3600)
     return site
 
 
 def probe(site: Site, elapsed_s: float = 5.0) -> None:
-    site.runner.run(site.router._prober.probe(elapsed_s))
+    site.runner.run(site.prober.probe(elapsed_s))
 
 
 def probes(serve: ServeDouble) -> list[tuple[str, dict[str, Any]]]:
@@ -44,16 +44,16 @@ def test_an_idle_model_gets_a_short_request(probing: Site, serve: ServeDouble) -
 
 def test_the_answer_is_learnt_and_no_decision_is_logged(probing: Site) -> None:
     before = len(probing.get("/v1/decisions")["data"])
-    lessons = probing.router._shared.learning.lessons
+    lessons = probing.shared.learning.lessons
     probe(probing)
-    assert probing.router._shared.learning.lessons == lessons + 1
+    assert probing.shared.learning.lessons == lessons + 1
     assert len(probing.get("/v1/decisions")["data"]) == before
 
 
 def test_nobody_is_probed_who_was_asked_lately(probing: Site, serve: ServeDouble) -> None:
     key = ("test", PROFILES.find(FRUGAL).fit_id)
     probing.complete(routing={"models": [FRUGAL]})
-    assert probing.router._shared.learning.corrections.idle_s(FRUGAL, *key) < 300
+    assert probing.shared.learning.corrections.idle_s(FRUGAL, *key) < 300
     probe(probing)
     assert [model for model, _ in probes(serve)] == [ACCURATE]
 
@@ -63,7 +63,7 @@ def test_without_traffic_nobody_is_probed(site: Site, serve: ServeDouble) -> Non
     assert not probes(serve)
     site.complete()
     probe(site, 1.0)
-    site.router._shared.learning.corrections.elapse(3600)
+    site.shared.learning.corrections.elapse(3600)
     already = len(probes(serve))
     probe(site, 301.0)
     assert len(probes(serve)) == already
@@ -73,14 +73,14 @@ def test_without_traffic_nobody_is_probed(site: Site, serve: ServeDouble) -> Non
 def test_it_can_be_rarer_or_never(probing: Site, serve: ServeDouble, interval: Any) -> None:
     for model in (ACCURATE, FRUGAL):
         probing.complete(routing={"models": [model]})
-    probing.router._shared.learning.corrections.elapse(3600)
+    probing.shared.learning.corrections.elapse(3600)
     probing.configure(models=[{"id": ACCURATE}, {"id": FRUGAL}], probe_interval_s=interval)
     probe(probing)
     assert not probes(serve)
 
 
 def test_a_busy_or_missing_model_is_not_probed(probing: Site, serve: ServeDouble) -> None:
-    probing.router._directory[ACCURATE].by_priority[Priority.NORMAL] = 1
-    probing.router._directory[FRUGAL].unavailable = "gone"
+    probing.directory[ACCURATE].by_priority[Priority.NORMAL] = 1
+    probing.directory[FRUGAL].unavailable = "gone"
     probe(probing)
     assert not probes(serve)

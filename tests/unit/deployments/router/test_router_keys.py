@@ -49,9 +49,7 @@ def test_streams_are_charged_too(keyed: Site) -> None:
 
 
 def used_by(site: Site, name: str) -> Usage:
-    (used,) = (
-        by_key for period, by_key in site.router._budgets._own.items() if period.name == "day"
-    )
+    (used,) = (by_key for period, by_key in site.budgets._own.items() if period.name == "day")
     return used[name]
 
 
@@ -62,7 +60,7 @@ def test_an_answer_that_nobody_saw_anything_of_is_charged_by_its_time(
     content = {"json": {"model": FRUGAL, "prompt": "Hello"}, **bearing("ann")}
 
     async def hang_up() -> None:
-        call = keyed._request("POST", "/v1/completions", content)
+        call = keyed.send("POST", "/v1/completions", content)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(call, 0.05)
 
@@ -96,7 +94,7 @@ def test_decisions_are_the_administrators(keyed: Site) -> None:
 
 
 def test_a_key_leaves_places_in_the_queue_to_others(keyed: Site, serve: ServeDouble) -> None:
-    entry = keyed.router._directory[FRUGAL]
+    entry = keyed.directory[FRUGAL]
     slots, queue = 16, 64
     most = (slots + queue) * 3 // 4
     with entry.taken(Priority.NORMAL, 1, "eve"), ExitStack() as stack:

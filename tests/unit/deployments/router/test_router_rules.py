@@ -28,7 +28,9 @@ def test_the_rule_that_fits_decides_and_is_named(site: Site) -> None:
     site.configure(models=MODELS, rules=rules)
     asked = route(site, {"x-team": "ops"}, prompt="A secret").json()
     assert (asked["model"], asked["rules"]) == (ACCURATE, ["team"])
-    assert asked["excluded"] == [{"model": FRUGAL, "reason": f"rule 'team' requires {ACCURATE}"}]
+    (excluded,) = asked["excluded"]
+    assert (excluded["model"], excluded["kind"], excluded["field"]) == (FRUGAL, "rule", None)
+    assert excluded["reason"] == f"rule 'team' requires {ACCURATE}"
     hidden = site.complete(prompt="A SECRET", routing={"weights": {"accuracy": 1}}).json()
     assert (hidden["model"], hidden["routing"]["rules"]) == (FRUGAL, ["secret"])
     plain = site.complete(routing={"weights": {"accuracy": 1}}).json()
@@ -107,7 +109,7 @@ def test_all_messages_and_prompts_are_searched(site: Site) -> None:
 def test_rules_for_keys(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text(yaml.safe_dump([{"name": n, "sha256": hash_of(n)} for n in ("ann", "bob")]))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    site.change_args(keys_file=str(path))
     rules = [
         {"name": "ann's", "when": {"key": "ann"}, "then": {"require": FRUGAL}},
         {"name": "nobody", "when": {"key": "eve"}},

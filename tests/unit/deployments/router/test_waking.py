@@ -71,8 +71,8 @@ def test_requests_that_come_meanwhile_wait_for_the_same(asleep: Site, serve: Ser
 
     async def both() -> list[Any]:
         body = {"model": ACCURATE, "prompt": "x"}
-        one = asleep._request("POST", "/v1/completions", {"json": body})
-        return await asyncio.gather(one, asleep._request("POST", "/v1/completions", {"json": body}))
+        one = asleep.send("POST", "/v1/completions", {"json": body})
+        return await asyncio.gather(one, asleep.send("POST", "/v1/completions", {"json": body}))
 
     assert [answer.status_code for answer in asleep.runner.run(both())] == [200, 200]
     # Once to wake it, and once when it is seen to run.
@@ -106,7 +106,7 @@ def test_one_that_breaks_on_its_way_is_503_and_can_be_woken_again(
 def herd(asleep: Site, count: int) -> list[asyncio.Task[httpx.Response]]:
     body = {"model": ACCURATE, "prompt": "x"}
     return [
-        asyncio.create_task(asleep._request("POST", "/v1/completions", {"json": body}))
+        asyncio.create_task(asleep.send("POST", "/v1/completions", {"json": body}))
         for _ in range(count)
     ]
 
@@ -153,7 +153,7 @@ def test_clients_that_leave_do_not_matter_to_those_that_wait(
         questions: list[asyncio.Task[Any]] = []
         asked.set(questions)
         try:
-            return await asleep._request("POST", "/v1/completions", body)
+            return await asleep.send("POST", "/v1/completions", body)
         except asyncio.CancelledError:
             for question in questions:
                 question.cancel()
@@ -227,7 +227,7 @@ def test_a_start_that_fails_is_told_to_all_with_its_cause(asleep: Site, serve: S
         assert "does not start" in error["message"]
         assert "ValueError: no such checkpoint" in error["message"]
     # The question that nobody waits for any more starts no replica.
-    assert not asleep.router._decider.waker._waking
+    assert not asleep.decider.waker._waking
 
 
 @pytest.mark.parametrize(

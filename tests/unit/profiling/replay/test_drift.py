@@ -64,7 +64,7 @@ def test_a_right_profile_predicts_a_quiet_machine() -> None:
 def test_the_figures_by_hand() -> None:
     frame = trials(2).assign(runtime_s=[1.0, 3.0])
     model = LinearModel("linear", (2.0, 0.0, 0.0), ratio_low=0.5, ratio_high=1.4)
-    # 2 told twice: off by 1 and 1, the mean is 2; 1 is within 1.0 to 2.8, 3 is not.
+    # 2 corrected twice: off by 1 and 1, the mean is 2; 1 is within 1.0 to 2.8, 3 is not.
     assert replay(model, frame, "runtime", Nothing(), 1) == pytest.approx((0, 2 / 3, 0.5, 0.9))
 
 
@@ -81,8 +81,8 @@ def test_nothing_is_known_before_it_is_over(delay: int) -> None:
         def __init__(self) -> None:
             self.seen: list[float] = []
 
-        def observe(self, predicted: float, told: float, actual: float) -> None:
-            assert told == predicted
+        def observe(self, predicted: float, corrected: float, actual: float) -> None:
+            assert corrected == predicted
             self.seen.append(actual)
 
     recorder = Recorder()

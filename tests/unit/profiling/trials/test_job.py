@@ -43,7 +43,7 @@ def day(monkeypatch: pytest.MonkeyPatch) -> Day:
 
 def begin(folder: Path, options: Options = OPTIONS, *, fresh: bool = False) -> str:
     """The id of a run, whose file is there afterwards."""
-    run_id = job._run_id(folder, options, fresh=fresh)
+    run_id = job.run_id_for(folder, options, fresh=fresh)
     TrialLog.of_run(folder, run_id).close()
     return run_id
 
@@ -64,7 +64,7 @@ def test_other_options_are_another_run(tmp_path: Path, day: Day, other: Options)
 
 
 def test_a_complete_run_is_not_resumed(tmp_path: Path, day: Day) -> None:
-    job._complete(tmp_path, begin(tmp_path))
+    job.mark_complete(tmp_path, begin(tmp_path))
     day(2)
     assert begin(tmp_path).startswith("20260102")
 
@@ -81,17 +81,17 @@ def test_fresh_resumes_nothing(tmp_path: Path, day: Day) -> None:
 def test_what_a_fresh_run_left_behind_stays_behind(tmp_path: Path, day: Day) -> None:
     begin(tmp_path)
     day(2)
-    job._complete(tmp_path, begin(tmp_path, fresh=True))
+    job.mark_complete(tmp_path, begin(tmp_path, fresh=True))
     day(3)
     assert begin(tmp_path).startswith("20260103")
 
 
 def test_which_models() -> None:
-    assert job._models(None, ["a", "b"]) == ("a", "b")
-    assert job._models("b, a,b", ["a", "b"]) == ("b", "a")
+    assert job.chosen_models(None, ["a", "b"]) == ("a", "b")
+    assert job.chosen_models("b, a,b", ["a", "b"]) == ("b", "a")
     for wrong in ("c", "a,,b", ""):
         with pytest.raises(InputError, match=r"--models: unknown .*known: a, b"):
-            job._models(wrong, ["a", "b"])
+            job.chosen_models(wrong, ["a", "b"])
 
 
 def test_one_replica_of_each_kind() -> None:
@@ -102,7 +102,7 @@ def test_one_replica_of_each_kind() -> None:
         replica("a", "r1", "A100"), replica("a", "r2", "A100"),
         replica("a", "r3", "H100"), replica("b", "r4", "A100"),
     )  # fmt: skip
-    chosen = job._one_of_each_kind([first, same, other_kind, other_model])
+    chosen = job.one_of_each_kind([first, same, other_kind, other_model])
     assert chosen == [first, other_kind, other_model]
 
 
@@ -137,7 +137,7 @@ def test_accuracies_come_from_here_or_from_before(tmp_path: Path) -> None:
             log.append(*trials(model))
     (tmp_path / "model_accuracy_scores.csv").write_text("model,accuracy,n\nb,0.75,40\n")
     before = known(("a", 0.5), ("b", 0.25), ("c", None))
-    result, _ = job._fit(tmp_path, log.path, before, "run x")
+    result, _ = job.fit_run(tmp_path, log.path, before, "run x")
     fitted = result.profile_set
     found = {p.model: (p.accuracy, p.accuracy_source) for p in fitted.profiles}
     assert found["a"] == (0.5, "before")
@@ -186,7 +186,7 @@ def measure(
 ) -> Outcome:
     replicas = [Replica.of(replica.describe()) for replica in serve.replicas]
     console = Console(file=io.StringIO())
-    with TrialLog.of_run(folder, "x") as log, job._progress(console) as progress:
+    with TrialLog.of_run(folder, "x") as log, job.progress_bars(console) as progress:
         device = Device(OPTIONS, "x", log, progress, cluster, cluster, replicas, deadline)
         return asyncio.run(device.measure(replicas))
 
@@ -275,7 +275,7 @@ def test_trials_of_a_round_that_took_longer_than_expected_are_surplus(
     of_a, of_b = (trials[trials["model"] == model] for model in ("a", "b"))
     assert outcome.surplus == (("a", of_a["started_at"].max()),)
     assert len(of_a) == len(of_b) + 1
-    result, _ = job._fit(
+    result, _ = job.fit_run(
         tmp_path, tmp_path / "raw_profiles", ProfileSet(()), "run x", outcome.surplus
     )
     assert len({profile.runtime.n for profile in result.profile_set.profiles}) == 1
@@ -305,7 +305,10 @@ def test_a_job_that_is_told_to_stop_gives_the_replica_back(
 
     async def only_measure(_: Any) -> int:
         replicas = [Replica.of(replica.describe()) for replica in serve.replicas]
-        with TrialLog.of_run(tmp_path, "x") as log, job._progress(Console(quiet=True)) as progress:
+        with (
+            TrialLog.of_run(tmp_path, "x") as log,
+            job.progress_bars(Console(quiet=True)) as progress,
+        ):
             device = Device(OPTIONS, "x", log, progress, cluster, cluster, replicas, None)
             await device.measure(replicas)
         return 0

@@ -109,7 +109,7 @@ def test_an_error_is_not_kept(site: Site, serve: ServeDouble, stream: bool) -> N
 
 
 def test_a_refusal_is_not_kept(site: Site) -> None:
-    models = site.router._decider.config.models
+    models = site.decider.config.models
     site.configure(models=[])
     assert complete(site).status_code == 404
     site.configure(models=models)
@@ -120,7 +120,7 @@ def test_a_refusal_is_not_kept(site: Site) -> None:
 def test_clients_that_come_meanwhile_join(site: Site, serve: ServeDouble) -> None:
     async def together() -> list[httpx.Response]:
         content = {"json": JSON | {"stream": True}, "headers": headers("k")}
-        asking = (site._request("POST", "/v1/completions", content) for _ in range(5))
+        asking = (site.send("POST", "/v1/completions", content) for _ in range(5))
         return await asyncio.gather(*asking)
 
     responses = site.runner.run(together())
@@ -156,11 +156,11 @@ def test_a_client_that_hangs_up_stops_nothing(site: Site, serve: ServeDouble) ->
         gate = Gate(model.frames)
         model.call = gate.call  # type: ignore[method-assign]
         content = {"json": JSON | {"stream": True}, "headers": headers("k")}
-        asking = asyncio.create_task(site._request("POST", "/v1/completions", content))
+        asking = asyncio.create_task(site.send("POST", "/v1/completions", content))
         await gate.begun.wait()
         asking.cancel()
         await asyncio.wait({asking})
-        again = asyncio.create_task(site._request("POST", "/v1/completions", content))
+        again = asyncio.create_task(site.send("POST", "/v1/completions", content))
         gate.opened.set()
         return await again
 
@@ -178,7 +178,7 @@ def test_an_answer_is_charged_once_and_belongs_to_its_client(
     names = ("ann", "ben")
     keys = [{"name": name, "sha256": hash_of(name), "tokens_per_day": 14} for name in names]
     path.write_text(yaml.safe_dump(keys))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    site.change_args(keys_file=str(path))
     site.app = site.router.__serve_build_asgi_app__()
 
     def ask(name: str, **body: Any) -> httpx.Response:
@@ -195,7 +195,7 @@ def test_an_answer_is_charged_once_and_belongs_to_its_client(
 
 
 async def settled(site: Site) -> None:
-    while tasks := site.router._idempotency._tasks:
+    while tasks := site.idempotency._tasks:
         await asyncio.wait(tasks)
 
 
@@ -218,7 +218,7 @@ def test_while_the_store_is_away_a_router_remembers_for_itself(
     # It tells the store when that is back, and so the others.
     site.runner.run(settled(site))
     store.fault = None
-    site.runner.run(exchange(site.router._idempotency, store))
+    site.runner.run(exchange(site.idempotency, store))
     assert complete(other).content == first.content
     assert calls(serve) == 1
 

@@ -94,13 +94,13 @@ def replicas(
             for model in models:
                 started.append(Replica(model))
                 await started[-1].server.open()
-            links = site.router._directory.links
+            links = site.directory.links
             loads = [
                 ReplicaLoad(r.model, f"r{i}", "n", "test", "cpu", i, link=r.server.address)
                 for i, r in enumerate(started)
             ]
-            monkeypatch.setattr(site.router._shared.loads, "replicas", loads)
-            monkeypatch.setattr(site.router._shared.loads, "take", lambda *_: None)
+            monkeypatch.setattr(site.shared.loads, "replicas", loads)
+            monkeypatch.setattr(site.shared.loads, "take", lambda *_: None)
             links.update(loads, "x")
             async with asyncio.timeout(5):
                 while sum(links.open(m) for m in {*models}) < len(models):  # noqa: ASYNC110
@@ -120,7 +120,7 @@ def body(**fields: Any) -> dict[str, Any]:
 
 
 async def send(site: Site, **fields: Any) -> httpx.Response:
-    return await site._request("POST", "/v1/completions", {"json": body(**fields)})
+    return await site.send("POST", "/v1/completions", {"json": body(**fields)})
 
 
 def gather(site: Site, *requests: dict[str, Any]) -> list[httpx.Response]:
@@ -231,7 +231,7 @@ def test_an_innocent_request_goes_on_as_often_as_it_may(
                 if not replica.dead and "Say it" in str(replica.requests)
             ]
             met.append(place)
-            for name, link in site.router._directory.links._links[FRUGAL].items():
+            for name, link in site.directory.links._links[FRUGAL].items():
                 # So that the poison meets it.
                 link.others = 0 if name == f"r{place}" else 1000
             poisons.append(await send(site, prompt=f"deadly {number}", **_schema(number)))

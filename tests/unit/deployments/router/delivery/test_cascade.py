@@ -95,7 +95,7 @@ def test_what_was_rejected_teaches_too(ladder: Site, serve: ServeDouble) -> None
     answers(serve, FRUGAL, -2.0)
     answers(serve, ACCURATE, None)
     ask(ladder)
-    learning = ladder.router._shared.learning
+    learning = ladder.shared.learning
     assert learning.lessons == 2
     for model in (FRUGAL, ACCURATE):
         profile = PROFILES.find(model)
@@ -164,7 +164,7 @@ def test_a_stream_that_has_begun_is_not_replaced(ladder: Site, serve: ServeDoubl
 
 def test_the_last_model_that_is_up_has_the_last_word(ladder: Site, serve: ServeDouble) -> None:
     answers(serve, FRUGAL, -2.0)
-    ladder.router._directory[ACCURATE].unavailable = "gone"
+    ladder.directory[ACCURATE].unavailable = "gone"
     model, routing = ask(ladder)
     assert model == FRUGAL
     assert routing["attempts"][0]["judged"] is None

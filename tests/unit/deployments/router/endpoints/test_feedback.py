@@ -126,7 +126,7 @@ def test_only_ones_own_decisions_can_be_rated(site: Site, tmp_path: Path) -> Non
     path = tmp_path / "keys.yaml"
     people = [{"name": "boss", "admin": True}, {"name": "ann"}, {"name": "bob"}]
     path.write_text(yaml.safe_dump([p | {"sha256": hash_of(str(p["name"]))} for p in people]))
-    site.router._args = site.router._args.model_copy(update={"keys_file": str(path)})
+    site.change_args(keys_file=str(path))
     site.app = site.router.__serve_build_asgi_app__()
     key = {name: {"authorization": f"Bearer {name}"} for name in ("boss", "ann", "bob")}
     body = {"model": "auto", "prompt": "Hello", "routing": BANDIT}

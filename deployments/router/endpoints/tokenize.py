@@ -1,0 +1,116 @@
+"""`/tokenize` and `/detokenize`, as vLLM has them, by the tokenizers that the router has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import orjson
+from jinja2 import TemplateError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cluster.naming import AUTO
+from deployments.config.app import RouterArgs
+from deployments.router.decision.decide import Decider
+from deployments.router.tokens.chat_messages import UncountableError
+from deployments.router.tokens.counting import TokenCounter
+from deployments.router.tokens.model_tokenizer import ModelTokenizer
+from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.body import read_body
+from deployments.router.wire.body_limits import check_depth, check_size, parse_bounded
+from deployments.router.wire.dialects.members import array, flag
+from deployments.router.wire.error_codes import ErrorCode
+from deployments.router.wire.members import too_much
+from deployments.router.wire.openai import invalid_value, json_object
+
+Result = TypeVar("Result")
+
+
+class Tokenize:
+    """The two routes.
+
+    Args:
+        args: Limits.
+        decider: Knows the models.
+        counter: Has their tokenizers.
+    """
+
+    def __init__(self, args: RouterArgs, decider: Decider, counter: TokenCounter) -> None:
+        self._args = args
+        self._decider = decider
+        self._counter = counter
+
+    async def encode(self, request: Request) -> Response:
+        """A prompt or a conversation as token ids."""
+        body = await read_body(request.scope, request.receive, self._args)
+        parsed = self._decider.named(parse_bounded(body, None, self._decider.config.limits))
+        data = json_object(body)
+        model, tokenizer = self._tokenizer(parsed.model)
+        field = "messages" if parsed.prompt.is_chat else "prompt"
+        if not parsed.prompt.is_chat and not isinstance(data["prompt"], str):
+            raise invalid_value("prompt", "must be a string", data["prompt"])
+        most = self._decider.config.exact_count_bytes
+        if len(body) > most:
+            raise too_much(field, len(body), most, " bytes as JSON (exact_count_bytes)")
+        ids = await _in_thread(field, lambda: tokenizer.ids(parsed.prompt))
+        answer = {
+            "count": len(ids),
+            "max_model_len": self._longest(model),
+            "tokens": ids,
+            "token_strs": None,
+        }
+        if flag(data, "return_token_strs"):
+            answer["token_strs"] = [tokenizer.token(number) for number in ids]
+        return _json(answer)
+
+    async def decode(self, request: Request) -> Response:
+        """The text that token ids stand for."""
+        body = await read_body(request.scope, request.receive, self._args)
+        limits = self._decider.config.limits
+        containers = check_size(body, limits)
+        data = json_object(body)
+        if containers > limits.depth:
+            check_depth(data, limits.depth)
+        name = data.get("model")
+        if name is not None and (not isinstance(name, str) or not name):
+            raise invalid_value("model", "must be a model's id", name)
+        _, tokenizer = self._tokenizer(self._decider.meaning(name or ""))
+        ids = array(data, "tokens", required=True)
+        for index, number in enumerate(ids):
+            if type(number) is not int or not 0 <= number < 2**32 or not tokenizer.token(number):
+                raise invalid_value(f"tokens.{index}", "must be a token id of the model", number)
+        return _json({"prompt": await _in_thread("tokens", lambda: tokenizer.text(ids))})
+
+    def _tokenizer(self, model: str) -> tuple[str, ModelTokenizer]:
+        if model == AUTO:
+            raise invalid_value("model", "each model has its own tokenizer: name a model", model)
+        if not self._decider.knows(model):
+            raise self._decider.unknown_model(model)
+        found = self._counter.tokenizer(model)
+        if found is None:
+            fault = self._counter.report(model)["fault"]
+            message = f"model: the tokenizer of {model!r} is not here: {fault}"
+            raise ApiError(503, message, param="model", retry_after_s=5)
+        return model, found
+
+    def _longest(self, model: str) -> Any:
+        description: Mapping[str, Any] = self._decider.directory[model].description or {}
+        return description.get("max_model_len")
+
+
+async def _in_thread(field: str, work: Callable[[], Result]) -> Result:
+    """Off the event loop, which a long text would hold.
+
+    Raises:
+        ApiError: 400, only the engine could do it, or the chat template refuses.
+    """
+    try:
+        return await asyncio.to_thread(work)
+    except (UncountableError, TemplateError, ValueError) as error:
+        raise ApiError(400, f"{field}: {error}", param=field, code=ErrorCode.UNSUPPORTED) from error
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
