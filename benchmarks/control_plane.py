@@ -72,6 +72,8 @@ GROWTH = (
     Setting(routers=16),
     Setting(routers=128),
     Setting(models=300, replicas=300, busy=0.0),
+    # A whole router and all of its background work, not only what it shares.
+    Setting(models=300, replicas=300, busy=0.0, routers=1),
     Setting(models=1000),
 )
 
@@ -80,7 +82,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     """Run one setting on a Ray of its own."""
     with tempfile.TemporaryDirectory() as folder:
         # Ray's workers yield to all else by default; the head of a fleet has nothing else.
-        os.environ["RAY_worker_niceness"] = "0"
+        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
         context = ray.init(
             address="local",
             num_cpus=1,
@@ -93,7 +95,8 @@ def measure(setting: Setting) -> dict[str, Any]:
         try:
             actor.connect_store(folder)
             address = context.address_info["address"]
-            roles += [_start(role, setting, address) for role in ("replicas", "routers")]
+            kind = "routers" if setting.routers > 1 else "idle_router"
+            roles += [_start(role, setting, address) for role in ("replicas", kind)]
             for process in roles:
                 if (said := _read(process)) != "ready":
                     raise RuntimeError(f"a part said {said!r} in the place of 'ready'")
@@ -263,6 +266,29 @@ async def _store() -> Any:
     return actor.connect_store()
 
 
+async def run_idle_router(setting: Setting) -> dict[str, Any]:
+    """One whole router, with all that it does in the background, and no request."""
+    from deployments.config.app import RouterArgs  # noqa: PLC0415
+    from deployments.router.server import Router  # noqa: PLC0415
+
+    store = await _store()
+    router = Router.__new__(Router)
+    await router.__init__(RouterArgs(data_dir=await store.archive.data_dir.remote()))  # type: ignore[misc]
+    names = [f"model-{n}" for n in range(setting.models)]
+    await router.reconfigure({"models": [{"id": name} for name in names]})
+    deadline = time.monotonic() + START_S
+    while up := sum(m["available"] for m in router._health()["models"].values()):
+        if up == setting.models or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.5)
+    await _go()
+    process = psutil.Process()
+    cpu, began = sum(process.cpu_times()[:2]), time.monotonic()
+    await asyncio.sleep(setting.seconds)
+    used = sum(process.cpu_times()[:2]) - cpu
+    return {"known": up, "router_percent": 100 * used / (time.monotonic() - began)}
+
+
 def _present(store: Any, router_id: str, views: list[LoadView], received: Counter[str]) -> Any:
     """A router's synchronization as it is now."""
     from cluster.store.line import Line, connect  # noqa: PLC0415
@@ -371,7 +397,11 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         ray.get_runtime_context()
-        run = run_replicas if role == "replicas" else run_routers
+        run = {
+            "replicas": run_replicas,
+            "routers": run_routers,
+            "idle_router": run_idle_router,
+        }[role]
         print(json.dumps(asyncio.run(run(Setting(**json.loads(text))))))
         return
     named = {n: getattr(args, n) for n in ("replicas", "routers", "models", "busy")}
