@@ -98,8 +98,8 @@ def measure(setting: Setting) -> dict[str, Any]:
             kind = "routers" if setting.routers > 1 else "idle_router"
             roles += [_start(role, setting, address) for role in ("replicas", kind)]
             for process in roles:
-                if (said := _read(process)) != "ready":
-                    raise RuntimeError(f"a part said {said!r} in the place of 'ready'")
+                if (word := _read(process)) != "ready":
+                    raise RuntimeError(f"a part said {word!r} in the place of 'ready'")
             for process in roles:
                 assert process.stdin is not None
                 process.stdin.write("go\n")
@@ -190,7 +190,7 @@ async def _replica(setting: Setting, number: int, counts: dict[str, int]) -> Non
     def load() -> ReplicaLoad:
         nonlocal reported
         counts["reports"] += busy
-        by_origin = {}
+        by_origin: dict[str, int] = {}
         for _ in range(random.randint(1, 32) if busy else 0):
             origin = f"router-{random.randrange(setting.routers)}"
             by_origin[origin] = by_origin.get(origin, 0) + 1
@@ -228,8 +228,8 @@ async def run_routers(setting: Setting) -> dict[str, Any]:
     deadline = time.monotonic() + START_S
     while any(len(view.replicas) < setting.replicas for view in views):
         if time.monotonic() > deadline:
-            known = min(len(view.replicas) for view in views)
-            print(f"{known} replicas known to some router after {START_S:g} s", file=sys.stderr)
+            fewest = min(len(view.replicas) for view in views)
+            print(f"{fewest} replicas known to some router after {START_S:g} s", file=sys.stderr)
             break
         await asyncio.sleep(0.5)
     await _go()
@@ -258,7 +258,7 @@ async def run_routers(setting: Setting) -> dict[str, Any]:
 
 async def _store() -> Any:
     """As soon as Ray finds it, which may take some tries on a busy machine."""
-    for _ in range(20):
+    for _ in range(90):
         try:
             return actor.connect_store()
         except ValueError:
@@ -273,14 +273,15 @@ async def run_idle_router(setting: Setting) -> dict[str, Any]:
 
     store = await _store()
     router = Router.__new__(Router)
-    await router.__init__(RouterArgs(data_dir=await store.archive.data_dir.remote()))  # type: ignore[misc]
+    args = RouterArgs.model_validate({"data_dir": await store.archive.data_dir.remote()})
+    await router.__init__(args)  # type: ignore[misc]
     names = [f"model-{n}" for n in range(setting.models)]
     await router.reconfigure({"models": [{"id": name} for name in names]})
     deadline = time.monotonic() + START_S
-    while up := sum(m["available"] for m in router._health()["models"].values()):
-        if up == setting.models or time.monotonic() > deadline:
-            break
+    up = 0
+    while up < setting.models and time.monotonic() < deadline:
         await asyncio.sleep(0.5)
+        up = sum(m["available"] for m in router._health()["models"].values())
     await _go()
     process = psutil.Process()
     cpu, began = sum(process.cpu_times()[:2]), time.monotonic()
@@ -313,7 +314,7 @@ def _present(store: Any, router_id: str, views: list[LoadView], received: Counte
             received["bytes"] += len(data)
             data_received(line, data)
 
-        Line.data_received = counting  # type: ignore[method-assign]
+        Line.data_received = counting  # type: ignore[assignment,method-assign]
     shared = SharedState(router_id)
     directory = ModelDirectory()
 
@@ -321,7 +322,11 @@ def _present(store: Any, router_id: str, views: list[LoadView], received: Counte
         shared.loads.take(sync.news.reader.snapshot, {})
         directory.take(shared.loads)
 
-    exchanges = [shared.lessons, SessionsAdvisor(directory), SharedEvidence(Blame(), router_id)]
+    exchanges: list[Any] = [
+        shared.lessons,
+        SessionsAdvisor(directory),
+        SharedEvidence(Blame(), router_id),
+    ]
     sync = StoreSync(router_id, lambda: store, exchanges, heard)
     views.append(shared.loads)
     return asyncio.create_task(sync.run())
@@ -429,6 +434,7 @@ def _measure_before(commit: str, setting: Setting) -> None:
         subprocess.run(
             [sys.executable, __file__, "--code", commit, *options],
             check=True,
+            cwd=folder,
             env=os.environ | {"PYTHONPATH": folder},
         )
 
