@@ -144,7 +144,7 @@ def measure_states(count: int) -> dict[str, float]:
         shared.loads.take(LoadSnapshot(tuple(replicas), 2), {})
 
     def states() -> None:
-        directory.cluster_state(profiles, shared, None)
+        directory.cluster_state(profiles, shared, {})
 
     def made() -> None:
         # A snapshot of the load is news of every model.

@@ -25,7 +25,7 @@ from decision import build_state
 from cluster.store.decisions import Record
 from cluster.store.decisions_db import RecordFile
 from cluster.store.entries import Entry, Retention
-from deployments.router.delivery.failover import Attempt
+from deployments.router.delivery.attempts import Attempt
 from deployments.router.observe.routing_report import decision_record
 from deployments.router.sync.decision_log import DecisionLog
 from scheduler.costs.observations import Observation

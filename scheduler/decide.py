@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from scheduler.choice.admission import full, late_by_waiting, turned_away
 from scheduler.choice.comparison import RankedCandidates, compare
 from scheduler.choice.constraints import Breaking, broken_limits, effective_limits, next_best
-from scheduler.choice.eligibility import contend, eligible_models, unknown_models
+from scheduler.choice.eligibility import contend, eligible_models, incapable, unknown_models
 from scheduler.choice.normalization import DEFAULT_TEMPERATURE
 from scheduler.choice.scoring import rank
+from scheduler.costs.output_length import has_room
 from scheduler.costs.predict import Contender, PredictedCosts, predict_costs
 from scheduler.errors import InvalidPredictionError, InvalidRequestError, NoCandidateError
 from scheduler.exclusions import Exclusion, ExclusionKind
@@ -77,9 +78,13 @@ class Scheduler:
         )
         scores = policy.scores(request, state, comparison)
         order = rank(scores, request.weights, comparison)
+        if request.max_tokens is None and policy.makes_room:
+            # Stable, like the others: among each kind, the policy's order.
+            order.sort(key=lambda index: not _has_room(contenders[index]))
         if preferred := request.preferred:
-            # Stable: among each kind, the policy's order.
             order.sort(key=lambda index: contenders[index].model.model not in preferred)
+        if (kept := request.kept) is not None:
+            order.sort(key=lambda index: contenders[index].model.model != kept)
         names = [contenders[index].model.model for index in order]
         reports: dict[str, Report] = {**request.reports}
         if report is not None:
@@ -103,7 +108,8 @@ class Scheduler:
         """The decision for a request that names its model.
 
         Neither its context length nor constraints and the request's `models` are checked: the
-        user chose, and the engine that serves the model has the last word. Rules may bar it.
+        user chose, and the engine that serves the model has the last word. Rules may bar it, and
+        what its engine is known to reject is rejected here, in words that say what it would take.
         Where it would have to wait, the answer must come in time all the same.
 
         Returns:
@@ -112,13 +118,19 @@ class Scheduler:
 
         Raises:
             InvalidRequestError: There is no such model, or no token count for it.
-            NoCandidateError: The model cannot take requests now, or not in time, or a rule bars it.
+            NoCandidateError: The model cannot take requests now, or not in time, or not such ones,
+                or a rule bars it.
         """
         pinned = next((m for m in state.models if m.model == model), None)
         if pinned is None:
             raise InvalidRequestError("model", unknown_models([model], state))
         if barred := request.barred.get(model):
             raise NoCandidateError((Exclusion(model, ExclusionKind.RULE, barred),))
+        if refusal := incapable(request, pinned):
+            exclusion = Exclusion(
+                model, ExclusionKind.CAPABILITY, refusal.reason, field=refusal.field
+            )
+            raise NoCandidateError((exclusion,))
         if pinned.unavailable is not None:
             exclusion = Exclusion(model, ExclusionKind.UNAVAILABLE, pinned.unavailable)
             raise NoCandidateError((exclusion,))
@@ -165,3 +177,7 @@ def _out_of_limits(breaking: Breaking) -> Exclusion:
     model = breaking.contender.model.model
     reason = breaking.reason + _whose_limits(breaking.contender.request)
     return late or Exclusion(model, ExclusionKind.CONSTRAINT, reason)
+
+
+def _has_room(contender: Contender) -> bool:
+    return has_room(contender.request, contender.model, contender.profile, contender.prompt_tokens)

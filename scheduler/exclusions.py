@@ -13,6 +13,7 @@ class ExclusionKind(StrEnum):
     UNAVAILABLE = "unavailable"
     NO_PROFILE = "no_profile"
     CONTEXT_LENGTH = "context_length"
+    CAPABILITY = "capability"
     CONSTRAINT = "constraint"
     RULE = "rule"
     INVALID_PREDICTION = "invalid_prediction"
@@ -28,9 +29,11 @@ class Exclusion:
         reason: Why, in words for the user.
         retry_after_s: When it is predicted to take the request, in seconds from now; `None` where
             nobody can say, or where time does not help.
+        field: The member of the request that it is about, empty where it is about none.
     """
 
     model: str
     kind: ExclusionKind
     reason: str
     retry_after_s: float | None = None
+    field: str = ""

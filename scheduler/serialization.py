@@ -20,7 +20,10 @@ def decision_to_dict(decision: Decision) -> dict[str, Any]:
         "weights": {metric.value: decision.weights[metric] for metric in Metric},
         "profile_version": decision.profile_version,
         "candidates": [_candidate(candidate) for candidate in decision.candidates],
-        "excluded": [{"model": e.model, "reason": e.reason} for e in decision.excluded],
+        "excluded": [
+            {"model": e.model, "kind": e.kind.value, "reason": e.reason, "field": e.field or None}
+            for e in decision.excluded
+        ],
         "task": decision.task,
         # Fields that every record has; a report with one of these names takes the value's place.
         "quality_source": "",

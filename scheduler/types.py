@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+from scheduler.capabilities import UNKNOWN, Capabilities, Need, Refusal
 from scheduler.exclusions import Exclusion
 from scheduler.extras import Extras, of_kind
 from scheduler.preferences import Constraints, Metric, Weights
@@ -94,6 +95,8 @@ class RoutingRequest:
         sequence: How many requests this router took before; drives `round_robin`.
         barred: Models that must not answer, and why.
         preferred: Where one of these models can answer, it does, whatever the policy prefers.
+        kept: The model that answers wherever it can, whatever policy and rules prefer: it is in the
+            middle of something.
         limits_from: Where limits come from that the client did not ask for, for error messages;
             they are in `constraints` already.
         cached: Prompt tokens in prefix caches, by model id.
@@ -105,6 +108,11 @@ class RoutingRequest:
         prompts: Prompts that it has; `input_tokens` are those of all together.
         sequences: Answers that are generated side by side, those of all prompts together;
             `output_tokens` and `max_tokens` are those of one.
+        needs: What it needs of an engine.
+        refused: What the chat template of a model says of this very request, by model id.
+        doubted: What a model's engine said of a request of this kind lately, by model id.
+        prompt_field: Member of the request that the prompt comes from,
+        max_tokens_field: and the one with `max_tokens`.
     """
 
     decision_id: str
@@ -121,6 +129,7 @@ class RoutingRequest:
     estimated_inputs: frozenset[str] = frozenset()
     barred: Mapping[str, str] = field(default_factory=dict)
     preferred: tuple[str, ...] = ()
+    kept: str | None = None
     limits_from: str = ""
     cached: Mapping[str, CachedPrefix] = field(default_factory=dict)
     explore: bool = True
@@ -130,6 +139,11 @@ class RoutingRequest:
     deadline_s: float = math.inf
     prompts: int = 1
     sequences: int = 1
+    needs: tuple[Need, ...] = ()
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    doubted: Mapping[str, Refusal] = field(default_factory=dict)
+    prompt_field: str = "prompt"
+    max_tokens_field: str = "max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +192,7 @@ class ModelState:
         energy_correction: Of the predicted joules.
         lengths: Generated tokens by task class; under the empty name for all together.
         unavailable: Why it cannot take requests now (`None`: it can).
+        capabilities: What its engine takes.
         places: Nodes and devices that its replicas run on, empty where unknown.
     """
 
@@ -196,6 +211,7 @@ class ModelState:
     energy_correction: Correction = NO_CORRECTION
     lengths: Mapping[str, OutputLength] = field(default_factory=dict)
     unavailable: str | None = None
+    capabilities: Capabilities = UNKNOWN
     places: frozenset[Place] = frozenset()
 
 

@@ -31,6 +31,7 @@ from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 420
+ALL_UP = "all up after"
 MAX_MODEL_LEN = 512
 
 
@@ -123,9 +124,9 @@ class Cluster:
         ]
 
     def wait_until_ready(self) -> None:
-        """Return when the launcher says so."""
+        """Return when the launcher says that every model is up."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while "ready" not in self.log.read_text():
+        while ALL_UP not in self.log.read_text():
             assert self.launcher.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.5)

@@ -94,11 +94,13 @@ def run(args: argparse.Namespace) -> int:
         ):
             _deploy(args.config, dashboard)
             try:
-                wait_for_applications(dashboard, address, head, began)
+                failed = wait_for_applications(dashboard, address, head, began)
                 new = models_without_own_profile(address)
                 if new and not args.no_profile:
                     profile_models(new, args.ray_port)
-                console.print(f"all up after {time.monotonic() - began:.0f} s", highlight=False)
+                what = f"all but {', '.join(failed)}" if failed else "all"
+                elapsed_s = time.monotonic() - began
+                console.print(f"{what} up after {elapsed_s:.0f} s", highlight=False, markup=False)
                 return_code = head.wait()
                 raise LaunchError(f"Ray ended by itself with status {return_code}")
             except (KeyboardInterrupt, SystemExit):
@@ -208,14 +210,18 @@ def _deploy(config: Path, dashboard: str) -> None:
 
 def wait_for_applications(
     dashboard: str, address: str, head: subprocess.Popen[bytes], began: float
-) -> None:
+) -> list[str]:
     """Show every application until each of them runs or has failed; greet at the first model.
+
+    Returns:
+        Names of those that have failed.
 
     Raises:
         LaunchError: The router or all models cannot run, with Serve's own words.
     """
     shown: dict[str, str] = {}
     greeted = False
+    deadline = time.monotonic() + READY_TIMEOUT_S
     with ServeApi(dashboard) as api, Live(console=console, transient=True) as live:
         while True:
             applications = list(api.details().applications.values())
@@ -233,13 +239,18 @@ def wait_for_applications(
             for failed in broken:
                 if failed.name == ROUTER_APPLICATION or all(m in broken for m in models):
                     raise LaunchError(f"{failed.name}: {_why(failed)}")
-            if not greeted and answers(address):
+            settled = applications and all(
+                a.status == "RUNNING" or a in broken for a in applications
+            )
+            if not settled:
+                deadline = time.monotonic() + READY_TIMEOUT_S
+            # Where every model is scaled to 0, none will ever answer.
+            if not greeted and (answers(address) or time.monotonic() > deadline):
                 greeted = True
                 up = [m.name for m in models if m.status == "RUNNING"]
                 _greet(live.console, address, dashboard, time.monotonic() - began, up)
-            settled = all(a.status == "RUNNING" or a in broken for a in applications)
-            if applications and settled and (greeted or not models):
-                return
+            if settled and greeted:
+                return [application.name for application in broken]
             if head.poll() is not None:
                 raise LaunchError("Ray ended while the applications were starting")
             time.sleep(POLL_S)
@@ -384,7 +395,7 @@ def _greet(
 ) -> None:
     console.print(
         f"\n[bold green]ready[/] after {elapsed_s:.0f} s at [bold]{address}[/] "
-        f"with {', '.join(models)}\n"
+        f"with {', '.join(models) or 'no model'}\n"
     )
     console.print(
         f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\\n"

@@ -23,6 +23,7 @@ from cluster.store.decisions import Record, RecordStatus
 from cluster.store.entries import Entry, Feedback, Retention
 from cluster.store.feedback import BanditNews, FeedbackDesk, Taken
 from cluster.store.load import TokenWeights
+from cluster.store.serving import Applications, ServeWatch
 from scheduler.bandit.model import Rating
 from scheduler.costs.learning import Learning, Lesson
 from scheduler.costs.profiles import ProfileSet
@@ -61,6 +62,7 @@ class ArchiveState(NamedTuple):
         fault: Why the profile file of the data folder could not be read.
         quality: Content hash of the quality model, `None` where there is none.
         lessons: How many finished requests were learnt from.
+        serving: Version of what Serve says of its applications, 0 before it was asked.
         bandit: Epoch, changes, whether feedback is frozen, explorations of this hour.
     """
 
@@ -70,6 +72,7 @@ class ArchiveState(NamedTuple):
     quality: str | None
     lessons: int
     bandit: tuple[int, int, bool, int]
+    serving: int = 0
 
 
 class Archive:
@@ -88,6 +91,8 @@ class Archive:
         self._fault: str | None = None
         self._record = Record(self._folder)
         self._feedback = FeedbackDesk(self._folder, self._record)
+        self._watch = ServeWatch()
+        self._comings = 0
         self._learning = Learning()
         self._learned_text: tuple[float, int, str] | None = None
         self._learned_at = self._written_at = time.monotonic()
@@ -170,8 +175,16 @@ class Archive:
             fault=self._fault,
         )
 
-    def versions(self) -> ArchiveState:
-        """What the board asks for, for all routers."""
+    def versions(self, comings: int = 0) -> ArchiveState:
+        """What the board asks for, for all routers.
+
+        Args:
+            comings: How often replicas have come and gone so far: where that is another number,
+                Serve is asked.
+        """
+        if comings != self._comings:
+            self._comings = comings
+            self._watch.nudge()
         return ArchiveState(
             profiles=self._profiles.version if self._profiles else None,
             fault=self._fault,
@@ -179,7 +192,12 @@ class Archive:
             quality=self.quality_version(),
             lessons=self._learning.lessons,
             bandit=self._feedback.version,
+            serving=self._watch.version,
         )
+
+    def serving(self) -> Applications | None:
+        """What Serve says of its applications; `None` before it was asked."""
+        return self._watch.applications
 
     def token_weights(self) -> dict[tuple[str, str], TokenWeights]:
         """How the tokens of each model and accelerator share the energy of a moment."""
@@ -297,5 +315,6 @@ class Archive:
 
     def close(self) -> None:
         """Write what waits for the disk."""
+        self._watch.close()
         self._feedback.close()
         self._record.close()

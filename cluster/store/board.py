@@ -242,7 +242,7 @@ class Board:
             await asyncio.sleep(FOLLOW_PERIOD_S)
 
     async def _ask_archive(self) -> None:
-        state: ArchiveState = await self._archive.versions.remote()
+        state: ArchiveState = await self._archive.versions.remote(self._loads.comings)
         if self._archived is None or state.profiles != self._archived.profiles:
             self._weights = await self._archive.token_weights.remote()
         self._archived = state

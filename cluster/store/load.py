@@ -105,6 +105,8 @@ class LoadBoard:
         # Ids of those that routers have not heard of since they changed; whether the card did.
         self._changed: dict[str, bool] = {}
         self._gone: list[str] = []
+        # How often replicas have come and gone; a board that has just started counts as once.
+        self.comings = 1
 
     def report(self, load: ReplicaLoad, description: dict[str, Any] | None = None) -> None:
         """Take in what a replica says of itself.
@@ -117,6 +119,7 @@ class LoadBoard:
         if known is None:
             self._reports[load.replica_id] = _Reported(now, now, load, description)
             self._changed[load.replica_id] = True
+            self.comings += 1
             return
         is_new = load.link != known.load.link
         if description is not None and description != known.description:
@@ -134,6 +137,7 @@ class LoadBoard:
         if self._reports.pop(replica_id, None) is not None:
             self._changed.pop(replica_id, None)
             self._gone.append(replica_id)
+            self.comings += 1
 
     def all(self) -> list[tuple[ReplicaLoad, dict[str, Any] | None]]:
         """Every replica that has reported lately, with its description."""

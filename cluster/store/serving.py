@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cluster.naming import model_deployment_name
-
 SAFETY_PERIOD_S = 10.0
 """How often Serve is asked where nothing has changed."""
 CHANGING_PERIOD_S = 1.0
@@ -27,26 +25,31 @@ LONGEST_SHARE = 0.1
 logger = logging.getLogger(__name__)
 
 
+class Deployment(NamedTuple):
+    """One deployment: its running replicas, and what Serve says of it."""
+
+    replicas: int
+    message: str
+
+
 class Application(NamedTuple):
     """One application, as far as routers need to know it.
 
     Attributes:
         status: Serve's word, `RUNNING` say.
         message: What Serve says of it.
-        replicas: Of the model's deployment, running.
-        deployment_message: What Serve says of the deployment.
+        deployments: By name.
         changing: It is being deployed, or replicas start or stop.
     """
 
     status: str
     message: str
-    replicas: int
-    deployment_message: str
+    deployments: dict[str, Deployment]
     changing: bool = False
 
 
 Applications = dict[str, Application]
-"""By name, which is the model's id."""
+"""By name."""
 
 
 def look_at_serve() -> Applications:
@@ -58,21 +61,17 @@ def look_at_serve() -> Applications:
     # Seconds of import that an archive without routers does without.
     from ray import serve  # noqa: PLC0415
 
-    return {name: _of(name, overview) for name, overview in serve.status().applications.items()}
+    return {name: _of(overview) for name, overview in serve.status().applications.items()}
 
 
-def _of(name: str, overview: Any) -> Application:
-    deployment = overview.deployments.get(model_deployment_name(name))
-    states = deployment.replica_states if deployment else {}
+def _of(overview: Any) -> Application:
     status = str(getattr(overview.status, "value", overview.status))
-    others = sum(count for state, count in states.items() if state != "RUNNING")
-    return Application(
-        status,
-        overview.message,
-        states.get("RUNNING", 0),
-        deployment.message if deployment else "",
-        changing=others > 0 or status in CHANGING,
-    )
+    deployments, changing = {}, status in CHANGING
+    for name, deployment in overview.deployments.items():
+        states = deployment.replica_states
+        deployments[name] = Deployment(states.get("RUNNING", 0), deployment.message)
+        changing = changing or any(n for state, n in states.items() if state != "RUNNING")
+    return Application(status, overview.message, deployments, changing)
 
 
 class ServeWatch:

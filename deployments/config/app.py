@@ -174,6 +174,11 @@ class RouterArgs(Strict):
     stalled_client_s: PositiveFloat = Field(
         30.0, description="A client that reads nothing of its answer for so long is disconnected."
     )
+    keep_alive_s: PositiveFloat | None = Field(
+        15.0,
+        description="A stream that has sent nothing for so long gets a comment line, so that "
+        "proxies and clients do not hang up; null for never.",
+    )
     max_attempts: PositiveInt = Field(
         3, description="Replicas and models that are tried for one request, the first included."
     )

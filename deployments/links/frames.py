@@ -37,6 +37,7 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
         trace_headers: W3C trace context, `None` where the router does not trace.
         sequences: Answers that it asks for; each counts like a request, as far as its share goes.
         caller: Name of the API key that asks, empty where there is none.
+        announced: A frame with `Flag.ACCEPTED` is wanted.
     """
 
     endpoint: Endpoint
@@ -50,6 +51,7 @@ class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     trace_headers: dict[str, str] | None = None
     sequences: int = 1
     caller: str = ""
+    announced: bool = False
 
 
 QUEUE_FULL = "queue_full"
@@ -73,6 +75,10 @@ class Flag(IntFlag):
     """An OpenAI error object, not a chunk; its `code` is the HTTP status. Nothing follows."""
     OBSERVATION = 16
     """Not for the client: the measurement. It comes before the frame with FINISH."""
+    REPLAYED = 64
+    """Not for the client: a chunk that it has got from another replica, as this one reads it."""
+    ACCEPTED = 32
+    """Not for the client: the engine has taken the request and has no token of its answer yet."""
 
 
 def encode_observation(observation: Observation) -> bytes:

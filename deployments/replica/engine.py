@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextvars import ContextVar
-from types import SimpleNamespace
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -27,19 +24,16 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.sampling_params import SamplingParams
-from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from deployments.demo_models.catalog import resolve_source
 from deployments.links.frames import Endpoint, Flag, Frame
 from deployments.links.tokenizer_bundle import TokenizerBundle
-from deployments.replica.constraints import (
-    ConstraintError,
-    Constraints,
-    field_of,
-    is_constrained,
-)
+from deployments.replica.acceptance import with_acceptance
+from deployments.replica.capabilities import describe_capabilities
+from deployments.replica.constraints import Constraints, field_of
 from deployments.replica.cpu_engine import computing_in_engine_core
+from deployments.replica.engine_client import accepted, current_trail, followed, tried
 from deployments.replica.engine_queue import EngineQueue
 from deployments.replica.liveness import Liveness
 from deployments.replica.model_card import describe_card
@@ -47,151 +41,6 @@ from deployments.replica.rehearsal import rehearse
 from deployments.replica.request_trace import StepFeed, Trail
 from deployments.replica.tokenizer_export import export_tokenizer
 from deployments.tracing import trace_engine
-
-_trail: ContextVar[Trail | None] = ContextVar("trail", default=None)
-
-
-def _followed(
-    generate: Callable[..., AsyncIterator[Any]],
-    feed: StepFeed | None = None,
-    tokenizer: Any = None,
-) -> Callable[..., AsyncIterator[Any]]:
-    """Wrap an engine client's `generate` so that it keeps the current request's trail.
-
-    Args:
-        generate: The client's own; its arguments begin with the prompt, the sampling parameters
-            and the request id.
-        feed: Brings the engine's steps to the trail.
-        tokenizer: The output processor's.
-    """
-
-    async def follow(
-        outputs: AsyncIterator[Any], trail: Trail, request_id: str
-    ) -> AsyncIterator[Any]:
-        called = time.monotonic()
-        resumed = False
-        if feed is not None:
-            feed.open(request_id, trail)
-        try:
-            async for output in outputs:
-                if output.finished:
-                    _close(trail, output, called)
-                for choice in output.outputs:
-                    ids = choice.token_ids
-                    trail.output_tokens += len(ids)
-                    trail.new_token_ids.extend(ids)
-                    if choice.finish_reason is not None:
-                        trail.ended_choices += 1
-                        trail.cut_choices += choice.finish_reason == "length"
-                        # Only now: it is the sum over all tokens of the choice.
-                        if trail.scored:
-                            trail.logprob += choice.cumulative_logprob or 0.0
-                if trail.scored:
-                    trail.scored_tokens = trail.output_tokens
-                    if resumed:
-                        trail.scored_tokens -= len(trail.resumed_ids)
-                if trail.ttft_s is None and trail.output_tokens:
-                    latency = output.metrics.first_token_latency if output.metrics else 0.0
-                    trail.ttft_s = (
-                        called - trail.started + latency
-                        if latency
-                        else time.monotonic() - trail.started
-                    )
-                if trail.resumed_ids and not resumed:
-                    resumed = True
-                    trail.output_tokens += len(trail.resumed_ids)
-                    # So that the answer's usage has them.
-                    first = output.outputs[0]
-                    first.token_ids = [*trail.resumed_ids, *first.token_ids]
-                yield output
-        finally:
-            if feed is not None:
-                feed.close(request_id, trail)
-
-    def wrapper(
-        prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        trail = _trail.get()
-        if trail is None:
-            return generate(prompt, sampling_params, request_id, **kwargs)
-        trail.running += 1
-        if trail.scored and sampling_params.logprobs is None:
-            # 0 others beside the token itself; the OpenAI layer goes by what the client asked for.
-            sampling_params = sampling_params.clone()
-            sampling_params.logprobs = 0
-        if trail.trace_headers:
-            kwargs["trace_headers"] = trail.trace_headers
-        if trail.resumed_ids:
-            prompt, sampling_params = _behind(trail, prompt, sampling_params, tokenizer)
-        if isinstance(prompt, Mapping):
-            trail.prompt_tokens += len(prompt.get("prompt_token_ids") or ())
-        return follow(generate(prompt, sampling_params, request_id, **kwargs), trail, request_id)
-
-    return wrapper
-
-
-def _tried(
-    generate: Callable[..., AsyncIterator[Any]], constraints: Constraints
-) -> Callable[..., AsyncIterator[Any]]:
-    """Wrap an engine client's `generate` so that it gets no constraint that was not tried."""
-
-    async def settled(
-        trail: Trail, prompt: Any, params: Any, request_id: str, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        try:
-            await constraints.settle(params, trail.constrained_by, trail.caller)
-        except ConstraintError as error:
-            trail.rejection = error.status, error.error
-            raise
-        async for output in generate(prompt, params, request_id, **kwargs):
-            yield output
-
-    def wrapper(prompt: Any, params: Any, request_id: str, **kwargs: Any) -> AsyncIterator[Any]:
-        trail = _trail.get()
-        if trail is None or not constraints.applies or not is_constrained(params):
-            return generate(prompt, params, request_id, **kwargs)
-        return settled(trail, prompt, params, request_id, **kwargs)
-
-    return wrapper
-
-
-def _behind(
-    trail: Trail, prompt: Mapping[str, Any], params: Any, tokenizer: Any
-) -> tuple[dict[str, Any], Any]:
-    """Prompt and sampling parameters that have the engine go on behind `trail.resumed_ids`.
-
-    vLLM's own state of the request is set back to the client's prompt when the first step is in,
-    and its detokenizer to where it was after these tokens, text that it holds back included.
-    """
-    ids = list(trail.resumed_ids)
-    asked = list(prompt["prompt_token_ids"])
-    rest = params.clone()
-    rest.max_tokens = max(params.max_tokens - len(ids), 1)
-    rest.min_tokens = max(params.min_tokens - len(ids), 0)
-
-    def restore(state: Any) -> None:
-        request = SimpleNamespace(
-            request_id=state.request_id, sampling_params=params, prompt_token_ids=asked
-        )
-        detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
-        detokenizer.update(ids, False)
-        detokenizer.get_next_output_text(False, True)
-        state.detokenizer = detokenizer
-        state.prompt_token_ids, state.prompt_len = asked, len(asked)
-
-    trail.on_first_step = restore
-    return {**prompt, "prompt_token_ids": asked + ids}, rest
-
-
-def _close(trail: Trail, output: Any, called: float) -> None:
-    trail.running -= 1
-    trail.finished = trail.running == 0
-    trail.input_tokens += len(output.prompt_token_ids or ())
-    trail.cached_input_tokens += output.num_cached_tokens or 0
-    if output.metrics and output.metrics.scheduled_ts:
-        waited = output.metrics.scheduled_ts - output.metrics.queued_ts
-        waited += called - trail.started + trail.held_s
-        trail.queue_time_s = max(trail.queue_time_s, waited)
 
 
 def _runs(pid: int) -> bool:
@@ -266,12 +115,13 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             lambda one, error: states[one].queue.put(error) if one in states else None,
             slots,
         )
-        core.add_request_async = lambda request: queue.add(request, _trail.get())
+        core.add_request_async = lambda request: queue.add(request, current_trail.get())
         core.abort_requests_async = queue.abort
         processor.process_outputs = queue.watch(feed.wrap(processor.process_outputs, states))
         self.constraints = Constraints(client.vllm_config)
-        generate = _tried(client.generate, self.constraints)
-        client.generate = _followed(generate, feed, processor.tokenizer)
+        client.add_request = accepted(client.add_request)
+        generate = tried(client.generate, self.constraints)
+        client.generate = followed(generate, feed, processor.tokenizer)
         return client
 
     @property
@@ -317,6 +167,13 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             source,
         )
 
+    def capabilities(self) -> dict[str, Any]:
+        """What the engine takes, see `describe_capabilities`; renders a few conversations."""
+        chat = self._oai_serving_chat
+        loras = self._oai_models.lora_requests if self._oai_models else ()
+        settings = self.llm_config.engine_kwargs
+        return describe_capabilities(chat and chat.online_renderer, settings, list(loras))
+
     def tokenizer(self) -> TokenizerBundle:
         """What the engine counts prompt tokens with; takes about a second.
 
@@ -352,8 +209,17 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         finish_seen = False
         # The first chunk of a chat has the role only, but comes with the first token.
         opening = endpoint == "chat"
+        if trail.accepted is not None:
+            response = with_acceptance(response, trail.accepted)
         async for text in response:
+            if text is None:
+                yield b"", (), Flag.ACCEPTED
+                continue
             chunk = text.encode()
+            if trail.replaying and not opening:
+                # The client has it; the router compares.
+                yield chunk, (), Flag.REPLAYED
+                continue
             if trail.rejection is not None:
                 yield trail.rejection[1], (), Flag.ERROR
                 return
@@ -371,13 +237,14 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             opening = False
 
     async def _respond(self, endpoint: Endpoint, payload: Mapping[str, Any], trail: Trail) -> Any:
-        _trail.set(trail)
+        current_trail.set(trail)
         trail.constrained_by = field_of(payload)
         serving: Any
         create: Callable[..., Any]
         try:
             if endpoint == "chat":
                 serving = self._oai_serving_chat
+                trail.replays = serving.parser_cls is not None
                 create = serving.create_chat_completion
                 request = ChatCompletionRequest.model_validate(payload)
             else:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+RESUMED = "resumed_tokens"
+"""Sampling argument: so many tokens at the end of the prompt are the beginning of the answer."""
 STEP_S, NAP_S = 0.1, 0.0002
 ACTIVE_S, DOZE_MS = 1.0, 1
 IDLE_MS = 20
@@ -94,7 +96,13 @@ def choose_backend_by_request() -> None:
         chosen = copy.copy(self)
         # Only the first request of a backend gets here before it is noted.
         chosen.backend = self.backends.get(name_of(request), self.backend)
-        return create(chosen, request)
+        grammar = create(chosen, request)
+        resumed = (request.sampling_params.extra_args or {}).get(RESUMED)
+        if resumed:
+            ids = list(request.prompt_token_ids[-resumed:])
+            if not grammar.accept_tokens(request.request_id, ids):
+                raise ValueError("the beginning of the answer does not follow its grammar")
+        return grammar
 
     StructuredOutputManager.backends = {}
     StructuredOutputManager.grammar_init = grammar_init

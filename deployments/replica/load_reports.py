@@ -90,6 +90,11 @@ class LoadReporter:
                 self._take_weights(TokenWeights(*weights))
         self._sent, self._sent_at = load, now
 
+    def close(self) -> None:
+        """Say no more: the replica is going away, and routers are told at once."""
+        if self._line is not None:
+            self._line.close()
+
     async def _connect(self) -> None:
         if self._line is not None:
             self._line.abort()

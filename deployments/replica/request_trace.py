@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ class Trail:
         rank: Of the request among those that wait in the engine; lower ones are served first.
         held_s: Seconds that one of its sequences waited in front of the engine, at most.
         rejection: HTTP status and error object of a request that ends before the engine has it.
+        replays: The OpenAI layer parses the answer, so it has to see `resumed_ids` again.
+        replaying: What it gives now is of those.
+        accepted: Is to be done when the engine has taken the request; `None` where nothing waits
+            for that.
     """
 
     resumed_ids: tuple[int, ...] = ()
@@ -63,6 +68,9 @@ class Trail:
     caller: str = ""
     rank: int = 0
     held_s: float = 0.0
+    replays: bool = False
+    replaying: bool = False
+    accepted: asyncio.Future[None] | None = None
 
     @property
     def cut(self) -> bool:
@@ -73,6 +81,11 @@ class Trail:
     def mean_logprob(self) -> float | None:
         """Of all generated tokens, `None` where none was scored."""
         return self.logprob / self.scored_tokens if self.scored_tokens else None
+
+    def accept(self) -> None:
+        """The engine has taken the request, or a part of it."""
+        if self.accepted is not None and not self.accepted.done():
+            self.accepted.set_result(None)
 
     def stop(self) -> None:
         """The request is cancelled: count what the engine has until now.

@@ -6,6 +6,7 @@ It validates nothing itself (vLLM does) and routes nothing; it measures what eac
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator
@@ -40,6 +41,8 @@ from scheduler.priority import rank
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
+
+logger = logging.getLogger("ray.serve")
 
 MAX_STOPPED = 1_000
 """Measurements of cancelled requests that are kept until somebody asks for them."""
@@ -87,6 +90,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._max_queued = limits.queue(slots)
         self._door = Door(slots + self._max_queued, slots)
         self._tokenizer = await asyncio.to_thread(TokenizerOffer.of, self.engine.tokenizer)
+        self._capabilities = await asyncio.to_thread(self._find_capabilities)
         self._card = self.engine.model_card(str(llm_config.model_loading_config.model_source))
         gpu_uuids = await self.engine.device_uuids()
         identity = ReplicaIdentity(
@@ -124,8 +128,16 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self.engine.liveness.patience_s = limits.hung_after_s
         self._watch = Watch(self.engine.liveness, self.engine.probe)
         self._watching = asyncio.create_task(self._watch.run())
-        reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
-        self._reporting = asyncio.create_task(reporter.run())
+        self._reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
+        self._reporting = asyncio.create_task(self._reporter.run())
+
+    def _find_capabilities(self) -> dict[str, Any]:
+        try:
+            return self.engine.capabilities()
+        except Exception as error:
+            # Routers then take it to have everything, and its engine has the last word.
+            logger.warning("what the engine takes is not known", exc_info=True)
+            return {"fault": f"{type(error).__name__}: {error}"}
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces the replica after three failures in a row.
@@ -156,6 +168,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             "prefix_block_tokens": self.engine.prefix_block_tokens,
             "max_queued_requests": self._max_queued,
             "vocab_size": self.engine.vocab_size,
+            "capabilities": self._capabilities,
             **self._card,
             **self._tokenizer.describe(),
         }
@@ -227,6 +240,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         trail = Trail(resumed_ids=request.resumed_ids, scored=request.scored, caller=request.caller)
         if self.engine.orders_by_priority:
             trail.rank = rank(request.priority, time.monotonic() - request.waited_s)
+        if request.announced:
+            trail.accepted = asyncio.get_running_loop().create_future()
         return trail
 
     def _measured(self, request: ModelRequest, trail: Trail) -> Measurement:
@@ -247,6 +262,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
 
     async def close(self) -> None:
         """Called once, before the replica ends: Serve waits for its own requests only."""
+        self._reporting.cancel()
+        self._reporter.close()
         if self._links is not None:
             await self._links.drain()
         await self.engine.constraints.close()

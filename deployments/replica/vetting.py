@@ -54,8 +54,7 @@ class Vetting:
     Args:
         config: vLLM's configuration of the engine, for `CompileCheck`.
         limits: Of each trial.
-        command: Starts the template where it is no fork; its last argument will be the number of
-            a socket.
+        command: Starts the template; its last argument will be the number of a socket.
     """
 
     def __init__(

@@ -58,6 +58,7 @@ from deployments.router.probing import Prober
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.evidence import SharedEvidence
 from deployments.router.sync.profiles import ProfileSource
+from deployments.router.sync.serving import Serving
 from deployments.router.sync.shared import SharedState
 from deployments.router.sync.store_sync import StoreSync
 from deployments.router.tokenizers import TokenizerSource
@@ -108,11 +109,14 @@ class Router:
         )
         self._keys: KeyRing | None = None
         self._budgets = Budgets()
+        self._serving = Serving(lambda: self._sync.topics is not None)
+        self._directory.applications = self._serving.applications
         self._sync = StoreSync(
             self._shared.loads.router_id,
             lambda: self._profiles.store,
             (
                 self._log,
+                self._serving,
                 self._shared.lessons,
                 *self._decider.shared(),
                 self._budgets,
@@ -339,7 +343,7 @@ class Router:
             "warnings": [*self._start_warnings, *self._config_warnings],
             "requests": {
                 "dispatched": self._decider.decisions,
-                "turned_away": self._decider.rejections,
+                "turned_away": self._decider.turned_away,
             },
             "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
         }
@@ -352,6 +356,7 @@ class Router:
     def _take_news(self) -> None:
         reader, loads = self._sync.news.reader, self._shared.loads
         loads.take(reader.snapshot, self._directory.ongoing())
+        self._directory.hear(reader.descriptions)
         self._directory.take(loads)
         self._profiles.hear(reader.topics)
         self._directory.set_trials(self._profiles.trials)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from scheduler.capabilities import Refusal
 from scheduler.costs.output_length import expected_output_tokens
 from scheduler.costs.predict import Contender
 from scheduler.costs.profiles import ModelProfile
@@ -17,9 +18,12 @@ def eligible_models(
 ) -> tuple[list[Contender], list[Exclusion]]:
     """Split the models into those that can take the request and those that cannot, with reasons.
 
-    The prompt must leave room for one generated token in the context. Where it does so in none,
-    the model with the longest context stays in: the count may be an estimate, and the engine that
-    serves the model has the last word.
+    Prompt and `max_tokens` must fit into the context, and where there is no `max_tokens`, the
+    prompt and one token. Where an estimated prompt does so in none, the model with the longest
+    context stays in: the engine that serves the model has the last word.
+
+    A model whose engine rejected such a request lately, or whose chat template leaves a part of it
+    out, stays in only where no other model is left.
 
     Raises:
         InvalidRequestError: `routing.models` is empty or names a model that does not exist, or a
@@ -38,6 +42,8 @@ def eligible_models(
             )
         elif name in barred:
             excluded.append(Exclusion(name, ExclusionKind.RULE, barred[name]))
+        elif refusal := incapable(request, model):
+            excluded.append(_incapable(name, refusal))
         elif model.unavailable is not None:
             excluded.append(Exclusion(name, ExclusionKind.UNAVAILABLE, model.unavailable))
         elif model.profile is None:
@@ -45,15 +51,26 @@ def eligible_models(
             excluded.append(Exclusion(name, ExclusionKind.NO_PROFILE, reason))
         else:
             contender = contend(request, model, model.profile)
-            limit = model.max_model_len
-            fits = limit is None or contender.prompt_tokens + 1 <= limit
-            (fitting if fits else too_short).append(contender)
+            (fitting if _fits(contender) else too_short).append(contender)
     if too_short and not fitting:
         longest = max(too_short, key=_context)
-        too_short.remove(longest)
-        fitting.append(longest)
+        if longest.model.model in request.estimated_inputs and not _surely_over(longest):
+            too_short.remove(longest)
+            fitting.append(longest)
     excluded += map(_out_of_context, too_short)
+    if request.doubted:
+        fitting = _without(fitting, excluded, lambda c: request.doubted.get(c.model.model))
+    fitting = _without(fitting, excluded, lambda c: c.model.capabilities.neglect(request.needs))
     return fitting, excluded
+
+
+def incapable(request: RoutingRequest, model: ModelState) -> Refusal | None:
+    """What a model lacks for a request, `None` where it lacks nothing as far as is known."""
+    name = model.model
+    if refusal := request.refused.get(name):
+        return refusal
+    rendered = name in request.input_tokens and name not in request.estimated_inputs
+    return model.capabilities.refusal(request.needs, rendered=rendered)
 
 
 def contend(request: RoutingRequest, model: ModelState, profile: ModelProfile) -> Contender:
@@ -94,14 +111,46 @@ def _requested(request: RoutingRequest, state: ClusterState) -> frozenset[str] |
     return frozenset(request.models)
 
 
+def _without(
+    contenders: list[Contender],
+    excluded: list[Exclusion],
+    objection: Callable[[Contender], Refusal | None],
+) -> list[Contender]:
+    """Those that nothing speaks against, or all where something speaks against each of them."""
+    objections = [(contender, objection(contender)) for contender in contenders]
+    kept = [contender for contender, refusal in objections if refusal is None]
+    if not kept:
+        return contenders
+    excluded += [_incapable(c.model.model, refusal) for c, refusal in objections if refusal]
+    return kept
+
+
+def _incapable(model: str, refusal: Refusal) -> Exclusion:
+    return Exclusion(model, ExclusionKind.CAPABILITY, refusal.reason, field=refusal.field)
+
+
 def _context(contender: Contender) -> int:
     return contender.model.max_model_len or 0
 
 
+def _fits(contender: Contender) -> bool:
+    limit = contender.model.max_model_len
+    return limit is None or contender.prompt_tokens + (contender.request.max_tokens or 1) <= limit
+
+
+def _surely_over(contender: Contender) -> bool:
+    """Whether not even a prompt of one token would leave room for `max_tokens`."""
+    limit = contender.model.max_model_len
+    return limit is not None and 1 + (contender.request.max_tokens or 1) > limit
+
+
 def _out_of_context(contender: Contender) -> Exclusion:
-    return Exclusion(
-        contender.model.model,
-        ExclusionKind.CONTEXT_LENGTH,
-        f"a prompt of {contender.prompt_tokens} tokens leaves no room for an answer in its context "
-        f"of {contender.model.max_model_len}",
-    )
+    request, limit = contender.request, contender.model.max_model_len or 0
+    left = limit - contender.prompt_tokens
+    if left < 1:
+        field, what = request.prompt_field, "leaves no room for an answer"
+    else:
+        field = request.max_tokens_field
+        what = f"leaves {left} of the {request.max_tokens} tokens of {field}"
+    reason = f"a prompt of {contender.prompt_tokens} tokens {what} in its context of {limit}"
+    return Exclusion(contender.model.model, ExclusionKind.CONTEXT_LENGTH, reason, field=field)

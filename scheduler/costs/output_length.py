@@ -37,6 +37,26 @@ def expected_output_tokens(
     return round(expected) if expected > 1 else 1
 
 
+def has_room(
+    request: RoutingRequest, state: ModelState, profile: ModelProfile, input_tokens: int
+) -> bool:
+    """Whether the expected answer fits into the context behind the prompt.
+
+    Args:
+        request: As for `expected_output_tokens`, like the others.
+        state: The same.
+        profile: The same.
+        input_tokens: The same.
+    """
+    if state.max_model_len is None or request.max_tokens is not None:
+        # With `max_tokens` no model is a candidate that has no room for that.
+        return True
+    room = state.max_model_len - input_tokens
+    if (length := _observed(request, state)) is not None:
+        return length.expected() * length.factor(input_tokens) <= room
+    return profile.mean_output_tokens <= room
+
+
 def output_tokens_interval(
     request: RoutingRequest, state: ModelState, input_tokens: int, expected: int
 ) -> Interval:

@@ -21,11 +21,14 @@ class Policy(Protocol):
         needs: Types of the extras of state and request that it looks at.
         adds_stages: Its scores are sums of weight x rebased cost, so that each metric's share of a
             score can be shown.
+        makes_room: A model without room for the expected answer comes behind those that have it.
+            Not where the operator or a plan has set the order.
     """
 
     name: ClassVar[str]
     needs: ClassVar[tuple[type, ...]] = ()
     adds_stages: ClassVar[bool] = False
+    makes_room: ClassVar[bool] = True
 
     def scores(
         self, request: RoutingRequest, state: ClusterState, comparison: Comparison

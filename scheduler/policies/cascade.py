@@ -63,6 +63,7 @@ class CascadePolicy(Policy):
 
     name: ClassVar[str] = "cascade"
     needs: ClassVar[tuple[type, ...]] = (Ladder,)
+    makes_room: ClassVar[bool] = False
 
     def scores(
         self, request: RoutingRequest, state: ClusterState, comparison: Comparison

@@ -24,6 +24,7 @@ class SequentialPolicy(Policy):
 
     name: ClassVar[str] = "sequential"
     needs: ClassVar[tuple[type, ...]] = (AnswerModel,)
+    makes_room: ClassVar[bool] = False
 
     def scores(
         self, request: RoutingRequest, state: ClusterState, comparison: Comparison

@@ -22,6 +22,7 @@ class StaticPolicy(Policy):
 
     name: ClassVar[str] = "static"
     needs: ClassVar[tuple[type, ...]] = (StaticModel,)
+    makes_room: ClassVar[bool] = False
 
     def scores(
         self, request: RoutingRequest, state: ClusterState, comparison: Comparison

@@ -125,6 +125,8 @@ def judge(stream: Stream) -> Verdict:
     if stream.status != 200:
         return _judge_refused(stream)
     *events, rest = bytes(stream.data).split(b"\n\n")
+    # Comments keep a silent stream alive.
+    events = [event for event in events if not event.startswith(b":")]
     if END_MARKER in rest or any(event.endswith(END_MARKER) for event in events):
         return _judge_ended(stream, events, rest)
     if stream.broke:
@@ -198,7 +200,8 @@ def chunks_of(stream: Stream) -> list[dict[str, Any]]:
     Raises:
         ValueError: One is malformed.
     """
-    return [_chunk(event) for event in bytes(stream.data).split(b"\n\n")[:-2]]
+    events = bytes(stream.data).split(b"\n\n")[:-2]
+    return [_chunk(event) for event in events if not event.startswith(b":")]
 
 
 def text_of(chunks: list[dict[str, Any]]) -> str:

@@ -116,7 +116,12 @@ def _answer_faults(answer: Answer) -> Iterator[str]:
 
 
 def _stream_faults(body: bytes) -> Iterator[str]:
-    events = [event.removeprefix(b"data: ") for event in body.split(b"\n\n") if event.strip()]
+    # Comments keep a silent stream alive.
+    events = [
+        event.removeprefix(b"data: ")
+        for event in body.split(b"\n\n")
+        if event.strip() and not event.startswith(b":")
+    ]
     if not events:
         yield "a stream without an event"
         return

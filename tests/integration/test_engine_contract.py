@@ -230,7 +230,8 @@ def test_the_trail_follows_several_choices_to_the_end() -> None:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.v1.metrics.stats import RequestStateStats
 
-    from deployments.replica.engine import Trail, _followed, _trail
+    from deployments.replica.engine_client import current_trail, followed
+    from deployments.replica.request_trace import Trail
 
     def choice(index: int, ids: list[int], reason: str | None = None) -> CompletionOutput:
         return CompletionOutput(index, "", ids, None, None, finish_reason=reason)
@@ -247,8 +248,8 @@ def test_the_trail_follows_several_choices_to_the_end() -> None:
         yield output([choice(0, [11], "stop"), choice(1, [22], "length")], True)
 
     async def consume() -> list[tuple[int, ...]]:
-        _trail.set(trail)
-        return [trail.take_token_ids() async for _ in _followed(generate)("", None, "id")]
+        current_trail.set(trail)
+        return [trail.take_token_ids() async for _ in followed(generate)("", None, "id")]
 
     trail = Trail()
     assert asyncio.run(consume()) == [(10,), (20, 21), (11, 22)]
@@ -262,7 +263,8 @@ def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
 
-    from deployments.replica.engine import Trail, _followed, _trail
+    from deployments.replica.engine_client import current_trail, followed
+    from deployments.replica.request_trace import Trail
 
     asked: list[SamplingParams] = []
 
@@ -279,8 +281,8 @@ def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
         yield RequestOutput("id", None, [1], None, last, True)
 
     async def consume(trail: Trail, params: SamplingParams) -> None:
-        _trail.set(trail)
-        async for _ in _followed(generate)("", params, "id"):
+        current_trail.set(trail)
+        async for _ in followed(generate)("", params, "id"):
             pass
 
     params = SamplingParams(max_tokens=3)
@@ -296,10 +298,10 @@ def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
 
 
 def test_without_a_trail_generate_is_left_alone() -> None:
-    from deployments.replica.engine import _followed
+    from deployments.replica.engine_client import followed
 
     outputs = SimpleNamespace()
-    assert _followed(lambda *_: outputs)("", None, "id") is outputs
+    assert followed(lambda *_: outputs)("", None, "id") is outputs
 
 
 def test_vllm_says_of_a_dead_engine_core_what_the_router_reads() -> None:

@@ -14,7 +14,7 @@ from cluster.store.evidence import Evidence, Kind
 from deployments.router.blame.fingerprints import Fingerprint
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import ErrorCode
-from deployments.router.wire.openai import whole_seconds
+from deployments.router.wire.no_candidate import whole_seconds
 
 MEMORY_S = 600.0
 QUARANTINE_S = 60.0

@@ -20,6 +20,7 @@ from deployments.router.decision.advisors import ADVISORS
 from deployments.router.decision.advisors.base import Advisor
 from deployments.router.decision.learning import lesson_of
 from deployments.router.decision.query import Query
+from deployments.router.decision.rejections import Rejections
 from deployments.router.models import ModelDirectory
 from deployments.router.sync.exchange import Exchange, exchange
 from deployments.router.sync.profiles import ProfileSource
@@ -29,6 +30,7 @@ from deployments.router.waking import Waker
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.limits import check_input_tokens, check_request
 from deployments.router.wire.openai import HourlyWeights, ParsedRequest
+from scheduler.capabilities import Refusal
 from scheduler.choice.admission import REJECTIONS
 from scheduler.costs.grid import NO_GRID
 from scheduler.costs.observations import Observation
@@ -56,7 +58,8 @@ class Decider:
         decisions: How many requests were dispatched.
         waker: Brings models back from 0 replicas.
         timeout_s: No answer is waited for any longer.
-        rejections: How many were turned away, by the names of
+        rejections: What engines rejected lately that others took.
+        turned_away: How many requests were rejected, by the names of
             `scheduler.choice.admission.REJECTIONS`.
     """
 
@@ -69,10 +72,11 @@ class Decider:
     ) -> None:
         self._directory = directory
         self.advisors: Sequence[Advisor] = [advisor(directory) for advisor in ADVISORS]
+        self.rejections = Rejections()
         self.waker = Waker(directory)
         self.config = RouterConfig()
         self.decisions = 0
-        self.rejections = {kind.value: 0 for kind in sorted(REJECTIONS)}
+        self.turned_away = {kind.value: 0 for kind in sorted(REJECTIONS)}
         self.timeout_s = math.inf
         self._profiles = profiles
         self._shared = shared
@@ -220,6 +224,17 @@ class Decider:
             deadline_s=self.timeout_s,
             prompts=parsed.prompts,
             sequences=parsed.choices,
+            needs=parsed.needs,
+            refused={
+                model: Refusal("messages", f"its chat template rejects it: {count.rejection}")
+                for model, count in inputs.items()
+                if count.rejection
+            },
+            doubted=self.rejections.of(parsed, ((m.model, m.capabilities) for m in state.models)),
+            prompt_field="messages" if parsed.prompt.is_chat else "prompt",
+            max_tokens_field=(
+                "max_completion_tokens" if "max_completion_tokens" in parsed.asked else "max_tokens"
+            ),
         )
 
     def dispatched(self, decision: Decision) -> None:
@@ -283,10 +298,15 @@ class Decider:
             count = TokenCount(prediction.input_tokens, prediction.input_tokens_exact)
         self._counter.learn(parsed.prompt, observation.model, count, observation.input_tokens)
 
+    def learn_rejections(self, parsed: ParsedRequest, rejected: Mapping[str, ApiError]) -> None:
+        """Take in that a model took what the engines of others had rejected."""
+        capabilities = {model: self._directory[model].capabilities for model in rejected}
+        self.rejections.learn(parsed, rejected, capabilities)
+
     def note_refusal(self, error: ApiError) -> None:
         """Count a request that was turned away; other errors are not counted."""
-        if error.status == 429 and error.code in self.rejections:
-            self.rejections[error.code] += 1
+        if error.status == 429 and error.code in self.turned_away:
+            self.turned_away[error.code] += 1
 
     def unknown_model(self, name: str) -> ApiError:
         """The answer to a request for a model that is not configured."""

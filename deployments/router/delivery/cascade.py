@@ -11,9 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from deployments.links.frames import Frame
+from deployments.links.frames import Flag, Frame
+from deployments.router.delivery.attempts import Attempt, Judgement
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
-from deployments.router.delivery.failover import Attempt, Delivery, Judgement
+from deployments.router.delivery.failover import Delivery
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.policies.cascade import CascadeStep, Ladder
@@ -38,6 +39,8 @@ class Cascade(Delivery):
     _kept: _Kept | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        # Slots take `super()` away from a dataclass.
+        Delivery.__post_init__(self)
         ladder = self.decision.report(Ladder)
         self._steps = ladder.steps if ladder else ()
         self._accept_above = {step.model: step.accept_above for step in self._steps}
@@ -75,6 +78,9 @@ class Cascade(Delivery):
             try:
                 async with aclosing(self._streamed_by(model)) as frames:
                     async for frame in frames:
+                        if frame[2] & Flag.ACCEPTED:
+                            # Another model may answer yet, and the headers name the one that does.
+                            continue
                         if self._scored:
                             self._held.append(frame)
                         else:
@@ -141,5 +147,5 @@ class Cascade(Delivery):
     def _forget(self) -> None:
         """Drop an answer that the client does not get."""
         self._held.clear()
-        self._chunks, self._ids, self._in_prompt = [], [], 0
+        self._stream.forget()
         self.generated_tokens, self.observation = 0, None

@@ -6,14 +6,18 @@ Works on requests and chunks as JSON; read only once something broke, never on t
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from deployments.links.frames import Endpoint
+from deployments.router.delivery.said import EVENT as _EVENT
+from deployments.router.delivery.said import Said
 
-_EVENT = b"data: "
+Forms = Mapping[str, Mapping[str, str]]
+"""By what goes on (`answer`, `reasoning`), members of a last message as format strings."""
+PLAIN_FORMS: Forms = {"answer": {"content": "{content}"}}
 _CREATED = re.compile(rb'"created":\d+')
 
 
@@ -23,7 +27,6 @@ def obstacle(payload: dict[str, Any], endpoint: Endpoint) -> str | None:
     options = get("stream_options") or {}
     found = {
         "log probabilities are asked for": get("logprobs") or get("prompt_logprobs") is not None,
-        "it may be a tool call": get("tools") and get("tool_choice") != "none",
         "structured output is asked for": get("structured_outputs")
         or (get("response_format") or {}).get("type", "text") != "text"
         or any(name.startswith("guided_") for name in payload),
@@ -37,6 +40,32 @@ def obstacle(payload: dict[str, Any], endpoint: Endpoint) -> str | None:
     return next((reason for reason, holds in found.items() if holds), None)
 
 
+def follows_grammar_behind_reasoning(
+    payload: Mapping[str, Any], capabilities: Mapping[str, Any]
+) -> bool:
+    """Whether an engine cannot take up the grammar of a tool call where another one left it.
+
+    The grammar begins behind the reasoning, and where that ended the engine does not know.
+
+    Args:
+        payload: The request.
+        capabilities: As the replica describes them.
+    """
+    if not payload.get("tools") or not capabilities.get("reasoning_parser"):
+        return False
+    choice = payload.get("tool_choice")
+    if choice == "none":
+        return False
+    if choice == "required" or isinstance(choice, dict):
+        return True
+    return bool(capabilities.get("constrains_tools")) and any(map(_is_strict, payload["tools"]))
+
+
+def _is_strict(tool: Any) -> bool:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    return isinstance(function, dict) and function.get("strict") is True
+
+
 def is_exact(payload: dict[str, Any]) -> bool:
     """Whether an answer that goes on by token ids is as likely as an undisturbed one.
 
@@ -47,50 +76,53 @@ def is_exact(payload: dict[str, Any]) -> bool:
     )
 
 
-def text_of(chunks: Sequence[bytes], endpoint: Endpoint) -> str:
-    """The text that the client has got.
-
-    Args:
-        chunks: Server-sent events as they went out.
-        endpoint: Whose chunks.
-    """
-    parts = []
-    for chunk in chunks:
-        for choice in orjson.loads(chunk[len(_EVENT) :])["choices"]:
-            part = choice["delta"].get("content") if endpoint == "chat" else choice["text"]
-            parts.append(part or "")
-    return "".join(parts)
+def reopened_payload(payload: dict[str, Any], tool: str) -> dict[str, Any]:
+    """The request that has another model make the call that has begun with the tool's name."""
+    return {**payload, "tool_choice": {"type": "function", "function": {"name": tool}}}
 
 
 def continued_payload(
-    payload: dict[str, Any], endpoint: Endpoint, text: str, generated: int
+    payload: dict[str, Any],
+    endpoint: Endpoint,
+    said: Said,
+    generated: int,
+    forms: Forms = PLAIN_FORMS,
 ) -> dict[str, Any] | None:
-    """The request that has another model go on behind the text.
+    """The request that has another model go on behind what was said.
 
     Args:
         payload: As the client sent it.
         endpoint: Whose.
-        text: What the client has got.
+        said: What the client has got; no tool calls.
         generated: Tokens of it.
+        forms: How the model's replica wants it, see `deployments.replica.capabilities`.
 
     Returns:
-        `None` where only the model of before can: a prompt of token ids means nothing to others.
+        `None` where the model cannot: a prompt of token ids means nothing to others, and reasoning
+        goes on as reasoning or not at all.
     """
     new = dict(payload)
     if endpoint == "chat":
         messages = list(payload["messages"])
         last = messages[-1]
         if payload.get("continue_final_message") and isinstance(last.get("content"), str):
-            messages[-1] = {**last, "content": last["content"] + text}
+            if said.reasoning:
+                return None
+            messages[-1] = {**last, "content": last["content"] + said.content}
         else:
-            messages.append({"role": "assistant", "content": text})
+            form = forms.get("answer" if said.content or not said.reasoning else "reasoning")
+            if form is None:
+                return None
+            fields = {"content": said.content, "reasoning": said.reasoning.lstrip("\n")}
+            members = {name: text.format(**fields) for name, text in form.items()}
+            messages.append({"role": "assistant", **members})
         new |= {
             "messages": messages,
             "add_generation_prompt": False,
             "continue_final_message": True,
         }
     elif isinstance(payload["prompt"], str):
-        new["prompt"] = payload["prompt"] + text
+        new["prompt"] = payload["prompt"] + said.content
     else:
         return None
     for name in ("max_completion_tokens", "max_tokens", "min_tokens"):

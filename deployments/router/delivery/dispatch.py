@@ -29,7 +29,7 @@ from deployments.links.frames import (
 from deployments.links.unread import Late, SlowReaderError
 from deployments.router.blame.judge import TRIAL_S, Blame
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion, handle_place
-from deployments.router.models import ModelEntry
+from deployments.router.model_entry import ModelEntry
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import ErrorCode
 from scheduler.costs.observations import Observation
@@ -133,6 +133,9 @@ class Dispatch:
                         data, _, flags = frame
                         if flags & Flag.ERROR:
                             raise refused(data, self.entry.model)
+                        if flags & Flag.ACCEPTED:
+                            yield frame
+                            continue
                         if run and not run.generating:
                             self.blame.generates(run)
                             passed()

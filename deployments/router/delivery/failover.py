@@ -12,23 +12,20 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from deployments.links.frames import Endpoint, Flag, Frame, ModelRequest
 from deployments.router.access.budgets import Progress
 from deployments.router.blame.suspects import Finding, Suspicion
+from deployments.router.delivery.attempts import Attempt
 from deployments.router.delivery.continuation import (
-    continued_payload,
-    created_of,
+    follows_grammar_behind_reasoning,
     is_exact,
     obstacle,
     prompt_tokens,
-    text_of,
     usage_chunk,
-    with_created,
-    with_generated,
 )
 from deployments.router.delivery.dispatch import (
     Dispatch,
@@ -36,103 +33,21 @@ from deployments.router.delivery.dispatch import (
     ModelFullError,
     ModelRefusedError,
 )
+from deployments.router.delivery.handover import Handover, capabilities_of
+from deployments.router.delivery.stream import Passage, Stream
 from deployments.router.models import ModelDirectory
 from deployments.router.tracing import RequestTrace
 from deployments.router.wire.api_error import ApiError
-from deployments.router.wire.openai import ParsedRequest, whole_seconds
+from deployments.router.wire.error_codes import ErrorCode
+from deployments.router.wire.no_candidate import whole_seconds
+from deployments.router.wire.openai import ParsedRequest
 from scheduler.costs.observations import Observation
-from scheduler.sequential.steps import Step
 from scheduler.types import Decision
 
 logger = logging.getLogger("ray.serve")
 
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """Whether an answer of a cascade was taken.
-
-    Attributes:
-        accept_above: The mean log probability that it needed.
-        observation: What it took.
-    """
-
-    accept_above: float
-    accepted: bool
-    observation: Observation
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `routing.attempts`."""
-        return {
-            "mean_logprob": self.observation.mean_logprob,
-            "accept_above": self.accept_above,
-            "accepted": self.accepted,
-            "runtime_s": self.observation.runtime_s,
-            "energy_joules": self.observation.energy_joules,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class StepJudgement:
-    """What the policy `sequential` did after an answer.
-
-    Attributes:
-        accepted: The client gets this answer.
-        observation: What it took.
-        answer: In comparable form, shortened; `None` where it has none.
-        agrees_with: Models whose earlier answers are the same.
-        step: The action and why.
-    """
-
-    accepted: bool
-    observation: Observation
-    answer: str | None
-    agrees_with: tuple[str, ...]
-    step: Step
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `routing.attempts`."""
-        return {
-            "accepted": self.accepted,
-            "answer": self.answer,
-            "agrees_with": list(self.agrees_with),
-            "mean_logprob": self.observation.mean_logprob,
-            "runtime_s": self.observation.runtime_s,
-            "energy_joules": self.observation.energy_joules,
-            "step": self.step.to_dict(),
-        }
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One try, for the record.
-
-    Attributes:
-        begins: From nothing, or behind what an earlier one has generated.
-        exact: The answer is as likely as one that nothing disturbed.
-        refused: It began nothing: its queue was full, or it was going away.
-        output_tokens: Generated before it broke, by all tries together, or in a rejected answer.
-        error: Why it broke, `None` while it has not.
-        judged: Whether its answer was taken, `None` where nobody asked.
-    """
-
-    model: str
-    begins: Literal["anew", "by token ids", "by text"] = "anew"
-    exact: bool = True
-    refused: bool = False
-    replica_id: str | None = None
-    output_tokens: int | None = None
-    error: str | None = None
-    judged: Judgement | StepJudgement | None = None
-
-    @property
-    def rejected(self) -> Observation | None:
-        """What an answer took that the client did not get."""
-        return self.judged.observation if self.judged and not self.judged.accepted else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `routing.attempts`."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return fields | {"judged": self.judged.to_dict() if self.judged else None}
+TRIED_ELSEWHERE = frozenset({ErrorCode.REJECTED_BY_ENGINE, ErrorCode.UNSUPPORTED})
+"""Codes of rejections that say something of one engine."""
 
 
 @dataclass(slots=True)
@@ -149,6 +64,8 @@ class Delivery:
         attempts: The tries so far; the last one answers.
         observation: What the last one took, `None` until it is known; its tokens are those of the
             whole answer.
+        rejected_by: Models whose engines rejected the request before another one was asked, with
+            what they said.
         generated_tokens: By all tries together, as far as the router sees them: 0 for an answer
             that comes as a whole.
     """
@@ -165,15 +82,12 @@ class Delivery:
     suspicion: Suspicion | None = None
     attempts: list[Attempt] = field(default_factory=list, init=False)
     observation: Observation | None = field(default=None, init=False)
-    # What the client has got, end marker and all that is in no chunk aside.
-    _chunks: list[bytes] = field(default_factory=list, init=False)
-    # What the present model was asked, and what it has generated behind that.
+    rejected_by: dict[str, ApiError] = field(default_factory=dict, init=False)
+    # What the present model was asked.
     _asked: bytes = field(default=b"", init=False)
-    _ids: list[int] = field(default_factory=list, init=False)
+    _stream: Stream = field(init=False)
     generated_tokens: int = field(default=0, init=False)
     _dispatch: Dispatch | None = field(default=None, init=False)
-    # Generated by models before it: a part of its prompt.
-    _in_prompt: int = field(default=0, init=False)
     _tried: set[str] = field(default_factory=set, init=False)
     _began: float = field(default_factory=time.monotonic, init=False)
     # The mean log probability of the answer is wanted.
@@ -181,6 +95,9 @@ class Delivery:
     # The break that has it go on elsewhere, and who said there that the request is wrong.
     _broke: ModelBrokeError | None = field(default=None, init=False)
     _refusals: list[str] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._stream = Stream(self.endpoint, self.parsed.choices == 1)
 
     @property
     def model(self) -> str:
@@ -254,30 +171,25 @@ class Delivery:
                     break
                 dispatch = self._again(dispatch, error)
         seen = self.observation
-        if self.parsed.include_usage and seen and self._chunks:
-            chunk = usage_chunk(self._chunks[-1], seen.input_tokens, seen.output_tokens)
+        if self.parsed.include_usage and seen and self._stream.chunks:
+            chunk = usage_chunk(self._stream.chunks[-1], seen.input_tokens, seen.output_tokens)
             yield chunk, (), int(Flag.USAGE)
         yield b"data: [DONE]\n\n", (), int(Flag.DONE)
 
     async def _one_try(self, dispatch: Dispatch) -> AsyncGenerator[Frame]:
-        created = created_of(self._chunks[0]) if self._chunks else None
-        # Every stream of a chat begins with the role, and the client has got it already.
-        drop = bool(self._chunks) and self.endpoint == "chat"
+        passage = Passage(self._stream, self._counted)
         async with aclosing(dispatch.frames()) as frames:
-            async for data, ids, flags in frames:
-                if drop:
-                    drop = False
+            async for frame in frames:
+                _, ids, flags = frame
+                if flags & Flag.ACCEPTED:
+                    yield frame
                     continue
                 if flags & Flag.FINISH:
                     self._finish(dispatch)
-                chunk = with_created(data, created) if created else data
-                if self._in_prompt and flags & Flag.USAGE:
-                    chunk = with_generated(chunk, self._in_prompt, self._counted)
-                self.generated_tokens += len(ids)
-                if self.parsed.choices == 1 and not flags & Flag.DONE:
-                    self._chunks.append(chunk)
-                    self._ids += ids
-                yield chunk, ids, flags
+                chunk = passage.take(frame)
+                if chunk is not None:
+                    self.generated_tokens += len(ids)
+                    yield chunk, ids, flags
 
     def _begin(self, attempt: Attempt, body: bytes, resumed_ids: tuple[int, ...] = ()) -> Dispatch:
         self.attempts.append(attempt)
@@ -297,6 +209,7 @@ class Delivery:
             trace_headers=trace.attempt(attempt.model, attempt.begins) if trace else None,
             sequences=self.parsed.choices,
             caller=self.key or "",
+            announced=self.parsed.stream,
         )
         avoid = {*entry.avoid, *self._tried}
         prefix = self.decision.cached.get(attempt.model)
@@ -309,11 +222,13 @@ class Delivery:
     def _finish(self, dispatch: Dispatch) -> None:
         self.attempts[-1].replica_id = dispatch.replica_id
         seen = dispatch.observation
-        if seen and self._in_prompt:
+        if seen and self._stream.in_prompt:
             seen = replace(
                 seen,
-                input_tokens=prompt_tokens(seen.input_tokens, self._in_prompt, self._counted),
-                output_tokens=seen.output_tokens + self._in_prompt,
+                input_tokens=prompt_tokens(
+                    seen.input_tokens, self._stream.in_prompt, self._counted
+                ),
+                output_tokens=seen.output_tokens + self._stream.in_prompt,
             )
         self.observation = seen
 
@@ -334,7 +249,7 @@ class Delivery:
         """
         broken = self.attempts[-1]
         broken.replica_id, broken.error = dispatch.replica_id, str(error)
-        broken.output_tokens = self._in_prompt + len(self._ids)
+        broken.output_tokens = self._stream.generated
         if isinstance(error, ModelRefusedError):
             return self._after_refusal(broken, error)
         broken.refused = error.refused
@@ -358,28 +273,58 @@ class Delivery:
         if broke >= self.max_attempts:
             raise self._last_words(error)
         payload: dict[str, Any] = orjson.loads(self.body)
-        if self.parsed.stream and (self._chunks or self.parsed.choices != 1):
-            reason = "there are several choices" if self.parsed.choices != 1 else None
-            reason = reason or obstacle(payload, self.endpoint)
-            if reason:
-                message = f"{error}; it cannot go on elsewhere: {reason}"
-                raise ApiError(503, message, code="stream_broken") from error
+        self._look_at_what_is_out(payload, error)
         # The only suspect of a death is tried where another replica of the model is left if it
         # kills this one too.
         spare = 1 if error.finding is Finding.CULPRIT else 0
-        if self.directory.links.usable(broken.model, self._tried) > spare:
+        resumable = not self._stream.ids or not follows_grammar_behind_reasoning(
+            payload, capabilities_of(self.directory, broken.model)
+        )
+        if resumable and self.directory.links.usable(broken.model, self._tried) > spare:
             return self._on_another_replica(broken, payload)
         return self._on_another_model(payload, error, spare)
 
+    def _look_at_what_is_out(self, payload: dict[str, Any], error: ModelBrokeError) -> None:
+        """Whether the answer can go on behind what the client has got of it.
+
+        Raises:
+            ApiError: It cannot.
+        """
+        if self._stream.begun and self._stream.said.nothing and self.parsed.choices == 1:
+            # An opening at most, which every stream has.
+            self._stream.ids = []
+        elif self._stream.begun:
+            reason = "there are several choices" if self.parsed.choices != 1 else None
+            reason = reason or obstacle(payload, self.endpoint)
+            if reason:
+                raise self._stuck(error, reason) from error
+
     def _after_refusal(self, refused: Attempt, error: ModelRefusedError) -> Dispatch:
         """What another model says of a request is no answer to a break of the one before."""
-        if self._broke is None:
-            raise error
         refused.refused = True
+        if self._broke is None:
+            return self._after_rejection(refused, error)
         self._refusals.append(f"model {refused.model!r} answered {error.status}: {error}")
         if self.suspicion and self.suspicion.breaks:
             raise self._last_words(self._broke) from error
         return self._on_another_model(orjson.loads(self.body), self._broke)
+
+    def _after_rejection(self, rejecting: Attempt, error: ModelRefusedError) -> Dispatch:
+        """The next model of the decision may take what an engine rejects; it is asked once.
+
+        Raises:
+            ApiError: What the first engine said, where no model is left or the next one rejects the
+                request too.
+        """
+        if self.rejected_by:
+            raise next(iter(self.rejected_by.values()))
+        if error.code not in TRIED_ELSEWHERE or self._stream.begun:
+            raise error
+        model = self._handover(orjson.loads(self.body)).model()
+        if model is None:
+            raise error
+        self.rejected_by[rejecting.model] = error
+        return self._begin(Attempt(model), self.body)
 
     def _last_words(self, error: ModelBrokeError) -> ApiError:
         """The break that no model mends, with what those said that were asked after it."""
@@ -387,7 +332,7 @@ class Delivery:
         if not self._refusals:
             return error
         message = f"{error}; it does not go on elsewhere: {'; '.join(self._refusals)}"
-        code = "stream_broken" if self._chunks else error.code
+        code = "stream_broken" if self._stream.chunks else error.code
         return ApiError(503, message, code=code, retry_after_s=error.retry_after_s or 5)
 
     def _verdict(self) -> ApiError | None:
@@ -400,36 +345,39 @@ class Delivery:
         return candidates[0].prediction.wait_s if candidates else None
 
     def _on_another_replica(self, broken: Attempt, payload: dict[str, Any]) -> Dispatch:
-        if not self._ids:
+        if not self._stream.ids:
             return self._begin(Attempt(broken.model, broken.begins, broken.exact), self._asked)
         exact = broken.exact and is_exact(payload)
         attempt = Attempt(broken.model, "by token ids", exact)
-        return self._begin(attempt, self._asked, tuple(self._ids))
+        return self._begin(attempt, self._asked, tuple(self._stream.ids))
 
     def _on_another_model(
         self, payload: dict[str, Any], error: ModelBrokeError, spare: int = 0
     ) -> Dispatch:
-        tried = {attempt.model for attempt in self.attempts}
-        links = self.directory.links
-        able = [
-            candidate.model
-            for candidate in self.decision.candidates
-            if candidate.model not in tried
-            and self.directory.why_not(candidate.model) is None
-            and (not spare or links.usable(candidate.model) > spare)
-        ]
-        # Where no suspect runs, if there is such a model.
-        model = min(able, key=self.directory.under_suspicion, default=None)
+        handover = self._handover(payload)
+        model = handover.model(spare)
         if model is None:
+            if reason := handover.why_none():
+                raise self._stuck(error, reason) from error
             verdict = self._verdict() if spare else None
             raise verdict or self._last_words(error)
-        generated = self._in_prompt + len(self._ids)
-        if not generated:
-            return self._begin(Attempt(model), self.body)
-        text = text_of(self._chunks, self.endpoint)
-        continued = continued_payload(payload, self.endpoint, text, generated)
-        if continued is None:
-            message = f"{error}; no other model understands its prompt of token ids"
-            raise ApiError(503, message, code="stream_broken") from error
-        self._in_prompt, self._ids = generated, []
-        return self._begin(Attempt(model, "by text", exact=False), orjson.dumps(continued))
+        attempt, body = handover.request(model)
+        in_prompt = handover.generated if handover.behind else 0
+        self._stream.hand_over(in_prompt, reopened=bool(handover.said.calls))
+        return self._begin(attempt, body)
+
+    def _handover(self, payload: dict[str, Any]) -> Handover:
+        return Handover(
+            self.directory,
+            self.decision,
+            self.parsed,
+            self.endpoint,
+            payload,
+            self._stream.said,
+            self._stream.generated,
+            frozenset(attempt.model for attempt in self.attempts),
+        )
+
+    def _stuck(self, error: ModelBrokeError, reason: str) -> ApiError:
+        message = f"{error}; it cannot go on elsewhere: {reason}"
+        return ApiError(503, message, code=ErrorCode.STREAM_BROKEN)

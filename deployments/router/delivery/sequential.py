@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from deployments.links.frames import Frame
-from deployments.router.delivery.continuation import text_of
+from deployments.links.frames import Flag, Frame
+from deployments.router.delivery.attempts import Attempt, StepJudgement
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
-from deployments.router.delivery.failover import Attempt, Delivery, StepJudgement
+from deployments.router.delivery.failover import Delivery
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.sequential.answers import comparable
@@ -56,6 +56,8 @@ class Sequential(Delivery):
     _plan: Plan | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        # Slots take `super()` away from a dataclass.
+        Delivery.__post_init__(self)
         self._plan = self.decision.report(Plan)
 
     async def answer(self) -> bytes:
@@ -94,6 +96,9 @@ class Sequential(Delivery):
                 try:
                     async with aclosing(self._streamed_by(step.ask)) as frames:
                         async for frame in frames:
+                            if frame[2] & Flag.ACCEPTED:
+                                # Another model may answer yet; headers name the one that does.
+                                continue
                             if self._scored:
                                 self._frames.append(frame)
                             else:
@@ -289,7 +294,7 @@ class Sequential(Delivery):
 
     def _forget(self) -> None:
         self._frames.clear()
-        self._chunks, self._ids, self._in_prompt = [], [], 0
+        self._stream.forget()
         self.observation = None
 
 
@@ -297,14 +302,14 @@ async def _whole(delivery: Delivery) -> _Whole:
     if not delivery.parsed.stream:
         return _Whole(await delivery.answer(), [])
     async with aclosing(delivery.frames()) as frames:
-        return _Whole(b"", [frame async for frame in frames])
+        return _Whole(b"", [frame async for frame in frames if not frame[2] & Flag.ACCEPTED])
 
 
 def _streamed_answer(delivery: Delivery) -> tuple[str | None, bool]:
     """The comparable form of a streamed answer, and whether it is empty."""
     if orjson.loads(delivery.body).get("tools"):
-        return _tool_calls_of(delivery._chunks)
-    text = text_of(delivery._chunks, delivery.endpoint)
+        return _tool_calls_of(delivery._stream.chunks)
+    text = delivery._stream.said.content
     return comparable(text), not text.strip()
 
 

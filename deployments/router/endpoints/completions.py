@@ -156,7 +156,7 @@ class Completions:
             measured.trace,
             suspicion,
         )
-        exchange = _stream if parsed.stream else _answer
+        exchange = partial(_stream, self._args.keep_alive_s) if parsed.stream else _answer
         sending = Sending(send, partial(self._log.answered, decision.decision_id))
         error: BaseException | None = None
         try:
@@ -253,6 +253,8 @@ class Completions:
             if undisturbed and (text is None or stopped):
                 for observation in (*delivery.rejected, delivery.observation):
                     self._decider.learn(asked.parsed, decision, observation)
+            if text is None and delivery.rejected_by:
+                self._decider.learn_rejections(asked.parsed, delivery.rejected_by)
             if text is None and delivery.observation is not None:
                 self._decider.answered(query, delivery.observation)
             asked.measured.finished(delivery, error)
@@ -284,19 +286,25 @@ async def _answer(delivery: Delivery, sending: Sending) -> None:
     await sending.body(data, more=False)
 
 
-async def _stream(delivery: Delivery, sending: Sending) -> None:
+async def _stream(keep_alive_s: float | None, delivery: Delivery, sending: Sending) -> None:
     reported_in = Flag.USAGE if delivery.parsed.include_usage else Flag.FINISH
     frames: AsyncGenerator[Frame]
-    async with aclosing(delivery.frames()) as frames:
-        # The status line waits for the first frame, so that a refusal keeps its status.
-        started = False
-        async for data, _, flags in frames:
-            if not started:
-                started = True
-                await sending.start(delivery, (b"content-type", EVENT_STREAM))
-            chunk = _with_routing(data, delivery) if flags & reported_in else data
-            sending.done = bool(flags & Flag.DONE)
-            await sending.body(chunk, more=True)
+
+    async def start() -> None:
+        await sending.start(delivery, (b"content-type", EVENT_STREAM))
+
+    with sending.kept_alive(keep_alive_s, start):
+        async with aclosing(delivery.frames()) as frames:
+            # The status line waits until an engine has taken the request, so that a rejection
+            # keeps its status; and no longer than a client waits for a sign of life.
+            async for data, _, flags in frames:
+                if not sending.started:
+                    await start()
+                if flags & Flag.ACCEPTED:
+                    continue
+                chunk = _with_routing(data, delivery) if flags & reported_in else data
+                sending.done = bool(flags & Flag.DONE)
+                await sending.body(chunk, more=True)
     await sending.body(b"", more=False)
 
 

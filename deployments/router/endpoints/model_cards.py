@@ -55,6 +55,7 @@ class ModelCards:
         if model != AUTO:
             description = self._decider.directory[model].description or {}
             card["max_model_len"] = description.get("max_model_len")
+            card["capabilities"] = description.get("capabilities")
         return card
 
 

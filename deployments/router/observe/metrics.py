@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ray.serve import metrics as ray_metrics
 
-from deployments.router.delivery.failover import Attempt
+from deployments.router.delivery.attempts import Attempt
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.grid import NO_GRID, Grid
 from scheduler.costs.observations import Observation

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.router.delivery.failover import Attempt
+from deployments.router.delivery.attempts import Attempt
 from scheduler.costs.grid import NO_GRID, Grid
 from scheduler.costs.observations import Observation
 from scheduler.serialization import decision_to_dict, interval_list

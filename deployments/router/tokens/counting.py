@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from deployments.router.tokens.estimates import TokenEstimate
-from deployments.router.tokens.model_tokenizer import ModelTokenizer
+from deployments.router.tokens.model_tokenizer import ModelTokenizer, TemplateRejectionError
 from deployments.router.tokens.prompts import Prompt
 
 INLINE_BYTES = 2048
@@ -25,6 +25,8 @@ CACHED_COUNTS = 8192
 THREADS = 4
 
 logger = logging.getLogger("ray.serve")
+
+_Counted = int | str | None
 
 
 class TokenizerState(NamedTuple):
@@ -44,10 +46,13 @@ class TokenCount(NamedTuple):
 
     Attributes:
         exact: The engine will come to the same number; else it is an estimate.
+        rejection: What the model's chat template says of the request, empty where it takes it as
+            far as is known.
     """
 
     tokens: int
     exact: bool
+    rejection: str = ""
 
 
 @dataclass(slots=True)
@@ -75,8 +80,9 @@ class TokenCounter:
         self._tokenizers: dict[str, ModelTokenizer] = {}
         # By tokenizer, or by model where it has none.
         self._estimates: dict[str, TokenEstimate] = {}
-        # `None` for prompts that only the engine can count.
-        self._counts: OrderedDict[tuple[str, bytes], int | None] = OrderedDict()
+        # `None` for prompts that only the engine can count, a text for those that no one can: the
+        # chat template rejects them with it.
+        self._counts: OrderedDict[tuple[str, bytes], _Counted] = OrderedDict()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="count")
 
     async def count(
@@ -95,9 +101,9 @@ class TokenCounter:
         digests = [d for d in dict.fromkeys(by_model.values()) if d in self._tokenizers]
         exact = await self._exact(prompt, digests, exact_bytes) if digests else {}
         return {
-            name: self.estimate(prompt, name)
-            if (tokens := exact.get(digest)) is None
-            else TokenCount(tokens, exact=True)
+            name: TokenCount(counted, exact=True)
+            if isinstance(counted := exact.get(digest), int)
+            else self.estimate(prompt, name)._replace(rejection=counted or "")
             for name, digest in by_model.items()
         }
 
@@ -116,12 +122,12 @@ class TokenCounter:
 
     async def _exact(
         self, prompt: Prompt, digests: Iterable[str], exact_bytes: int
-    ) -> dict[str, int | None]:
+    ) -> dict[str, _Counted]:
         content = prompt.content()
         if content is None or len(content) > exact_bytes:
             return {}
         key = blake2b(content, digest_size=16).digest()
-        found: dict[str, int | None] = {}
+        found: dict[str, _Counted] = {}
         for digest in digests:
             if (digest, key) in self._counts:
                 self._counts.move_to_end((digest, key))
@@ -198,9 +204,11 @@ class TokenCounter:
         }
 
 
-def _count(tokenizer: ModelTokenizer, prompt: Prompt) -> int | None:
+def _count(tokenizer: ModelTokenizer, prompt: Prompt) -> _Counted:
     try:
         return tokenizer.count(prompt)
+    except TemplateRejectionError as error:
+        return str(error)
     # Whatever a template raises: the engine will refuse the request with it, or knows better.
     except Exception:
         return None

@@ -28,6 +28,10 @@ _NOT_FOR_TEMPLATES = frozenset(
 )
 
 
+class TemplateRejectionError(Exception):
+    """The model's chat template does not take the conversation; the message is the template's."""
+
+
 class _Chat:
     """One way to render: with tools or without."""
 
@@ -67,8 +71,7 @@ class ModelTokenizer:
 
         Raises:
             UncountableError: Only the engine can tell.
-            jinja2.TemplateError: The template refuses the conversation, as the engine's will.
-            ValueError: The same.
+            TemplateRejectionError: The template rejects the conversation, as the engine's will.
         """
         members = prompt.members
         limit = members.get("truncate_prompt_tokens")
@@ -103,14 +106,19 @@ class ModelTokenizer:
         chat = self._chat if tools is None else self._chat_with_tools
         if chat is None:
             raise UncountableError("the model has no chat template")
-        return chat.template.render(
-            conversation(members["messages"], parts=chat.parts, developer=chat.developer),
-            continue_final_message=_flag(members, "continue_final_message", False),
-            add_generation_prompt=_flag(members, "add_generation_prompt", True),
-            tools=tools,
-            documents=members.get("documents"),
+        seen = conversation(members["messages"], parts=chat.parts, developer=chat.developer)
+        variables = {
+            "continue_final_message": _flag(members, "continue_final_message", False),
+            "add_generation_prompt": _flag(members, "add_generation_prompt", True),
+            "tools": tools,
+            "documents": members.get("documents"),
             **self._template_variables(members),
-        )
+        }
+        try:
+            return chat.template.render(seen, **variables)
+        except Exception as error:
+            # Whatever it raises, the engine answers 400 with it.
+            raise TemplateRejectionError(str(error) or type(error).__name__) from error
 
     def ids(self, prompt: Prompt) -> list[int]:
         """The token ids of one text, or of a conversation.

@@ -39,6 +39,8 @@ class ErrorCode(StrEnum):
     CONSTRAINT_REJECTED = "constraint_rejected"
     REJECTED_BY_ENGINE = "rejected_by_engine"
     UNSUPPORTED = "unsupported"
+    NOT_SUPPORTED = "not_supported"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     REQUEST_BREAKS_ENGINE = "request_breaks_engine"
     INVALID_API_KEY = "invalid_api_key"
     NO_API_KEYS = "no_api_keys"
@@ -91,6 +93,8 @@ MEANINGS = {
     ErrorCode.CONSTRAINT_REJECTED: Meaning(400, "a schema, pattern or grammar that is too costly"),
     ErrorCode.REJECTED_BY_ENGINE: Meaning(400, "vLLM rejects the request, in its own words"),
     ErrorCode.UNSUPPORTED: Meaning(400, "vLLM does not have what is asked for"),
+    ErrorCode.NOT_SUPPORTED: Meaning(400, "no model takes what is asked for"),
+    ErrorCode.CONTEXT_LENGTH_EXCEEDED: Meaning(400, "it fits into no model's context"),
     ErrorCode.REQUEST_BREAKS_ENGINE: Meaning(400, "its like broke two engines that served others"),
     ErrorCode.INVALID_API_KEY: Meaning(401, "no key, or a wrong one"),
     ErrorCode.NO_API_KEYS: Meaning(403, "not on loopback, and no keys set"),

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from deployments.router.wire.api_error import ApiError
-from deployments.router.wire.openai import from_scheduler
+from deployments.router.wire.no_candidate import from_scheduler
 from scheduler.errors import InvalidRequestError, NoCandidateError
 
 

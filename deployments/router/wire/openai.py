@@ -9,7 +9,7 @@ import json
 import math
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import orjson
@@ -24,9 +24,9 @@ from deployments.router.tokens.prompts import (
     utf8_bytes,
 )
 from deployments.router.wire.api_error import ApiError
-from scheduler.choice.admission import REJECTIONS
-from scheduler.errors import InvalidRequestError, NoCandidateError
-from scheduler.exclusions import ExclusionKind
+from deployments.router.wire.needs import needs_of
+from scheduler.capabilities import Need
+from scheduler.errors import InvalidRequestError
 from scheduler.policies import get_policy
 from scheduler.preferences import Constraints, Weights
 from scheduler.priority import Priority
@@ -34,8 +34,6 @@ from scheduler.priority import Priority
 Fields = TypeVar("Fields", bound=BaseModel)
 
 DEFAULT_MAX_TOKENS = 16
-UNKNOWN_WAIT_S = 5
-"""Retry-After where nobody can say."""
 LENIENT_BYTES = 65_536
 """A longer body that is no JSON is not looked at again: that takes Python's parser too long."""
 
@@ -103,6 +101,8 @@ class ParsedRequest:
         user: Whom the client says that it asks for, empty where it does not.
         priority: Who is served before it.
         hourly: What the weight of energy is made of, where a part of it depends on the hour.
+        needs: What it needs of an engine.
+        body: The JSON that all of this was read from.
     """
 
     model: str
@@ -123,6 +123,8 @@ class ParsedRequest:
     priority: Priority = Priority.NORMAL
     prompts: int = 1
     hourly: HourlyWeights | None = None
+    needs: tuple[Need, ...] = ()
+    body: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> ParsedRequest:
@@ -170,28 +172,9 @@ def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> Pa
         user=user if isinstance(user := data.get("user"), str) else "",
         priority=Priority[routing.priority.upper()],
         hourly=_hourly(routing.weights),
+        needs=needs_of(data, endpoint),
+        body=data,
     )
-
-
-def from_scheduler(error: InvalidRequestError | NoCandidateError) -> ApiError:
-    """The HTTP side of what the scheduler raises."""
-    if isinstance(error, InvalidRequestError):
-        return ApiError(400, str(error), param=error.field, code="invalid_value")
-    if away := [e for e in error.excluded if e.kind in REJECTIONS]:
-        soonest = min(away, key=lambda e: math.inf if e.retry_after_s is None else e.retry_after_s)
-        retry_after_s = whole_seconds(soonest.retry_after_s)
-        return ApiError(429, str(error), code=soonest.kind.value, retry_after_s=retry_after_s)
-    kinds = {e.kind for e in error.excluded} - {ExclusionKind.NOT_REQUESTED}
-    if ExclusionKind.CONSTRAINT in kinds and ExclusionKind.UNAVAILABLE not in kinds:
-        message = f"routing.constraints: {error}"
-        return ApiError(422, message, param="routing.constraints", code="constraints_not_met")
-    if kinds == {ExclusionKind.RULE}:
-        return ApiError(403, str(error), param="model", code="barred_by_rules")
-    if kinds == {ExclusionKind.NO_PROFILE}:
-        return ApiError(
-            503, f"{error}; name a model, or run `python -m profiling run`", code="no_profile"
-        )
-    return ApiError(503, str(error), code="no_model_available", retry_after_s=5)
 
 
 def validated(fields: type[Fields], value: Any, *where: str) -> Fields:
@@ -213,11 +196,6 @@ def validated(fields: type[Fields], value: Any, *where: str) -> Fields:
         # pydantic would name its class.
         rule = "must be an object" if first["type"] == "model_type" else first["msg"]
         raise invalid_value(field, rule, first["input"]) from error
-
-
-def whole_seconds(predicted_s: float | None) -> int:
-    """A Retry-After, from a predicted wait."""
-    return UNKNOWN_WAIT_S if predicted_s is None else max(1, math.ceil(predicted_s))
 
 
 def json_object(body: bytes) -> dict[str, Any]:

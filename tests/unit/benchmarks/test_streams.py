@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 import streams
@@ -16,7 +17,7 @@ def token(sent_ns: int) -> bytes:
     return b'data: {"choices":[{"index":0,"text":"%d"}]}\n\n' % sent_ns
 
 
-async def ask(*pieces: bytes | float, streams_at_once: int = 1) -> list[streams.Client]:
+async def ask(*pieces: bytes | float, keep_open: bool = False) -> list[streams.Client]:
     """Streams of a server that sends these pieces; between them it waits for so many seconds."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -27,12 +28,20 @@ async def ask(*pieces: bytes | float, streams_at_once: int = 1) -> list[streams.
             else:
                 writer.write(piece)
                 await writer.drain()
+        if keep_open:
+            await reader.read()
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        ended.set()
 
+    ended = asyncio.Event()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        return await run_streams(f"http://127.0.0.1:{port}", streams_at_once)
+        clients = await run_streams(f"http://127.0.0.1:{port}", 1)
+        await ended.wait()
+        return clients
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +75,7 @@ def test_a_stall_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refusals_and_cut_streams_are_errors() -> None:
     refused = b'HTTP/1.1 503 Service Unavailable\r\n\r\n{"error":{"code":"too_many_streams"}}'
     # The connection stays open.
-    (client,) = asyncio.run(ask(refused[:40], 0.05, refused[40:], 5.0))
+    (client,) = asyncio.run(ask(refused[:40], 0.05, refused[40:], keep_open=True))
     assert "too_many_streams" in client.error
     (client,) = asyncio.run(ask(HEAD, token(1)))
     assert client.error == "ended after 1 tokens: None"

@@ -20,6 +20,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> ServeDouble:
     """Two models that run."""
     double = ServeDouble(Model(ACCURATE), Model(FRUGAL))
     monkeypatch.setattr(ray.serve, "status", double.status)
+    monkeypatch.setattr("deployments.router.sync.serving.OWN_PERIOD_S", 0.0)
     monkeypatch.setattr(ray.serve, "get_deployment_handle", double.get_deployment_handle)
     return double
 

@@ -110,10 +110,14 @@ class Response:
         return self
 
     async def __anext__(self) -> Any:
-        try:
-            step = next(self._steps)
-        except StopIteration:
-            raise StopAsyncIteration from None
+        step: Any = Pause(0.0)
+        while isinstance(step, Pause):
+            try:
+                step = next(self._steps)
+            except StopIteration:
+                raise StopAsyncIteration from None
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
         if step is HANG:
             await asyncio.Event().wait()
         if isinstance(step, Delay):
@@ -126,6 +130,13 @@ class Response:
 
 HANG: Any = object()
 """A step that never ends."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """So long before the next step."""
+
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,7 @@ class Model:
         wakes: A question starts a replica where there is none.
         bundle: What it counts tokens with; `None` where it cannot hand that over.
         frames: What `stream` yields; the same are possible.
+        capabilities: As a replica describes them.
     """
 
     name: str
@@ -158,6 +170,7 @@ class Model:
     reply: Any = None
     bundle: TokenizerBundle | None = None
     frames: list[Any] = field(default_factory=list)
+    capabilities: dict[str, Any] = field(default_factory=dict)
     describes: list[Any] = field(default_factory=list)
     asked: int = 0
     calls: list[SimpleNamespace] = field(default_factory=list)
@@ -173,6 +186,7 @@ class Model:
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.max_num_seqs,
             "max_queued_requests": self.max_queued_requests,
+            "capabilities": self.capabilities,
             "tokenizer": self.bundle and self.bundle.digest(),
             "tokenizer_fault": None if self.bundle else "no fast tokenizer",
         }

@@ -136,13 +136,13 @@ def test_models_are_left_out_with_a_reason() -> None:
     }
 
 
-def test_where_no_context_is_long_enough_the_longest_is_tried() -> None:
+def test_where_no_context_is_long_enough_for_an_estimate_the_longest_is_tried() -> None:
     state = cluster(
         constant("short", 1.0, 1.0, 0.9, max_model_len=50),
         constant("longer", 9.0, 9.0, 0.1, max_model_len=80),
         constant("longest", 1.0, 1.0, 0.9, max_model_len=90, unavailable="stopped"),
     )
-    decision = decide(state)
+    decision = decide(state, estimated_inputs=frozenset({"short", "longer"}))
     assert decision.model == "longer"
     assert reasons(decision)["short"][0] is ExclusionKind.CONTEXT_LENGTH
 

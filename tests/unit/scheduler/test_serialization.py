@@ -33,7 +33,8 @@ def test_the_keys_of_the_contract() -> None:
     ]  # fmt: skip
     assert data["model"] == data["candidates"][0]["model"] == decision.model
     assert data["weights"] == {"accuracy": 0.7, "energy": 0.2, "time": 0.1}
-    assert data["excluded"] == [{"model": "new", "reason": decision.excluded[0].reason}]
+    excluded = {"model": "new", "kind": "no_profile", "reason": decision.excluded[0].reason}
+    assert data["excluded"] == [excluded | {"field": None}]
     for row, candidate in zip(data["candidates"], decision.candidates, strict=True):
         prediction = candidate.prediction
         stages = row.pop("stages")

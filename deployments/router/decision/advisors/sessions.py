@@ -2,7 +2,8 @@
 
 A replica that answered a turn still holds it in its prefix cache, so that the next turn costs less
 there than anywhere else. That is told to the decision as tokens that need not be computed again,
-and only where the messages of before are, by their hash, the beginning of the request.
+and only where the messages of before are, by their hash, the beginning of the request. In the
+middle of a tool loop the model is kept whatever it costs.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from deployments.router.sync.exchange import Exchange, Standing
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.openai import ParsedRequest
 from scheduler.costs.observations import Observation
+from scheduler.exclusions import Exclusion
 from scheduler.types import CachedPrefix, ClusterState, Decision, RoutingRequest
 
+_BESIDE = frozenset({"messages", "tool_choice"})
+_RESULTS = frozenset({"tool", "function"})
 KEEP_NEWS = 10_000
 """So many wait for a store that is away."""
 NEWEST = 0.1
@@ -42,12 +46,14 @@ class Turn(NamedTuple):
         said_before: Hash of the messages of the request of before, which are all up to the last
             answer; `None` where there is no answer yet.
         said: Hash of all messages.
+        keep: Why the model is to be kept, empty where it need not be; see `open_loop`.
     """
 
     key: SessionKey
     named: bool
     said_before: bytes | None
     said: bytes
+    keep: str = ""
 
     @property
     def id(self) -> str:
@@ -78,11 +84,12 @@ def turn_of(
         return None
     messages = members["messages"]
     try:
-        parts = [orjson.dumps(message) for message in messages]
-        # Tools and the like stand before the messages in most templates.
+        parts = [orjson.dumps(_as_said(message)) for message in messages]
+        # Tools and the like stand before the messages in most templates; which of them is to be
+        # called does not.
         others = b""
         if len(members) > 1:
-            others = orjson.dumps([(n, v) for n, v in members.items() if n != "messages"])
+            others = orjson.dumps([(n, v) for n, v in members.items() if n not in _BESIDE])
     except orjson.JSONEncodeError:
         return None
     roles = [message.get("role") for message in messages]
@@ -92,11 +99,51 @@ def turn_of(
     said_before = hasher.digest() if answered else None
     hasher.update(b"".join(parts[answered:]))
     name = _named(headers)
+    keep = open_loop(messages)
     if name:
-        return Turn((key_name, name), True, said_before, hasher.digest())
+        return Turn((key_name, name), True, said_before, hasher.digest(), keep)
     asked = roles.index("user") + 1 if "user" in roles else 1
     first = blake2b(b"".join(parts[:asked]), digest_size=8).hexdigest()
-    return Turn((key_name, first), False, said_before, hasher.digest())
+    return Turn((key_name, first), False, said_before, hasher.digest(), keep)
+
+
+def open_loop(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Why a conversation is in the middle of a tool loop, empty where it is in none.
+
+    Args:
+        messages: Of the request. Malformed ones open no loop.
+    """
+    if messages[-1].get("role") in _RESULTS:
+        return "the last message is a tool's result"
+    calls: set[str] = set()
+    for message in messages:
+        role = message.get("role")
+        made = message.get("tool_calls") if role == "assistant" else None
+        for call in made if isinstance(made, list) else ():
+            if isinstance(call, Mapping) and isinstance(call.get("id"), str):
+                calls.add(call["id"])
+        if role == "tool" and isinstance(message.get("tool_call_id"), str):
+            calls.discard(message["tool_call_id"])
+    return f"tool call {min(calls)!r} has no result yet" if calls else ""
+
+
+def _as_said(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message in one form: clients send the same text as a string and as a list of parts."""
+    content = message.get("content")
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if _is_text(part)]
+        if len(texts) == len(content):
+            message = {**message, "content": "\n".join(texts)}
+    if None in message.values():
+        message = {name: value for name, value in message.items() if value is not None}
+    # Clients put the members into different orders too.
+    return dict(sorted(message.items()))
+
+
+def _is_text(part: Any) -> bool:
+    return (
+        isinstance(part, Mapping) and part.get("type") == "text" and type(part.get("text")) is str
+    )
 
 
 def _named(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -117,12 +164,31 @@ class Session:
         model: The model that gave the last answer, `None` where none is remembered.
         replica_id: Its replica, `None` as well where that replica is not to be asked now.
         cached_tokens: Input tokens of this request that this replica need not compute again.
+        keep: Why the model is to be kept although another one may be better, empty for no reason:
+            a tool loop is open, which another model would have to take up in the middle.
     """
 
     id: str
     model: str | None = None
     replica_id: str | None = None
     cached_tokens: int = 0
+    keep: str = ""
+
+    def reason(self, chosen: str, excluded: Iterable[Exclusion]) -> str | None:
+        """Why the conversation is where it is, `None` where only costs decided.
+
+        Args:
+            chosen: The model of the decision.
+            excluded: Models that could not be chosen.
+        """
+        if not self.keep:
+            return None
+        if self.model is None:
+            return f"{self.keep}, and no earlier answer is remembered"
+        if chosen == self.model:
+            return f"kept: {self.keep}"
+        why = next((e.reason for e in excluded if e.model == self.model), "it was not asked for")
+        return f"moved although {self.keep}: {self.model}: {why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +198,12 @@ class SessionReport:
     Attributes:
         session: As it was found.
         stayed: The request goes to the model of the last answer.
+        reason: Why, where a tool loop is open.
     """
 
     session: Session
     stayed: bool
+    reason: str | None = None
     name: ClassVar[str] = "session"
 
     def to_json(self) -> dict[str, Any]:
@@ -145,6 +213,7 @@ class SessionReport:
             "model": self.session.model,
             "cached_tokens": self.session.cached_tokens,
             "stayed": self.stayed,
+            "reason": self.reason,
         }
 
 
@@ -190,6 +259,8 @@ class SessionsAdvisor(Advisor, Exchange[list[tuple[SessionKey, Placement]]]):
         session = self.recall(turn, request.input_tokens)
         query.note(turn)
         query.note(session)
+        if session.keep and session.model is not None:
+            request = replace(request, kept=session.model)
         if session.model is None or session.replica_id is None:
             return request
         prefix = CachedPrefix(session.cached_tokens, session.replica_id)
@@ -200,7 +271,10 @@ class SessionsAdvisor(Advisor, Exchange[list[tuple[SessionKey, Placement]]]):
     ) -> SessionReport | None:
         """The conversation, and whether it stays where it was."""
         session = query.noted(Session)
-        return SessionReport(session, decision.model == session.model) if session else None
+        if session is None:
+            return None
+        reason = session.reason(decision.model, decision.excluded)
+        return SessionReport(session, decision.model == session.model, reason)
 
     def learn(self, query: Query, observation: Observation) -> None:
         """Remembers where the turn was answered."""
@@ -232,16 +306,16 @@ class SessionsAdvisor(Advisor, Exchange[list[tuple[SessionKey, Placement]]]):
         fresh = turn.said_before is None and not turn.named
         placement = None if fresh else self._table.get(turn.key)
         if placement is None or placement.model not in input_tokens:
-            return Session(turn.id)
+            return Session(turn.id, keep=turn.keep)
         model, replica_id = placement.model, placement.replica_id
         if not turn.follows(placement):
-            return Session(turn.id, model)
+            return Session(turn.id, model, keep=turn.keep)
         held = self._held(placement, input_tokens[model])
         held = int(held * self._shares.get(model, 1.0))
         entry = self._directory[model]
         if held < 1 or not self._directory.links.keeps(model, replica_id, entry.avoid):
-            return Session(turn.id, model)
-        return Session(turn.id, model, replica_id, held)
+            return Session(turn.id, model, keep=turn.keep)
+        return Session(turn.id, model, replica_id, held, turn.keep)
 
     def remember(self, turn: Turn, observation: Observation) -> None:
         """Take in where a turn was answered, and what of the turns of before was still there."""

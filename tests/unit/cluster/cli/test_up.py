@@ -223,7 +223,8 @@ def test_the_address_comes_with_the_first_model_and_the_others_are_waited_for(
 def test_a_model_that_fails_is_named_and_the_others_serve(
     dashboard: Any, head: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
+    failed = launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
+    assert failed == ["broken"]
     printed = capsys.readouterr().out
     assert "broken: No module named 'm'" in printed
     assert "ready after" in printed
@@ -272,6 +273,20 @@ def test_a_router_that_fails_ends_the_start(
     details["applications"]["router"] |= {"status": "DEPLOY_FAILED", "message": "no such file"}
     with pytest.raises(LaunchError, match="router: no such file"):
         launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_where_every_model_is_at_0_the_address_comes_all_the_same(
+    dashboard: Any,
+    details: dict[str, Any],
+    head: subprocess.Popen[bytes],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del details["applications"]["broken"]
+    monkeypatch.setattr(launcher, "answers", lambda _: False)
+    assert launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0) == []
+    assert "ready after" in capsys.readouterr().out
 
 
 def test_whether_a_request_would_be_answered(router: Router) -> None:

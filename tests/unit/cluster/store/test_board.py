@@ -95,7 +95,7 @@ class Archive:
     def __getattr__(self, name: str) -> Any:
         class Method:
             @staticmethod
-            async def remote() -> Any:
+            async def remote(*_: Any) -> Any:
                 if self.hangs:
                     await asyncio.Event().wait()
                 return self.state_now if name == "versions" else self.weights

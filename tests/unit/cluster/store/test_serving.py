@@ -7,11 +7,10 @@ from types import SimpleNamespace
 import pytest
 import ray.serve
 
-from cluster.naming import model_deployment_name
 from cluster.store import serving
-from cluster.store.serving import Application, Applications, ServeWatch, look_at_serve
+from cluster.store.serving import Application, Applications, Deployment, ServeWatch, look_at_serve
 
-RUNNING = Application("RUNNING", "", 1, "")
+RUNNING = Application("RUNNING", "", {"d": Deployment(1, "")})
 
 
 class Serve:
@@ -54,7 +53,7 @@ def test_serve_is_asked_when_something_changed_and_seldom_else() -> None:
     assert watch.applications == {"a": RUNNING}
     time.sleep(0.1)
     assert serve.looks == 1
-    serve.applications["a"] = RUNNING._replace(replicas=2)
+    serve.applications["a"] = RUNNING._replace(deployments={"d": Deployment(2, "")})
     watch.nudge()
     until(lambda: watch.version == 2)
     watch.nudge()
@@ -109,13 +108,11 @@ def test_a_serve_that_does_not_answer_is_asked_again(caplog: pytest.LogCaptureFi
 
 def test_what_serve_says_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = SimpleNamespace(replica_states={"RUNNING": 2, "STARTING": 1}, message="slow")
-    running = SimpleNamespace(
-        status="RUNNING", message="", deployments={model_deployment_name("a"): deployment}
-    )
+    running = SimpleNamespace(status="RUNNING", message="", deployments={"d": deployment})
     empty = SimpleNamespace(status="DEPLOY_FAILED", message="boom", deployments={})
     overview = SimpleNamespace(applications={"a": running, "b": empty})
     monkeypatch.setattr(ray.serve, "status", lambda: overview)
     assert look_at_serve() == {
-        "a": Application("RUNNING", "", 2, "slow", changing=True),
-        "b": Application("DEPLOY_FAILED", "boom", 0, ""),
+        "a": Application("RUNNING", "", {"d": Deployment(2, "slow")}, changing=True),
+        "b": Application("DEPLOY_FAILED", "boom", {}),
     }

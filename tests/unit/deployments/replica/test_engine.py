@@ -17,7 +17,7 @@ from deployments.demo_models.build_once import build_once
 from deployments.demo_models.catalog import cache_folder, packaged_gguf
 from deployments.demo_models.checkpoints import convert_tokenizer
 from deployments.replica.cpu_engine import computing_in_engine_core
-from deployments.replica.engine import _behind
+from deployments.replica.engine_client import behind
 from deployments.replica.request_trace import Trail
 
 TEXTS = ["Grüße aus 世界 🌍🌎🌏 — naïve café", "a\n\n  b\tc", "stop here, or there: STOP", "ﷺ 𝔘𝔫𝔦"]
@@ -72,7 +72,7 @@ def test_wherever_it_breaks_the_text_goes_on_without_a_seam(
     pieces = [step(undisturbed, token_id) for token_id in ids]
     for broke_at in range(1, len(ids)):
         trail = Trail(resumed_ids=tuple(ids[:broke_at]))
-        prompt, rest = _behind(trail, {"prompt_token_ids": prompt_ids}, params, tokenizer)
+        prompt, rest = behind(trail, {"prompt_token_ids": prompt_ids}, params, tokenizer)
         resumed = state(tokenizer, prompt["prompt_token_ids"], rest)
         assert trail.on_first_step is not None
         trail.on_first_step(resumed)
@@ -83,7 +83,7 @@ def test_the_engine_computes_what_there_is_and_generates_the_rest(tokenizer: Any
     params = SamplingParams(max_tokens=10, min_tokens=3, temperature=0)
     trail = Trail(resumed_ids=(7, 8))
     asked = {"type": "token", "prompt_token_ids": [1, 2], "cache_salt": "s"}
-    prompt, rest = _behind(trail, asked, params, tokenizer)
+    prompt, rest = behind(trail, asked, params, tokenizer)
     assert prompt == {"type": "token", "prompt_token_ids": [1, 2, 7, 8], "cache_salt": "s"}
     assert (rest.max_tokens, rest.min_tokens, rest.temperature) == (8, 1, 0)
     assert (params.max_tokens, params.min_tokens) == (10, 3)

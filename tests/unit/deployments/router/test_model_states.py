@@ -69,7 +69,7 @@ class Site:
         self.shared.loads.take(LoadSnapshot(tuple(loads), 3), own)
 
     def kept(self, caller: str = "") -> Any:
-        return self.directory.cluster_state(self.profiles, self.shared, None, caller).models
+        return self.directory.cluster_state(self.profiles, self.shared, {}, caller).models
 
     def fresh(self, caller: str = "") -> Any:
         own = self.directory.ongoing()

@@ -259,3 +259,24 @@ def test_a_new_configuration_keeps_what_is_known(
     assert ACCURATE not in directory
     assert FRUGAL in directory
     assert [entry.model for entry in directory.entries()] == ["new", FRUGAL]
+
+
+def test_who_reports_runs_and_has_said_what_it_is(serve: ServeDouble) -> None:
+    """Neither Serve's count, which may be old, nor a call to the replica is waited for."""
+    directory = ModelDirectory()
+    directory.configure([ACCURATE])
+    serve.models[ACCURATE].replicas = 0
+    serve.models[ACCURATE].status = "DEPLOYING"
+    loads = LoadView("me")
+    loads.take(LoadSnapshot((ReplicaLoad(ACCURATE, "r1", "n", "test", "cpu", 0),)), {})
+    directory.hear({ACCURATE: {"r0": {"accelerator": "old"}, "r1": {"accelerator": "new"}}})
+    directory.take(loads)
+    asyncio.run(directory.refresh())
+    entry = directory[ACCURATE]
+    assert (entry.unavailable, entry.replicas, entry.accelerator) == (None, 1, "new")
+    assert serve.models[ACCURATE].asked == 0
+    loads.take(LoadSnapshot(()), {})
+    directory.hear({})
+    directory.take(loads)
+    asyncio.run(directory.refresh())
+    assert (entry.unavailable, entry.replicas) == ("deploying", 0)

@@ -28,7 +28,9 @@ def test_the_rule_that_fits_decides_and_is_named(site: Site) -> None:
     site.configure(models=MODELS, rules=rules)
     asked = route(site, {"x-team": "ops"}, prompt="A secret").json()
     assert (asked["model"], asked["rules"]) == (ACCURATE, ["team"])
-    assert asked["excluded"] == [{"model": FRUGAL, "reason": f"rule 'team' requires {ACCURATE}"}]
+    (excluded,) = asked["excluded"]
+    assert (excluded["model"], excluded["kind"], excluded["field"]) == (FRUGAL, "rule", None)
+    assert excluded["reason"] == f"rule 'team' requires {ACCURATE}"
     hidden = site.complete(prompt="A SECRET", routing={"weights": {"accuracy": 1}}).json()
     assert (hidden["model"], hidden["routing"]["rules"]) == (FRUGAL, ["secret"])
     plain = site.complete(routing={"weights": {"accuracy": 1}}).json()

@@ -130,14 +130,25 @@ def test_a_pinned_model_without_a_profile_answers_without_a_prediction(
     assert "only requests that name it" in chosen["excluded"][0]["reason"]
 
 
-def test_a_prompt_too_long_for_all_goes_to_the_longest_context(
+def test_a_prompt_too_long_for_all_gets_the_routers_own_answer(
+    site: Site, serve: ServeDouble
+) -> None:
+    response = site.complete(prompt=[1] * 3000, routing=ONLY_ENERGY)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
+    assert f"{ACCURATE}: a prompt of 3000 tokens leaves no room" in error["message"]
+    assert not any(model.calls for model in serve.models.values())
+
+
+def test_an_estimate_too_long_for_all_goes_to_the_longest_context(
     site: Site, serve: ServeDouble
 ) -> None:
     serve.models[ACCURATE].reply = (400, error_object(400, "maximum context length is"), b"")
     serve.models[ACCURATE].max_model_len = 2000
     serve.models[ACCURATE].status = "DEPLOYING"
     site.wait_until(lambda _: site.get(f"/v1/models/{ACCURATE}")["max_model_len"] == 2000)
-    response = site.complete(prompt=[1] * 3000, routing=ONLY_ENERGY)
+    response = site.complete(prompt="words " * 1500, routing=ONLY_ENERGY)
     assert response.status_code == 400
     assert "maximum context" in response.json()["error"]["message"]
     assert [len(m.calls) for m in serve.models.values()] == [1, 0]

@@ -174,6 +174,7 @@ def chat(site: Site, *messages: dict[str, Any], **more: Any) -> httpx.Response:
     return response
 
 
+STAYED = {"model": FRUGAL, "cached_tokens": 240, "stayed": True, "reason": None}
 FRUGALLY = {"weights": {"energy": 1}}
 
 
@@ -187,7 +188,9 @@ def test_the_next_turn_stays_on_the_replica_and_costs_less(
     replicas(3, 0)
     first.cached = 192
     told = chat(site, LONG, ANSWER, SECOND, routing=FRUGALLY).json()["routing"]["session"]
-    assert told == {"id": opening["id"], "model": FRUGAL, "cached_tokens": 240, "stayed": True}
+    assert told == {"id": opening["id"], "model": FRUGAL, "cached_tokens": 240, "stayed": True} | {
+        "reason": None
+    }
     assert (first.requests, second.requests) == (2, 0)
     decision = site.get("/v1/decisions?limit=1")["data"][0]
     assert decision["session"] == told
@@ -249,7 +252,9 @@ def test_a_dry_run_tells_of_it_and_changes_nothing(
     chat(site, LONG, headers=dry["headers"], routing=FRUGALLY)
     for _ in range(2):
         told = chat(site, LONG, ANSWER, SECOND, **dry).json()["session"]
-        assert told == {"id": "mine", "model": FRUGAL, "cached_tokens": 240, "stayed": True}
+        assert told == {"id": "mine", "model": FRUGAL, "cached_tokens": 240, "stayed": True} | {
+            "reason": None
+        }
     # Another conversation under the same name shares nothing but that.
     told = chat(site, SECOND, **dry).json()["session"]
     assert (told["model"], told["cached_tokens"]) == (FRUGAL, 0)
@@ -321,3 +326,78 @@ def test_what_the_store_did_not_get_is_told_again(
 async def share(sessions: Any, store: StoreDouble, routers: int) -> None:
     sessions.routers = routers
     await exchange(sessions, store)
+
+
+# Tool loops
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [
+        {"id": name, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        for name in ("c1", "c2")
+    ],
+}
+RESULTS = [{"role": "tool", "tool_call_id": name, "content": "42"} for name in ("c1", "c2")]
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([FIRST], ""),
+        ([FIRST, ANSWER, SECOND], ""),
+        ([FIRST, CALL, *RESULTS], "the last message is a tool's result"),
+        ([FIRST, CALL, RESULTS[1]], "the last message is a tool's result"),
+        ([FIRST, CALL, RESULTS[1], SECOND], "tool call 'c1' has no result yet"),
+        ([FIRST, CALL], "tool call 'c1' has no result yet"),
+        ([FIRST, CALL, *RESULTS, ANSWER, SECOND], ""),
+        ([{"role": "assistant", "tool_calls": [None, {"id": 7}, "x"]}, SECOND], ""),
+        ([{"role": "assistant", "tool_calls": 7}, SECOND], ""),
+    ],
+)
+def test_a_loop_is_open_while_a_result_is_missing_or_unread(messages: Any, reason: str) -> None:
+    assert turn(*messages, tools=TOOLS).keep == reason
+
+
+def test_a_tool_loop_stays_with_its_model_and_says_why(site: Site) -> None:
+    opening = chat(site, FIRST, tools=TOOLS, model=ACCURATE).json()["routing"]
+    assert opening["session"]["reason"] is None
+    dry = {"path": "/v1/route", "routing": FRUGALLY, "tools": TOOLS}
+    loop = (FIRST, CALL, *RESULTS)
+    told = chat(site, *loop, **dry).json()
+    assert (told["model"], told["session"]["stayed"]) == (ACCURATE, True)
+    assert told["session"]["reason"] == "kept: the last message is a tool's result"
+    # Every turn of it, and none of the conversation afterwards.
+    answer = chat(site, *loop, tools=TOOLS, routing=FRUGALLY)
+    assert answer.headers["x-routed-model"] == ACCURATE
+    told = chat(site, *loop, CALL, *RESULTS, **dry).json()
+    assert told["model"] == ACCURATE
+    assert chat(site, *loop, ANSWER, SECOND, **dry).json()["model"] == FRUGAL
+
+
+def test_a_tool_loop_moves_where_its_model_is_down(site: Site, serve: ServeDouble) -> None:
+    chat(site, FIRST, tools=TOOLS, model=ACCURATE)
+    serve.models[ACCURATE].replicas = 0
+    site.wait_until(lambda health: not health["models"][ACCURATE]["available"])
+    answer = chat(site, FIRST, CALL, *RESULTS, tools=TOOLS)
+    assert answer.headers["x-routed-model"] == FRUGAL
+    told = answer.json()["routing"]["session"]["reason"]
+    assert told.startswith(f"moved although the last message is a tool's result: {ACCURATE}: ")
+
+
+def test_the_same_text_as_parts_and_as_a_string_is_one_conversation() -> None:
+    parts = {"content": [{"type": "text", "text": FIRST["content"]}], "role": "user", "name": None}
+    as_string, as_parts = turn(SYSTEM, FIRST), turn(SYSTEM, parts)
+    assert as_string == as_parts
+    follows = turn(SYSTEM, FIRST, ANSWER, SECOND)
+    assert (follows.key, follows.said_before) == (as_parts.key, as_parts.said)
+    two = {"role": "user", "content": [{"type": "text", "text": t} for t in ("a", "b")]}
+    assert turn(two).id == turn({"role": "user", "content": "a\nb"}).id
+    image = {"role": "user", "content": [*parts["content"], {"type": "image_url"}]}  # type: ignore[misc]
+    assert turn(image).id != turn(FIRST).id
+
+
+def test_the_choice_of_a_tool_makes_it_no_other_conversation() -> None:
+    first = turn(FIRST, tools=TOOLS, tool_choice="required")
+    assert turn(FIRST, CALL, *RESULTS, tools=TOOLS).follows(place(first))

@@ -12,11 +12,11 @@ from deployments.router.delivery.continuation import (
     event,
     is_exact,
     obstacle,
-    text_of,
     usage_chunk,
     with_created,
     with_generated,
 )
+from deployments.router.delivery.said import Said
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
 PLAIN = {"prompt": "Once"}
@@ -32,8 +32,6 @@ def decoded(chunk: bytes) -> Any:
         ("chat", {"logprobs": True}, "log probabilities"),
         ("completions", {"logprobs": 3}, "log probabilities"),
         ("completions", {"prompt_logprobs": 0}, "log probabilities"),
-        ("chat", {"tools": [{}]}, "tool call"),
-        ("chat", {"tools": [{}], "tool_choice": "auto"}, "tool call"),
         ("chat", {"response_format": {"type": "json_object"}}, "structured"),
         ("chat", {"guided_regex": "a+"}, "structured"),
         ("chat", {"structured_outputs": {"regex": "a+"}}, "structured"),
@@ -54,7 +52,7 @@ def test_what_keeps_an_answer_from_going_on(
     ("endpoint", "fields"),
     [
         ("chat", {}),
-        ("chat", {"tools": [{}], "tool_choice": "none", "stop": ["x"], "temperature": 0.7}),
+        ("chat", {"tools": [{}], "stop": ["x"], "temperature": 0.7}),
         ("chat", {"response_format": {"type": "text"}, "logprobs": False, "stream_options": None}),
         ("completions", {"prompt": [1, 2, 3], "logprobs": None, "echo": False}),
     ],
@@ -86,14 +84,14 @@ def test_the_text_that_was_sent() -> None:
         event({"choices": []}),
         event({"choices": [{"delta": {"content": " Gott"}}]}),
     ]
-    assert text_of(chat, "chat") == "Grüß Gott"
+    assert Said.of(chat, "chat") == Said("Grüß Gott")
     plain = [event({"choices": [{"text": part}]}) for part in ("a", "", "b")]
-    assert text_of(plain, "completions") == "ab"
+    assert Said.of(plain, "completions") == Said("ab")
 
 
 def test_a_chat_goes_on_with_its_last_message() -> None:
     asked = {**CHAT, "max_tokens": 100, "min_tokens": 20, "stream": True}
-    new = continued_payload(asked, "chat", "Hello", 30)
+    new = continued_payload(asked, "chat", Said("Hello"), 30)
     assert new == {
         "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],
         "add_generation_prompt": False,
@@ -108,7 +106,7 @@ def test_a_chat_goes_on_with_its_last_message() -> None:
 def test_a_chat_that_went_on_from_the_clients_own_words_does_so_again() -> None:
     messages = [{"role": "assistant", "content": "The answer"}]
     asked = {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
-    new = continued_payload(asked, "chat", " is 4", 3)
+    new = continued_payload(asked, "chat", Said(" is 4"), 3)
     assert new is not None
     assert new["messages"] == [{"role": "assistant", "content": "The answer is 4"}]
     assert messages[0]["content"] == "The answer"
@@ -121,13 +119,13 @@ def test_a_chat_that_went_on_from_the_clients_own_words_does_so_again() -> None:
 def test_a_plain_completion_goes_on_behind_its_prompt(
     bound: dict[str, Any], left: int | None
 ) -> None:
-    new = continued_payload({**PLAIN, **bound}, "completions", " upon", 10)
+    new = continued_payload({**PLAIN, **bound}, "completions", Said(" upon"), 10)
     assert new is not None
     assert (new["prompt"], new["max_tokens"]) == ("Once upon", left)
 
 
 def test_token_ids_mean_nothing_to_another_model() -> None:
-    assert continued_payload({"prompt": [1, 2]}, "completions", "x", 1) is None
+    assert continued_payload({"prompt": [1, 2]}, "completions", Said("x"), 1) is None
 
 
 def test_a_stream_has_one_beginning() -> None:

@@ -255,9 +255,69 @@ def test_a_whole_answer_comes_from_another_replica(site: Site, replicas: Replica
     assert (len(broken.requests), len(whole.requests)) == (1, 1)
 
 
-def test_a_refusal_is_final(site: Site, serve: ServeDouble) -> None:
-    serve.models[FRUGAL].reply = (400, error_object(400), b"")
-    assert site.complete(routing={"weights": {"energy": 1}}).status_code == 400
+def rejecting(model: Any, message: str, status: int = 400) -> None:
+    told = error_object(status, message)
+    model.reply, model.frames = (status, told, b""), [(told, (), Flag.ERROR)]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_every_engine_rejects_is_answered_with_the_words_of_the_first(
+    site: Site, serve: ServeDouble, stream: bool
+) -> None:
+    rejecting(serve.models[FRUGAL], "temperature must be at least 0")
+    rejecting(serve.models[ACCURATE], "no such temperature")
+    for _ in range(2):
+        response = site.complete(stream=stream, routing={"weights": {"energy": 1}})
+        assert response.status_code == 400
+        error = response.json()["error"]
+        assert (error["code"], error["param"]) == ("rejected_by_engine", "prompt")
+        assert error["message"] == "temperature must be at least 0"
+    # Nothing was learnt of it: the client is at fault.
+    assert [len(serve.models[name].calls) for name in (FRUGAL, ACCURATE)] == [2, 2]
+    record = site.get("/v1/decisions?limit=1")["data"][0]
+    assert [(a["model"], a["refused"]) for a in record["attempts"]] == [
+        (FRUGAL, True),
+        (ACCURATE, True),
+    ]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_one_engine_rejects_the_next_model_answers_and_the_router_learns(
+    site: Site, serve: ServeDouble, stream: bool
+) -> None:
+    rejecting(serve.models[FRUGAL], "suffix is not currently supported", 501)
+    routing = {"weights": {"energy": 1}}
+    for prompt in ("Hello", "World"):
+        response = site.complete(prompt=prompt, suffix="!", stream=stream, routing=routing)
+        assert response.status_code == 200
+        assert response.headers["x-routed-model"] == ACCURATE
+    # The second one did not ask the model that rejects its kind.
+    assert [len(serve.models[name].calls) for name in (FRUGAL, ACCURATE)] == [1, 2]
+    body = {"model": "auto", "prompt": "again", "suffix": "?", "routing": routing}
+    (excluded,) = site.request("POST", "/v1/route", json=body).json()["excluded"]
+    assert (excluded["model"], excluded["kind"]) == (FRUGAL, "capability")
+    assert "rejected such a request: suffix is not currently" in excluded["reason"]
+    # Requests of other kinds are not concerned, and where no other model is left neither is this.
+    assert site.request("POST", "/v1/route", json=body | {"echo": True}).json()["model"] == FRUGAL
+    only = {"routing": {"models": [FRUGAL]}}
+    assert site.request("POST", "/v1/route", json=body | only).json()["model"] == FRUGAL
+    # Nobody is to blame for anything.
+    assert site.complete(prompt="Hello", suffix="!", routing=routing).status_code == 200
+
+
+def test_who_names_a_model_gets_its_engines_word(site: Site, serve: ServeDouble) -> None:
+    rejecting(serve.models[FRUGAL], "no")
+    assert site.complete(model=FRUGAL).status_code == 400
+    assert not serve.models[ACCURATE].calls
+
+
+def test_a_constraint_that_was_tried_is_not_tried_on_the_next_model(
+    site: Site, serve: ServeDouble
+) -> None:
+    error = {"message": "too much", "type": "constraint_rejected", "param": "tools", "code": 400}
+    serve.models[FRUGAL].reply = (400, json.dumps({"error": error}).encode(), b"")
+    response = site.complete(routing={"weights": {"energy": 1}})
+    assert response.json()["error"]["code"] == "constraint_rejected"
     assert not serve.models[ACCURATE].calls
 
 

@@ -11,7 +11,7 @@ import pytest
 from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, error_object, observation
 from ray.exceptions import ActorDiedError
 
-from deployments.router.delivery.failover import Attempt
+from deployments.router.delivery.attempts import Attempt
 from deployments.router.observe.metrics import (
     COUNTERS,
     GAUGES,

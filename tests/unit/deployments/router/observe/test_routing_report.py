@@ -6,7 +6,7 @@ import time
 import pytest
 from fake_serve import PROFILES, observation
 
-from deployments.router.delivery.failover import Attempt
+from deployments.router.delivery.attempts import Attempt
 from deployments.router.observe.routing_report import decision_record, routing_object
 from scheduler.decide import Scheduler
 from scheduler.types import ClusterState, Decision, ModelState, RoutingRequest

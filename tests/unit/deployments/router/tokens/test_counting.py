@@ -54,7 +54,8 @@ def text(text: str) -> Prompt:
 def count(
     counter: TokenCounter, prompt: Prompt, *models: str, exact_bytes: int = EXACT_BYTES
 ) -> Any:
-    return asyncio.run(counter.count(prompt, models or ("a", "b", "c"), exact_bytes))
+    counts = asyncio.run(counter.count(prompt, models or ("a", "b", "c"), exact_bytes))
+    return {model: count[:2] for model, count in counts.items()}
 
 
 def test_models_with_one_tokenizer_are_counted_once(
@@ -129,6 +130,20 @@ def test_what_the_tokenizer_cannot_count_is_estimated_and_tried_once(
     for _ in range(2):
         assert count(counter, prompt, "a", "b") == {"a": (15, False), "b": (15, False)}
     assert len(tokenizer.threads) == 1
+
+
+def test_what_the_chat_template_rejects_is_known_before_an_engine_says_so(
+    counter: TokenCounter,
+) -> None:
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('No system') }}{% endif %}x"
+    counter.add("d1", ModelTokenizer(bundle(refusing)))
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "x"}]
+    for said, rejection in ((messages, "No system"), (messages[1:], "")):
+        prompt = Prompt({"messages": said}, 9, other_tokens=5)
+        for _ in range(2):
+            counts = asyncio.run(counter.count(prompt, ["a", "c"], EXACT_BYTES))
+            assert (counts["a"].rejection, counts["a"].exact) == (rejection, not rejection)
+            assert counts["c"].rejection == ""
 
 
 def test_nested_too_deep_is_estimated(counter: TokenCounter) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from deployments.router.tokens.prompts import TOKENS_PER_MESSAGE, Prompt
 from deployments.router.wire.api_error import ApiError
-from deployments.router.wire.openai import Endpoint, ParsedRequest, from_scheduler, parse_request
+from deployments.router.wire.no_candidate import from_scheduler
+from deployments.router.wire.openai import Endpoint, ParsedRequest, parse_request
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.preferences import Constraints, Weights
