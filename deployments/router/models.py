@@ -179,7 +179,7 @@ class ModelDirectory:
         entry.message = deployment.message if deployment else ""
         running = application is not None and application.status == "RUNNING"
         if entry.replicas:
-            # While an application is deployed, replicas of before may be answering still.
+            # While an application is deployed, previous replicas may still answer.
             is_other = self._told(entry) not in (None, entry.description)
             if not (entry.settled and running) or is_other:
                 await self._describe(entry)
