@@ -22,9 +22,9 @@ from scipy.optimize import least_squares
 from profiling.costs.posterior import FORM_OF
 from profiling.costs.regression import Sample
 from profiling.costs.shrinkage import CostPrior
-from scheduler.costs.accelerators import AcceleratorTable
-from scheduler.costs.model_card import ModelCard
-from scheduler.costs.prior import (
+from scheduler.costs.priors.accelerators import AcceleratorTable
+from scheduler.costs.priors.model_card import ModelCard
+from scheduler.costs.priors.prior import (
     Accelerator,
     Efficiencies,
     predict_from_card,

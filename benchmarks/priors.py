@@ -39,8 +39,8 @@ from rich.table import Table
 from profiling.costs.posterior import regress_with_prior, usual_prior
 from profiling.costs.regression import Sample, choose, regress_all
 from profiling.costs.shrinkage import CostPrior, shrink
-from scheduler.costs.origins import SHIPPED
-from scheduler.costs.prior import Efficiencies, predict_from_card
+from scheduler.costs.priors.origins import SHIPPED
+from scheduler.costs.priors.prior import Efficiencies, predict_from_card
 from scheduler.costs.profiles import ModelProfile, ProfileSet
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "energy_mlenergy.csv.gz"

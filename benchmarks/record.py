@@ -22,9 +22,9 @@ from unittest.mock import patch
 import psutil
 from decision import build_state
 
-from cluster.store.decisions import Record
-from cluster.store.decisions_db import RecordFile
-from cluster.store.entries import Entry, Retention
+from cluster.store.archive.decisions import Record
+from cluster.store.archive.decisions_db import RecordFile
+from cluster.store.archive.entries import Entry, Retention
 from deployments.router.delivery.attempts import Attempt
 from deployments.router.observe.routing_report import decision_record
 from deployments.router.sync.decision_log import DecisionLog

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from profiling.figures.routing import draw_trade_offs
+from profiling.figures.quality.routing import draw_trade_offs
 from profiling.figures.style import house_style, save_figure
 from profiling.quality.evaluation import ESTIMATORS, Split, mean_and_reach, replay, splits
 from profiling.quality.fit import fit_quality

@@ -144,7 +144,7 @@ def build(args: StandInArgs) -> serve.Application:
         name=model_deployment_name(args.model_id),
         max_ongoing_requests=1_000_000,
         request_router_config={
-            "request_router_class": "deployments.replica.placement.TargetedRequestRouter"
+            "request_router_class": "deployments.replica.startup.placement.TargetedRequestRouter"
         },
         ray_actor_options={"num_cpus": 0},
     ).bind(args.model_id)

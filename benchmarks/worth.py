@@ -28,8 +28,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from profiling.errors import InputError
+from profiling.figures.quality.worth import draw_worth
 from profiling.figures.style import house_style, save_figure
-from profiling.figures.worth import draw_worth
 from profiling.quality.answer_table import AnswerTable, read_answer_table
 from profiling.quality.length_estimates import LengthReport, report_lengths
 from profiling.quality.prompt_estimates import estimate

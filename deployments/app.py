@@ -15,7 +15,7 @@ from deployments.config.gpu_shares import memory_utilization, with_worker_gpus
 from deployments.gate import Gate
 from deployments.replica.admission import ReplicaLimits
 from deployments.replica.deployment import ModelReplica
-from deployments.replica.options import deployment_options
+from deployments.replica.startup.options import deployment_options
 from deployments.router.server import Router
 
 logger = logging.getLogger("ray.serve")
@@ -94,7 +94,7 @@ def _deployment_config(args: ModelArgs) -> dict[str, Any]:
     config: dict[str, Any] = {
         "max_ongoing_requests": 1_000_000,
         "request_router_config": {
-            "request_router_class": "deployments.replica.placement.TargetedRequestRouter"
+            "request_router_class": "deployments.replica.startup.placement.TargetedRequestRouter"
         },
         "logging_config": {"enable_access_log": False},
         # Three failures in a row replace a replica; Serve's own defaults take half a minute.

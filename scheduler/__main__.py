@@ -18,7 +18,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from scheduler.console import render_decision
-from scheduler.costs.library import LIBRARY, library_for, shipped_library
+from scheduler.costs.priors.library import LIBRARY, library_for, shipped_library
 from scheduler.costs.profiles import ProfileSet
 from scheduler.decide import Scheduler
 from scheduler.errors import ProfileError, QualityModelError, SchedulerError

@@ -259,7 +259,8 @@ class Prediction:
         runtime_factor: Correction that is in `runtime_s`.
         energy_factor: Correction that is in `energy_joules`.
         extrapolates: Tokens or concurrency lie outside what was profiled; the intervals are wider.
-        profile_origin: Where the costs come from, see `scheduler.costs.origins`; empty: unknown.
+        profile_origin: Where the costs come from, see `scheduler.costs.priors.origins`; empty:
+            unknown.
         profile_trials: Trials that they were fitted on.
     """
 

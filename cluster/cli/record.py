@@ -16,8 +16,8 @@ from typing import BinaryIO
 import orjson
 
 from cluster.naming import DEFAULT_DATA_DIR
-from cluster.store.decisions import RECORD_FILE
-from cluster.store.decisions_db import RecordFile
+from cluster.store.archive.decisions import RECORD_FILE
+from cluster.store.archive.decisions_db import RecordFile
 
 
 class RecordUnreadableError(ConnectionError):

@@ -33,7 +33,7 @@ from cluster.haproxy.errors import haproxy_variables
 from cluster.naming import ROUTER_APPLICATION
 from cluster.serve_api import Application, DashboardUnreachableError, ServeApi, auth_headers
 from cluster.serve_flags import SERVE_FLAGS
-from scheduler.costs.origins import CALIBRATED, MEASURED
+from scheduler.costs.priors.origins import CALIBRATED, MEASURED
 
 RAY_START_TIMEOUT_S = 120.0
 READY_TIMEOUT_S = 30.0

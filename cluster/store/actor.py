@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import ray
 
 from cluster.naming import HEAD_RESOURCE
-from cluster.store.archive import Archive
+from cluster.store.archive.archive import Archive
 from cluster.store.board import Board
 from cluster.store.replies import CLAIM_GRACE_S
 
@@ -28,7 +28,7 @@ class Store(NamedTuple):
 
     Attributes:
         board: See `cluster.store.board.Board`.
-        archive: See `cluster.store.archive.Archive`.
+        archive: See `cluster.store.archive.archive.Archive`.
     """
 
     board: Any

@@ -19,7 +19,7 @@ from pydantic import (
 
 from cluster.energy.nvml import CPU_WATTS_PER_CORE
 from cluster.naming import AUTO, DEFAULT_DATA_DIR, application_name
-from cluster.store.entries import Retention
+from cluster.store.archive.entries import Retention
 from deployments.config.base import Strict
 from deployments.config.clients import ClientsConfig
 from deployments.config.gpu_shares import bundle_gpus, gpu_share, worker_count

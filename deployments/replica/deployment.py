@@ -17,9 +17,9 @@ from ray.serve._private.common import RUNNING_REQUESTS_KEY
 from deployments.links.frames import Frame, ModelRequest, Reply
 from deployments.links.tokenizer_bundle import TokenizerBundle
 from deployments.replica.admission import ReplicaLimits
-from deployments.replica.forking import start_template_process
-from deployments.replica.turns import Rank, start_turn
-from deployments.replica.weights import weight_bytes
+from deployments.replica.startup.forking import start_template_process
+from deployments.replica.startup.turns import Rank, start_turn
+from deployments.replica.startup.weights import weight_bytes
 
 if TYPE_CHECKING:
     from deployments.replica.server import ModelServer
@@ -30,7 +30,7 @@ class ModelReplica:
 
     Args:
         settings: Ray's configuration of the model: the arguments of its `LLMConfig`.
-        start_order: Among the engines of this node, see `deployments.replica.turns`.
+        start_order: Among the engines of this node, see `deployments.replica.startup.turns`.
         limits: Of what it takes and how long it may be silent.
         options: More of `ModelServer`'s arguments.
 
@@ -108,7 +108,7 @@ def _load(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     """
     from ray.serve.llm import LLMConfig  # noqa: PLC0415
 
-    from deployments.replica.engine import FrameEngine  # noqa: PLC0415
+    from deployments.replica.engine.engine import FrameEngine  # noqa: PLC0415
     from deployments.replica.server import ModelServer  # noqa: PLC0415
 
     return ModelServer, LLMConfig(**settings), FrameEngine

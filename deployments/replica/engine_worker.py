@@ -1,7 +1,7 @@
 """What runs in vLLM's own processes: the engine core and the workers, not the replica.
 
 Private names of vLLM again, held by tests/integration/test_engine_contract.py. Kept apart from
-`deployments.replica.engine`, which would have every worker import Ray Serve.
+`deployments.replica.engine.engine`, which would have every worker import Ray Serve.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class DeviceReport:
 def wait_without_spinning() -> None:
     """A plugin of vLLM (`vllm.general_plugins`): on CPU, wait without burning a core.
 
-    Matters to engines with several workers, see
-    `deployments.replica.engine.computing_in_engine_core` for the others. Between the steps of a
-    generation, and for a second after it, the engine core and its workers poll their shared memory
-    with `sched_yield` (vLLM pull request 52814 has figures). On a CPU these are the cores that
-    compute: other engines starve, and CPU time says nothing about work. Here they look every NAP_S
-    during a generation. Later they sleep on vLLM's notification, for some milliseconds at a time,
-    because it gets lost now and then [measured: every fourth request of a tiny model hung for 5 s].
+    Matters to engines with several workers, see `computing_in_engine_core` for the others. Between
+    the steps of a generation, and for a second after it, the engine core and its workers poll their
+    shared memory with `sched_yield` (vLLM pull request 52814 has figures). On a CPU these are the
+    cores that compute: other engines starve, and CPU time says nothing about work. Here they look
+    every NAP_S during a generation. Later they sleep on vLLM's notification, for some milliseconds
+    at a time, because it gets lost now and then [measured: every fourth request of a tiny model
+    hung for 5 s].
 
     On a GPU nothing is changed: the host's cores are idle there, and spinning saves microseconds.
 

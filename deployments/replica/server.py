@@ -28,7 +28,7 @@ from deployments.links.frames import Flag, Frame, ModelRequest, Reply, encode_ob
 from deployments.links.server import LinkServer
 from deployments.links.tokenizer_bundle import TokenizerBundle, TokenizerOffer
 from deployments.replica.admission import Door, ReplicaLimits
-from deployments.replica.engine import FrameEngine
+from deployments.replica.engine.engine import FrameEngine
 from deployments.replica.liveness import Watch
 from deployments.replica.load_reports import LoadReporter
 from deployments.replica.metering import Measurement, ReplicaIdentity, RequestMeter, shares_devices
@@ -55,7 +55,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         llm_config: Ray's configuration of the model; its `model_source` may be `embedded:NAME`.
         watts_per_core: For the energy estimate where neither NVML nor RAPL can be read.
         limits: Of what it takes and how long it may be silent.
-        engine_cls: The engine; `deployments.replica.engine.FrameEngine` or a subclass.
+        engine_cls: The engine; `deployments.replica.engine.engine.FrameEngine` or a subclass.
     """
 
     engine: FrameEngine
@@ -158,7 +158,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """What routers and the profiling job need to know of this replica.
 
         Args:
-            target: Read by the request router, see `deployments.replica.placement`.
+            target: Read by the request router, see `deployments.replica.startup.placement`.
         """
         return {
             **asdict(self._meter.identity),
@@ -177,7 +177,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """What the engine counts prompt tokens with; `describe` names it.
 
         Args:
-            target: Read by the request router, see `deployments.replica.placement`.
+            target: Read by the request router, see `deployments.replica.startup.placement`.
 
         Raises:
             LookupError: There is none; `describe` says why.
@@ -190,7 +190,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         Args:
             request: What is asked.
             placement: `target` and `avoid`, read by the request router, see
-                `deployments.replica.placement`.
+                `deployments.replica.startup.placement`.
         """
         if refusal := self._refusal(request):
             return 429, refusal, b""

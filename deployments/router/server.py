@@ -65,8 +65,8 @@ from deployments.router.tokenizers import TokenizerSource
 from deployments.router.tokens.counting import TokenCounter
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
-from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import EXCEPTION_HANDLERS
+from deployments.router.wire.limits.body import parse_bounded
 from deployments.router.wire.paths import ENDPOINTS
 from scheduler.serialization import decision_to_dict
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scheduler.costs.origins import MEASURED, MODEL_CARD, SHIPPED
+from scheduler.costs.priors.origins import MEASURED, MODEL_CARD, SHIPPED
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 from scheduler.decide import Scheduler
 from scheduler.errors import SchedulerError

@@ -19,7 +19,7 @@ from profiling.costs.posterior import (
 )
 from profiling.costs.regression import Regression, Sample, choose, regress_all
 from profiling.costs.shrinkage import CostPrior
-from scheduler.costs.origins import origin_of_fit
+from scheduler.costs.priors.origins import origin_of_fit
 from scheduler.costs.profiles import ModelProfile, Moments, ProfileSet, Reference
 
 TARGETS: Mapping[str, str] = {"runtime": "runtime_s", "energy": "energy_joules"}

@@ -19,7 +19,7 @@ from profiling.costs.fit import TARGETS, FitResult, sample_of
 from profiling.costs.posterior import ratios_of, scale_model
 from profiling.costs.regression import NEGLIGIBLE, Array, Sample, folds
 from profiling.costs.shrinkage import USUAL_NOISE
-from scheduler.costs.origins import CALIBRATED, MEASURED
+from scheduler.costs.priors.origins import CALIBRATED, MEASURED
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 
 # Rounding errors of an error that is the same.

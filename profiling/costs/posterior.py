@@ -24,10 +24,10 @@ from profiling.costs.regression import (
     ratio_interval,
 )
 from profiling.costs.shrinkage import Array, CostPrior, Shrunk, shrink
-from scheduler.costs.accelerators import AcceleratorTable
 from scheduler.costs.forms import ENGINE, ENGINE_FORMS, SHARES
-from scheduler.costs.model_card import ModelCard
-from scheduler.costs.prior import predict_from_card, spreads_of, without_zeros
+from scheduler.costs.priors.accelerators import AcceleratorTable
+from scheduler.costs.priors.model_card import ModelCard
+from scheduler.costs.priors.prior import predict_from_card, spreads_of, without_zeros
 from scheduler.costs.profiles import LinearModel, ModelProfile
 
 MAP = "map"

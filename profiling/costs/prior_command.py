@@ -11,9 +11,9 @@ from rich.console import Console
 from cluster.files import write_atomic
 from profiling.costs.report import print_profiles
 from profiling.errors import InputError
-from scheduler.costs.accelerators import AcceleratorTable
-from scheduler.costs.model_card import ModelCard
-from scheduler.costs.prior import card_profile
+from scheduler.costs.priors.accelerators import AcceleratorTable
+from scheduler.costs.priors.model_card import ModelCard
+from scheduler.costs.priors.prior import card_profile
 from scheduler.costs.profiles import ModelProfile, ProfileSet
 from scheduler.errors import ModelCardError
 

@@ -23,10 +23,10 @@ from rich.progress import track
 from profiling.costs.fit import sample_of
 from profiling.costs.regression import regress
 from profiling.errors import InputError
-from profiling.figures.calibration import draw_calibration
 from profiling.figures.concurrency import draw_concurrency
 from profiling.figures.dominance import draw_dominance
 from profiling.figures.predictions import Comparison, draw_predictions
+from profiling.figures.quality.calibration import draw_calibration
 from profiling.figures.residuals import draw_residuals
 from profiling.figures.scores import ScoredDecision, draw_scores
 from profiling.figures.sensitivity import draw_sensitivity

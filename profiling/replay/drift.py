@@ -25,7 +25,7 @@ from rich.table import Table
 from profiling.costs.fit import TARGETS, FitOptions, fit_profiles
 from profiling.errors import InputError
 from profiling.trials.log import read_trials
-from scheduler.costs.drift import CostCorrector
+from scheduler.costs.learnt.drift import CostCorrector
 from scheduler.costs.profiles import LinearModel
 from scheduler.types import NO_CORRECTION, Correction
 

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from profiling.errors import InputError
 from profiling.trials.log import SYNONYMS
-from scheduler.costs.length_history import LEAST, LengthHistory
+from scheduler.costs.learnt.length_history import LEAST, LengthHistory
 
 REQUIRED = ("model", "input_tokens", "output_tokens")
 MIN_ANSWERS = 4 * LEAST

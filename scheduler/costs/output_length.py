@@ -1,6 +1,6 @@
 """How many tokens a model will generate: what the request says, or else what it usually does.
 
-The lengths are learnt in `scheduler.costs.length_history`.
+The lengths are learnt in `scheduler.costs.learnt.length_history`.
 """
 
 from __future__ import annotations

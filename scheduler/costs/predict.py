@@ -1,6 +1,6 @@
 """A model, a request and the load of this moment in, predicted costs with intervals out.
 
-Corrections for drift are applied here and learnt in `scheduler.costs.drift`.
+Corrections for drift are applied here and learnt in `scheduler.costs.learnt.drift`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 
 from scheduler.costs.load import meet
-from scheduler.costs.origins import MEASURED
 from scheduler.costs.output_length import output_tokens_interval
+from scheduler.costs.priors.origins import MEASURED
 from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.errors import InvalidPredictionError
 from scheduler.types import (

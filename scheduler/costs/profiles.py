@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from scheduler.costs.forms import ALL_FORMS, FORMS, LATER_TERMS, TERMS, terms_of
-from scheduler.costs.origins import ORIGINS
+from scheduler.costs.priors.origins import ORIGINS
 from scheduler.errors import ProfileError
 from scheduler.preferences import Metric
 
@@ -159,7 +159,7 @@ class ModelProfile:
         accuracy: Share of right answers, `None` where it was never measured.
         accuracy_source: What measured the accuracy.
         source: What measured the costs, and where.
-        origin: One of `scheduler.costs.origins.ORIGINS`; empty where the file does not say.
+        origin: One of `scheduler.costs.priors.origins.ORIGINS`; empty where the file does not say.
     """
 
     model: str

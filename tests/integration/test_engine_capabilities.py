@@ -49,7 +49,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     from vllm.renderers import renderer_from_config
     from vllm.renderers.online_renderer import OnlineRenderer
 
-    from deployments.replica.capabilities import describe_capabilities
+    from deployments.replica.engine.capabilities import describe_capabilities
 
     folder = tmp_path_factory.mktemp("thinking") / "model"
     source: Path = build_tiny_checkpoints(cache_folder() / "tests")["tiny-phi3"]

@@ -1,4 +1,4 @@
-"""The private names of Ray and vLLM that deployments/replica/engine.py and its neighbours use.
+"""The private names of Ray and vLLM that the files in deployments/replica/engine use.
 
 Fails when a new version of Ray or vLLM moves one of them: the place to look before anything else.
 """
@@ -35,7 +35,7 @@ def test_the_installed_versions_are_the_ones_that_were_looked_at() -> None:
 def test_rays_engine_has_the_seam() -> None:
     from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 
-    from deployments.replica.engine import VLLMEngine
+    from deployments.replica.engine.engine import VLLMEngine
 
     parameters = list(inspect.signature(VLLMEngine._start_async_llm_engine).parameters)
     assert parameters == ["self", "vllm_engine_args", "vllm_engine_config", "placement_group"]
@@ -80,7 +80,7 @@ def test_threads_on_a_cpu_are_bound_only_where_somebody_asks_for_it(
 ) -> None:
     from vllm.utils.ompmultiprocessing import OMPProcessManager
 
-    from deployments.replica.cpu_engine import BINDING, computing_in_engine_core
+    from deployments.replica.engine.cpu_engine import BINDING, computing_in_engine_core
 
     source = inspect.getsource(OMPProcessManager.configure_omp_envs)
     assert all(f'envs_dict["{name}"]' in source for name in BINDING)
@@ -230,7 +230,7 @@ def test_the_trail_follows_several_choices_to_the_end() -> None:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.v1.metrics.stats import RequestStateStats
 
-    from deployments.replica.engine_client import current_trail, followed
+    from deployments.replica.engine.client import current_trail, followed
     from deployments.replica.request_trace import Trail
 
     def choice(index: int, ids: list[int], reason: str | None = None) -> CompletionOutput:
@@ -263,7 +263,7 @@ def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
 
-    from deployments.replica.engine_client import current_trail, followed
+    from deployments.replica.engine.client import current_trail, followed
     from deployments.replica.request_trace import Trail
 
     asked: list[SamplingParams] = []
@@ -298,7 +298,7 @@ def test_log_probabilities_are_kept_of_all_choices_for_whoever_asks() -> None:
 
 
 def test_without_a_trail_generate_is_left_alone() -> None:
-    from deployments.replica.engine_client import followed
+    from deployments.replica.engine.client import followed
 
     outputs = SimpleNamespace()
     assert followed(lambda *_: outputs)("", None, "id") is outputs
@@ -347,7 +347,7 @@ def test_deployments_have_the_options_that_rays_builder_gives_them(
 
     from deployments.app import llm_settings
     from deployments.config.app import ModelArgs
-    from deployments.replica.options import deployment_options
+    from deployments.replica.startup.options import deployment_options
 
     context = SimpleNamespace(runtime_env={"working_dir": "x"})
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)

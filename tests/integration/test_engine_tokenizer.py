@@ -1,7 +1,7 @@
 """What vLLM's renderer counts against what the router counts with what the renderer exported.
 
 No engine runs: the renderer is the part of vLLM that turns requests into token ids. The private
-names that deployments/replica/tokenizer_export.py reads are all used here.
+names that deployments/replica/engine/tokenizer_export.py reads are all used here.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def renderers() -> Renderers:
 
 
 def counter(online: Any) -> ModelTokenizer:
-    from deployments.replica.tokenizer_export import export_tokenizer
+    from deployments.replica.engine.tokenizer_export import export_tokenizer
 
     return ModelTokenizer(export_tokenizer(online))
 

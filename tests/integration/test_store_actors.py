@@ -12,8 +12,8 @@ import ray
 from slow_disk import FSYNC_S
 
 from cluster.store.actor import Store, connect_store
-from cluster.store.decisions import RECORD_FILE
-from cluster.store.entries import Entry, Retention
+from cluster.store.archive.decisions import RECORD_FILE
+from cluster.store.archive.entries import Entry, Retention
 from cluster.store.load import ReplicaLoad
 from cluster.store.replies import CLAIM_GRACE_S
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet

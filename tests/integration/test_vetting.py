@@ -16,8 +16,8 @@ from tiny_checkpoints import build_tiny_checkpoints
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from deployments.config.replica import VettingLimits
-from deployments.replica.vetting import Vetting, VettingBusyError, VettingStarvedError
-from deployments.replica.vetting_trial import Verdict
+from deployments.replica.vetting.trial import Verdict
+from deployments.replica.vetting.vetting import Vetting, VettingBusyError, VettingStarvedError
 
 pytestmark = pytest.mark.integration
 

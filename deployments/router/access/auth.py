@@ -14,7 +14,7 @@ from deployments.router.access.budgets import Account, Budgets
 from deployments.router.access.keys import KeyRing
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.errors import send_error
-from deployments.router.wire.limits import check_headers
+from deployments.router.wire.limits.request import check_headers
 from deployments.router.wire.paths import CHARGED, HEALTH_PATHS, is_page
 
 API_KEYS_VARIABLE = "DYNAMIC_LLM_SCHEDULER_API_KEYS"

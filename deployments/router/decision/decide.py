@@ -28,7 +28,7 @@ from deployments.router.sync.shared import SharedState
 from deployments.router.tokens.counting import TokenCount, TokenCounter
 from deployments.router.waking import Waker
 from deployments.router.wire.api_error import ApiError
-from deployments.router.wire.limits import check_input_tokens, check_request
+from deployments.router.wire.limits.request import check_input_tokens, check_request
 from deployments.router.wire.openai import HourlyWeights, ParsedRequest
 from scheduler.capabilities import Refusal
 from scheduler.choice.admission import REJECTIONS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments.router.wire.openai import ParsedRequest
-from scheduler.costs.learning import Lesson
+from scheduler.costs.learnt.learning import Lesson
 from scheduler.costs.observations import Observation, Outcome
 from scheduler.costs.profiles import ModelProfile, ProfileSet
 from scheduler.types import Decision, Prediction

@@ -95,7 +95,7 @@ def continued_payload(
         endpoint: Whose.
         said: What the client has got; no tool calls.
         generated: Tokens of it.
-        forms: How the model's replica wants it, see `deployments.replica.capabilities`.
+        forms: How the model's replica wants it, see `deployments.replica.engine.capabilities`.
 
     Returns:
         `None` where the model cannot: a prompt of token ids means nothing to others, and reasoning

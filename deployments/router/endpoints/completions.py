@@ -36,8 +36,8 @@ from deployments.router.observe.routing_report import decision_record, routing_o
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
-from deployments.router.wire.body_limits import parse_bounded
 from deployments.router.wire.errors import as_api_error, send_error
+from deployments.router.wire.limits.body import parse_bounded
 from deployments.router.wire.openai import ParsedRequest
 from deployments.router.wire.paths import ENDPOINTS
 from scheduler.errors import InvalidRequestError, NoCandidateError

@@ -25,7 +25,6 @@ from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.profiles import ProfileSource
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
-from deployments.router.wire.body_limits import check_depth, check_size, parse_bounded
 from deployments.router.wire.dialects import messages_request, responses_request
 from deployments.router.wire.dialects.answers import EventSplitter, Writer
 from deployments.router.wire.dialects.errors import (
@@ -42,6 +41,7 @@ from deployments.router.wire.dialects.messages_answer import MessageWriter
 from deployments.router.wire.dialects.responses_answer import PREFIX
 from deployments.router.wire.dialects.responses_stream import ResponseWriter
 from deployments.router.wire.error_codes import ErrorCode
+from deployments.router.wire.limits.body import check_depth, check_size, parse_bounded
 from deployments.router.wire.openai import json_object
 from deployments.router.wire.paths import CHAT, COUNT_TOKENS, MESSAGES
 

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cluster.store.actor import STORE_TIMEOUT_S
-from cluster.store.entries import Feedback
-from cluster.store.feedback import Taken
+from cluster.store.archive.entries import Feedback
+from cluster.store.archive.feedback import Taken
 from deployments.config.app import RouterArgs
 from deployments.router.access.budgets import Account
 from deployments.router.endpoints.grading import has_words, score_of

@@ -18,9 +18,9 @@ from deployments.router.tokens.counting import TokenCounter
 from deployments.router.tokens.model_tokenizer import ModelTokenizer, TemplateRejectionError
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
-from deployments.router.wire.body_limits import check_depth, check_size, parse_bounded
 from deployments.router.wire.dialects.members import array, flag
 from deployments.router.wire.error_codes import ErrorCode
+from deployments.router.wire.limits.body import check_depth, check_size, parse_bounded
 from deployments.router.wire.members import too_much
 from deployments.router.wire.openai import invalid_value, json_object
 

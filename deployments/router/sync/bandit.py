@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from cluster.store.actor import Store
-from cluster.store.feedback import HOUR_S, BanditNews
+from cluster.store.archive.feedback import HOUR_S, BanditNews
 from deployments.config.learning import BanditConfig
 from deployments.router.sync.exchange import Exchange, Standing
 from scheduler.bandit.model import Bandit, BanditState

@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from scheduler.costs.accelerators import AcceleratorTable
-from scheduler.costs.library import library_profile
-from scheduler.costs.model_card import ModelCard
-from scheduler.costs.origins import SHIPPED
-from scheduler.costs.prior import card_profile
+from scheduler.costs.priors.accelerators import AcceleratorTable
+from scheduler.costs.priors.library import library_profile
+from scheduler.costs.priors.model_card import ModelCard
+from scheduler.costs.priors.origins import SHIPPED
+from scheduler.costs.priors.prior import card_profile
 from scheduler.costs.profiles import ModelProfile, ProfileSet
 from scheduler.errors import ModelCardError, ProfileError
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ray.exceptions import RayError
 
 from cluster.store.actor import STORE_TIMEOUT_S, Store
-from cluster.store.entries import Entry, EntryQueue, Retention
+from cluster.store.archive.entries import Entry, EntryQueue, Retention
 from deployments.router.sync.exchange import Exchange, Standing
 
 RECENT_BYTES = 8 * 2**20

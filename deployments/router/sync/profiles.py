@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.store.actor import Store, connect_store
-from cluster.store.archive import ArchiveState, Snapshot
-from cluster.store.decisions import RecordStatus
+from cluster.store.archive.archive import ArchiveState, Snapshot
+from cluster.store.archive.decisions import RecordStatus
 from deployments.router.sync.card_profiles import profile_of
 from deployments.router.sync.exchange import Exchange, Standing, exchange
-from scheduler.costs.library import LIBRARY, shipped_library
-from scheduler.costs.origins import MEASURED
-from scheduler.costs.origins import SHIPPED as SHIPPED_ORIGIN
+from scheduler.costs.priors.library import LIBRARY, shipped_library
+from scheduler.costs.priors.origins import MEASURED
+from scheduler.costs.priors.origins import SHIPPED as SHIPPED_ORIGIN
 from scheduler.costs.profiles import ProfileSet
 from scheduler.errors import ProfileError
 

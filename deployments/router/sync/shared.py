@@ -11,7 +11,7 @@ from collections import deque
 from cluster.store.actor import Store
 from cluster.store.load import LoadView
 from deployments.router.sync.exchange import Exchange, Standing
-from scheduler.costs.learning import Learning, Lesson
+from scheduler.costs.learnt.learning import Learning, Lesson
 
 KEEP_LESSONS = 10_000
 """So many wait for a store that is unavailable; older ones are only known here."""

@@ -20,7 +20,7 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import RayServeException
 
 from cluster.naming import model_deployment_name
-from cluster.store.archive import Archive
+from cluster.store.archive.archive import Archive
 from cluster.store.board import Board
 from deployments.config.app import RouterArgs
 from deployments.links.frames import Flag, Frame, encode_observation

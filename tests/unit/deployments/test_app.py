@@ -56,7 +56,7 @@ def test_the_yaml_may_change_options_of_the_deployment() -> None:
     assert deployment["ray_actor_options"] == {"num_cpus": 0}
     assert deployment["max_ongoing_requests"] == 3
     router = deployment["request_router_config"]["request_router_class"]
-    assert router == "deployments.replica.placement.TargetedRequestRouter"
+    assert router == "deployments.replica.startup.placement.TargetedRequestRouter"
 
 
 def test_a_hung_replica_is_noticed_soon() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.store.archive import Archive
+from cluster.store.archive.archive import Archive
 from cluster.store.board import Board
 from scheduler.costs.profiles import ProfileSet
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cluster.__main__ import main
-from cluster.store.decisions import Record
-from cluster.store.entries import Entry, Retention
+from cluster.store.archive.decisions import Record
+from cluster.store.archive.entries import Entry, Retention
 
 RECORDS: list[dict[str, Any]] = [
     {"decision_id": f"d{n}", "finished_at": float(n), "observation": {"runtime_s": 0.5}}

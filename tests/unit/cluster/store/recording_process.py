@@ -14,9 +14,9 @@ import time
 from itertools import count
 from pathlib import Path
 
-from cluster.store.archive import Archive
-from cluster.store.decisions import Record
-from cluster.store.entries import Entry, Retention
+from cluster.store.archive.archive import Archive
+from cluster.store.archive.decisions import Record
+from cluster.store.archive.entries import Entry, Retention
 
 KEEP_ALL = Retention(2**40, None)
 

@@ -10,10 +10,9 @@ import msgspec
 import pytest
 
 from cluster.connection import LENGTH
-from cluster.store import latest_file
-from cluster.store.archive import ArchiveState
+from cluster.store.archive.archive import ArchiveState, latest_file
+from cluster.store.archive.decisions import RecordStatus
 from cluster.store.board import TRIAL_LEASE_S, Board
-from cluster.store.decisions import RecordStatus
 from cluster.store.load import LoadSnapshot, ReplicaLoad, TokenWeights
 from cluster.store.news import News, NewsReader
 from cluster.store.usage import Ledger, Period, Usage

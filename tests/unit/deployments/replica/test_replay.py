@@ -19,7 +19,7 @@ from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from deployments.demo_models.build_once import build_once
 from deployments.demo_models.catalog import cache_folder, packaged_gguf
 from deployments.demo_models.checkpoints import convert_tokenizer
-from deployments.replica.engine_client import current_trail, followed
+from deployments.replica.engine.client import current_trail, followed
 from deployments.replica.request_trace import Trail
 
 PROMPT = [5, 6, 7]

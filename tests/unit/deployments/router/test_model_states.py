@@ -12,7 +12,7 @@ import pytest
 from cluster.store.load import LoadSnapshot, ReplicaLoad
 from deployments.router.models import ModelDirectory
 from deployments.router.sync.shared import SharedState
-from scheduler.costs.learning import Lesson
+from scheduler.costs.learnt.learning import Lesson
 from scheduler.costs.observations import Outcome
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 from scheduler.priority import Priority

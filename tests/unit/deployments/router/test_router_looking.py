@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_serve import ACCURATE, FRUGAL, PROFILES, Model, ServeDouble, Site, StoreDouble, profile
 
-from cluster.store.entries import Entry, Retention
+from cluster.store.archive.entries import Entry, Retention
 from scheduler.__main__ import main
 from scheduler.costs.profiles import ProfileSet
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from profiling.costs.choices import Choice, as_json, choices, idle_models, print_choices
-from scheduler.costs.origins import CALIBRATED, MEASURED, SHIPPED
+from scheduler.costs.priors.origins import CALIBRATED, MEASURED, SHIPPED
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 
 

@@ -22,7 +22,7 @@ from profiling.costs.guard import (
 )
 from profiling.costs.posterior import priors_of
 from scheduler.costs.forms import ENGINE, SHARES
-from scheduler.costs.origins import CALIBRATED, SHIPPED
+from scheduler.costs.priors.origins import CALIBRATED, SHIPPED
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 
 SECONDS = LinearModel(ENGINE, (0.02, 0.0, 0.016, 0.002, 0.0002, 0.001, 3e-7, 7e-4, 1e-9))

@@ -21,7 +21,7 @@ from profiling.replay.drift import (
     without_drift,
 )
 from profiling.trials.log import read_trials
-from scheduler.costs.drift import CostCorrector
+from scheduler.costs.learnt.drift import CostCorrector
 from scheduler.costs.profiles import LinearModel
 from scheduler.types import NO_CORRECTION
 

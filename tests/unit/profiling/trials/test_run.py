@@ -13,7 +13,7 @@ from fake_replicas import FakeReplica, FakeServe
 
 from profiling.__main__ import main
 from profiling.trials import job, runner
-from scheduler.costs.origins import CALIBRATED, MEASURED, SHIPPED
+from scheduler.costs.priors.origins import CALIBRATED, MEASURED, SHIPPED
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 
 # What the faked replicas cost.

@@ -9,7 +9,7 @@ from fake_serve import FRUGAL, PROFILES, observation
 
 from deployments.router.decision.learning import lesson_of
 from deployments.router.wire.openai import ParsedRequest, parse_request
-from scheduler.costs.learning import Lesson
+from scheduler.costs.learnt.learning import Lesson
 from scheduler.costs.observations import Observation
 from scheduler.costs.profiles import ProfileSet
 from scheduler.decide import Scheduler

@@ -9,7 +9,7 @@ import pytest
 from fake_clock import FakeClock
 from fake_serve import StoreDouble
 
-from cluster.store.archive import Archive
+from cluster.store.archive.archive import Archive
 from deployments.config.learning import BanditConfig
 from deployments.router.sync.bandit import BanditSource
 from deployments.router.sync.exchange import exchange as exchange_once

@@ -5,7 +5,7 @@ import pytest
 from fake_serve import ACCURATE, FRUGAL, PROFILES, ServeDouble, StoreDouble, profile
 from transformers import LlamaConfig, MambaConfig
 
-from deployments.replica.model_card import describe_card
+from deployments.replica.startup.model_card import describe_card
 from deployments.router.models import ModelDirectory
 from deployments.router.sync.card_profiles import profile_of
 from deployments.router.sync.profiles import ProfileSource

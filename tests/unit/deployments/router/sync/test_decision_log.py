@@ -9,7 +9,7 @@ import pytest
 from fake_serve import HANG, StoreDouble
 from ray.exceptions import ActorDiedError
 
-from cluster.store.entries import OVERHEAD_BYTES, Entry, Retention
+from cluster.store.archive.entries import OVERHEAD_BYTES, Entry, Retention
 from deployments.router.sync.decision_log import MAX_CONTENT_BYTES, MAX_OPEN, DecisionLog
 from deployments.router.sync.exchange import exchange
 

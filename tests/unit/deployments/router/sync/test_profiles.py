@@ -9,8 +9,8 @@ import pytest
 from fake_serve import ACCURATE, FRUGAL, HANG, PROFILES, ActorHandle, StoreDouble, profile
 
 from cluster.store.actor import Store
-from cluster.store.archive import ArchiveState, Snapshot
-from cluster.store.decisions import RecordStatus
+from cluster.store.archive.archive import ArchiveState, Snapshot
+from cluster.store.archive.decisions import RecordStatus
 from deployments.router.sync.profiles import ProfileSource
 from scheduler.costs.profiles import SCHEMA_VERSION, ProfileSet
 

@@ -9,7 +9,7 @@ from ray.exceptions import ActorDiedError
 
 from deployments.router.sync.exchange import exchange as exchange_once
 from deployments.router.sync.shared import SharedState
-from scheduler.costs.learning import Learning, Lesson
+from scheduler.costs.learnt.learning import Learning, Lesson
 from scheduler.costs.observations import Outcome
 
 KEY = ("model", "gpu", "fit")

@@ -1,0 +1,263 @@
+"""The one place that touches private names of Ray and vLLM, for the versions pinned in pyproject.
+
+The seam is a subclass of Ray's `VLLMEngine`, injected through
+`build_llm_deployment(bind_kwargs={"engine_cls": ...})`, and wrappers around functions of vLLM's
+engine client: its `generate`, which sees token ids and timestamps that the OpenAI layer hides and
+lets an answer go on behind tokens of another replica, its output processor, which sees every step
+of the engine, and the two that hand sequences to the engine core and take them back. Requests and
+responses use vLLM's own OpenAI types. tests/integration/test_engine_contract.py holds the names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
+
+import orjson
+import psutil
+import ray.serve  # noqa: F401 - before ray.llm, or the two import each other in a circle
+from pydantic import ValidationError
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from deployments.demo_models.catalog import resolve_source
+from deployments.links.frames import Endpoint, Flag, Frame
+from deployments.links.tokenizer_bundle import TokenizerBundle
+from deployments.replica.engine.acceptance import with_acceptance
+from deployments.replica.engine.capabilities import describe_capabilities
+from deployments.replica.engine.client import accepted, current_trail, followed, tried
+from deployments.replica.engine.cpu_engine import computing_in_engine_core
+from deployments.replica.engine.queue import EngineQueue
+from deployments.replica.engine.tokenizer_export import export_tokenizer
+from deployments.replica.liveness import Liveness
+from deployments.replica.request_trace import StepFeed, Trail
+from deployments.replica.startup.model_card import describe_card
+from deployments.replica.startup.rehearsal import rehearse
+from deployments.replica.vetting.constraints import Constraints, field_of
+from deployments.tracing import trace_engine
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+class FrameEngine(VLLMEngine):  # type: ignore[misc]
+    """Ray's vLLM engine with answers as bytes and frames.
+
+    Attributes:
+        liveness: Knows of every step from the start.
+        constraints: Of its requests; to be opened.
+    """
+
+    async def start(self) -> None:
+        """Start vLLM; a source `embedded:NAME` becomes a folder of this node first."""
+        config = self.llm_config.get_engine_config()
+        trace_engine(config.engine_kwargs, os.environ)
+        config.hf_model_id = await asyncio.to_thread(resolve_source, config.actual_hf_model_id)
+        if await asyncio.to_thread(os.path.isdir, config.actual_hf_model_id):
+            # Else Ray has a task on each node import vLLM, to find that there is nothing to fetch.
+            self.llm_config.get_or_create_callback().ctx.run_init_node = False
+        self.liveness = Liveness()
+        await super().start()
+        config = self._engine_client.vllm_config
+        tokens = config.scheduler_config.max_num_batched_tokens
+        await rehearse(
+            self._run_step,
+            self.liveness.expect,
+            min(tokens, self.max_model_len - 1),
+            config.model_config.get_hidden_size(),
+        )
+
+    async def _run_step(self, length: int, turn: int) -> None:
+        """One step over so many prompt tokens; no two turns have a prefix in common."""
+        tokens = [(7 * length + number + turn) % self.vocab_size for number in range(length)]
+        outputs = self._engine_client.generate(
+            {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1), f"rehearsal-{length}-{turn}"
+        )
+        async for _ in outputs:
+            pass
+
+    async def probe(self) -> None:
+        """Come back when the engine core and every worker have answered, between two steps.
+
+        vLLM learns of a dead engine core by a pipe that the kernel closes only when the memory is
+        given back; a process that waits for that is found out here [measured: 12 s on busy cores].
+
+        Raises:
+            EngineDeadError: The engine core is dead.
+            Exception: They are broken.
+        """
+        manager = self._engine_client.engine_core.resources.engine_manager
+        for process in getattr(manager, "processes", ()):
+            if not _runs(process.pid):
+                raise EngineDeadError
+        await self._engine_client.collective_rpc("check_health")
+
+    def _start_async_llm_engine(self, args: Any, config: Any, placement_group: Any) -> Any:
+        with computing_in_engine_core(config):
+            client = super()._start_async_llm_engine(args, config, placement_group)
+        feed = StepFeed(self.liveness.sign)
+        processor = client.output_processor
+        states = processor.request_states
+        core, slots = client.engine_core, client.vllm_config.scheduler_config.max_num_seqs
+        queue = EngineQueue(
+            core.add_request_async,
+            core.abort_requests_async,
+            lambda one, error: states[one].queue.put(error) if one in states else None,
+            slots,
+        )
+        core.add_request_async = lambda request: queue.add(request, current_trail.get())
+        core.abort_requests_async = queue.abort
+        processor.process_outputs = queue.watch(feed.wrap(processor.process_outputs, states))
+        self.constraints = Constraints(client.vllm_config)
+        client.add_request = accepted(client.add_request)
+        generate = tried(client.generate, self.constraints)
+        client.generate = followed(generate, feed, processor.tokenizer)
+        return client
+
+    @property
+    def max_model_len(self) -> int:
+        """Context length in tokens that the engine settled on."""
+        return int(self._engine_client.model_config.max_model_len)
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Requests that the engine runs side by side; more wait."""
+        return int(self._engine_client.vllm_config.scheduler_config.max_num_seqs)
+
+    @property
+    def prefix_block_tokens(self) -> int:
+        """Prompt tokens that the engine keeps for later prompts as one; 0 where it keeps none."""
+        cache = self._engine_client.vllm_config.cache_config
+        return int(cache.block_size) if cache.enable_prefix_caching else 0
+
+    @property
+    def orders_by_priority(self) -> bool:
+        """Whether waiting requests are served by their `priority`, lower ones first."""
+        return str(self._engine_client.vllm_config.scheduler_config.policy) == "priority"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids that a prompt may use."""
+        return int(self._engine_client.model_config.get_vocab_size())
+
+    def model_card(self, source: str) -> dict[str, Any]:
+        """What the loaded configuration says of the work of a token, see `describe_card`.
+
+        Args:
+            source: Where the weights come from, as the configuration of the application says it.
+        """
+        settings = self._engine_client.vllm_config
+        config = settings.model_config.hf_config.to_dict()
+        # The engine may compute in other numbers than the file says.
+        config["dtype"] = str(settings.model_config.dtype)
+        return describe_card(
+            config,
+            str(settings.cache_config.cache_dtype),
+            int(settings.parallel_config.tensor_parallel_size),
+            source,
+        )
+
+    def capabilities(self) -> dict[str, Any]:
+        """What the engine takes, see `describe_capabilities`; renders a few conversations."""
+        chat = self._oai_serving_chat
+        loras = self._oai_models.lora_requests if self._oai_models else ()
+        settings = self.llm_config.engine_kwargs
+        return describe_capabilities(chat and chat.online_renderer, settings, list(loras))
+
+    def tokenizer(self) -> TokenizerBundle:
+        """What the engine counts prompt tokens with; takes about a second.
+
+        Raises:
+            NoBundleError: It cannot be handed on.
+        """
+        return export_tokenizer(self._oai_serving_chat.online_renderer)
+
+    async def device_uuids(self) -> list[str]:
+        """UUIDs of all GPUs of this engine's workers; empty on CPU."""
+        per_worker = await self._engine_client.collective_rpc("device_uuids")
+        return sorted({uuid for uuids in per_worker for uuid in uuids})
+
+    async def answer(
+        self, endpoint: Endpoint, payload: Mapping[str, Any], trail: Trail
+    ) -> tuple[int, bytes]:
+        """A whole answer: HTTP status and JSON."""
+        response = await self._respond(endpoint, payload, trail)
+        if trail.rejection is not None:
+            return trail.rejection
+        if isinstance(response, ErrorResponse):
+            return response.error.code, orjson.dumps(response.model_dump())
+        return 200, response.model_dump_json().encode()
+
+    async def frames(
+        self, endpoint: Endpoint, payload: Mapping[str, Any], trail: Trail
+    ) -> AsyncGenerator[Frame]:
+        """A streamed answer, one frame for each of vLLM's chunks."""
+        response = await self._respond(endpoint, payload, trail)
+        if isinstance(response, ErrorResponse):
+            yield orjson.dumps(response.model_dump()), (), Flag.ERROR
+            return
+        finish_seen = False
+        # The first chunk of a chat has the role only, but comes with the first token.
+        opening = endpoint == "chat"
+        if trail.accepted is not None:
+            response = with_acceptance(response, trail.accepted)
+        async for text in response:
+            if text is None:
+                yield b"", (), Flag.ACCEPTED
+                continue
+            chunk = text.encode()
+            if trail.replaying and not opening:
+                # The client has it; the router compares.
+                yield chunk, (), Flag.REPLAYED
+                continue
+            if trail.rejection is not None:
+                yield trail.rejection[1], (), Flag.ERROR
+                return
+            if chunk.startswith(b'data: {"error"'):
+                yield chunk[len(b"data: ") :].strip(), (), Flag.ERROR
+                return
+            flag = Flag.NONE
+            if chunk.startswith(b"data: [DONE]"):
+                flag = Flag.DONE
+            elif finish_seen:
+                flag = Flag.USAGE
+            elif trail.finished and b'"finish_reason":"' in chunk:
+                flag, finish_seen = Flag.FINISH, True
+            yield chunk, () if opening else trail.take_token_ids(), flag
+            opening = False
+
+    async def _respond(self, endpoint: Endpoint, payload: Mapping[str, Any], trail: Trail) -> Any:
+        current_trail.set(trail)
+        trail.constrained_by = field_of(payload)
+        serving: Any
+        create: Callable[..., Any]
+        try:
+            if endpoint == "chat":
+                serving = self._oai_serving_chat
+                trail.replays = serving.parser_cls is not None
+                create = serving.create_chat_completion
+                request = ChatCompletionRequest.model_validate(payload)
+            else:
+                serving = self._oai_serving_completion
+                create = serving.create_completion
+                request = CompletionRequest.model_validate(payload)
+            return await create(request)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or None
+            message = f"{where}: {first['msg']}" if where else first["msg"]
+            return serving.create_error_response(message, param=where)
+        except Exception as error:
+            # vLLM's own server turns every exception of a request into an error object here; its
+            # function names the status (400 for what the client did, 500 for the rest).
+            return serving.create_error_response(error)

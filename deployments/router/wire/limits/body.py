@@ -1,0 +1,194 @@
+"""Bounds of the work that one body may ask for, checked before anything reads it in depth.
+
+Each check costs time in proportion to the body and never recurses. What stays within these bounds
+and is costly all the same is found by the replica, see `deployments.replica.vetting.vetting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from deployments.config.limits import Limits
+from deployments.links.frames import Endpoint
+from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.limits.constraints import check_constraints
+from deployments.router.wire.members import too_much
+from deployments.router.wire.openai import ParsedRequest, json_object, parse_request
+
+ENGINE_FIELDS = (
+    *("kv_transfer_params", "ec_transfer_params", "vllm_xargs", "trace_decode_token_ids"),
+    *("mm_processor_kwargs", "media_io_kwargs", "prompt_embeds"),
+)
+"""Members that address the inside of an engine, not the model: connectors, processors, plugins."""
+
+_INTEGERS: tuple[tuple[str, str], ...] = (
+    ("n", "n"),
+    ("best_of", "n"),
+    ("max_tokens", "max_tokens"),
+    ("max_completion_tokens", "max_tokens"),
+    ("min_tokens", "max_tokens"),
+    ("thinking_token_budget", "max_tokens"),
+    ("truncate_prompt_tokens", "prompt_tokens"),
+    ("logprobs", "logprobs"),
+    ("top_logprobs", "logprobs"),
+    ("prompt_logprobs", "logprobs"),
+)
+_COUNTED: tuple[tuple[str, str], ...] = (
+    ("stop", "stop"),
+    ("stop_token_ids", "stop"),
+    ("bad_words", "bad_words"),
+    ("logit_bias", "token_ids"),
+    ("allowed_token_ids", "token_ids"),
+    ("logprob_token_ids", "token_ids"),
+    ("messages", "messages"),
+    ("tools", "tools"),
+    ("documents", "messages"),
+)
+_READ_HERE = ("max_tokens", "max_completion_tokens")
+_ALL_OF_THE_VOCABULARY = ("logprobs", "top_logprobs", "prompt_logprobs")
+_QUOTE, _BACKSLASH = b'"', b"\\"
+
+
+def parse_bounded(body: bytes, endpoint: Endpoint | None, limits: Limits) -> ParsedRequest:
+    """Read a completion request that is within the limits.
+
+    Args:
+        body: As the client sent it.
+        endpoint: `None` takes either form, by whether there are `messages`.
+        limits: What the request may ask for.
+
+    Raises:
+        ApiError: 400 with the field, its value and the limit, or as `parse_request`.
+        InvalidRequestError: As `parse_request`.
+    """
+    containers = check_size(body, limits)
+    data = json_object(body)
+    check_body(data, limits, containers)
+    parsed = parse_request(data, endpoint)
+    if parsed.choices > limits.answers:
+        field = "prompt" if parsed.prompts > 1 else "n"
+        raise too_much(field, parsed.choices, limits.answers, " answers to all prompts")
+    return parsed
+
+
+def check_size(body: bytes, limits: Limits) -> int:
+    """Bound the arrays, objects and values of a body by its bytes, before they are parsed.
+
+    A small array takes a hundred times as long to parse as the bytes that it stands in.
+
+    Returns:
+        At most so many arrays and objects are in it.
+
+    Raises:
+        ApiError: 400.
+    """
+    containers, values = _count(body)
+    if containers > limits.containers or values > limits.values:
+        containers, values = _count(_without_strings(body))
+        if containers > limits.containers:
+            raise too_much("body", containers, limits.containers, " arrays and objects")
+        if values > limits.values:
+            raise too_much("body", values, limits.values, " values")
+    return containers
+
+
+def _count(text: bytes) -> tuple[int, int]:
+    return text.count(b"[") + text.count(b"{"), text.count(b",")
+
+
+def _without_strings(body: bytes) -> bytes:
+    """The body without what stands between quotation marks."""
+    if _BACKSLASH in body:
+        body = body.replace(_BACKSLASH * 2, b"").replace(_BACKSLASH + _QUOTE, b"")
+    raw = np.frombuffer(body, dtype=np.uint8)
+    # An overflow keeps the parity.
+    inside = np.cumsum(raw == ord(_QUOTE), dtype=np.uint8) & 1
+    return bytes(raw[inside == 0])
+
+
+def check_body(data: Mapping[str, Any], limits: Limits, containers: int) -> None:
+    """Check every member that makes work, whatever its type: vLLM checks the types.
+
+    Args:
+        data: The body.
+        limits: What it may ask for.
+        containers: At most so many arrays and objects are in it.
+
+    Raises:
+        ApiError: 400 with the field, its value and the limit.
+    """
+    # What has fewer arrays and objects than it may have levels is not too deep.
+    if containers > limits.depth:
+        check_depth(data, limits.depth)
+    for field in ENGINE_FIELDS:
+        if data.get(field) is not None and field not in limits.engine_fields:
+            message = f"{field}: is not open to clients here (limits.engine_fields)"
+            raise ApiError(400, message, param=field, code="field_not_allowed")
+    for field, limit in _INTEGERS:
+        value, most = data.get(field), getattr(limits, limit)
+        # vLLM takes 8.0 for 8, but the router does not where it reads the member itself.
+        if type(value) is not int and not (type(value) is float and field not in _READ_HERE):
+            continue
+        if value > most:
+            raise too_much(field, value, most)
+        if value == -1 and field in _ALL_OF_THE_VOCABULARY:
+            raise too_much(field, "-1 (all)", most)
+    if data.get("use_beam_search") and type(n := data.get("n")) is int and n > limits.beams:
+        raise too_much("n", n, limits.beams, " beams")
+    for field, limit in _COUNTED:
+        if isinstance(value := data.get(field), list | dict) and len(value) > (
+            most := getattr(limits, limit)
+        ):
+            raise too_much(field, len(value), most)
+    _check_prompts(data.get("prompt"), limits)
+    for field in ("stop", "bad_words"):
+        _check_texts(data.get(field), field, limits.stop_bytes)
+    check_constraints(data, limits)
+
+
+def _check_prompts(prompt: Any, limits: Limits) -> None:
+    # A list of numbers is one prompt.
+    if isinstance(prompt, list) and len(prompt) > limits.prompts and type(prompt[0]) is not int:
+        raise too_much("prompt", len(prompt), limits.prompts)
+
+
+def _check_texts(texts: Any, field: str, most: int) -> None:
+    if isinstance(texts, str) and len(texts) > most:
+        raise too_much(field, len(texts), most, " characters")
+    if isinstance(texts, list):
+        for index, text in enumerate(texts):
+            if isinstance(text, str) and len(text) > most:
+                raise too_much(f"{field}.{index}", len(text), most, " characters")
+
+
+def check_depth(data: Mapping[str, Any], most: int) -> None:
+    """Check how deep the members of a body are nested.
+
+    Raises:
+        ApiError: 400 with the field and the limit.
+    """
+    for field, value in data.items():
+        if isinstance(value, list | dict) and _is_deeper(value, most - 1):
+            raise ApiError(
+                400,
+                f"{field}: nested more than {most} deep",
+                param=field,
+                code="limit_exceeded",
+            )
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return False
+    return True
