@@ -117,7 +117,7 @@ class Dispatch:
         """A streamed answer.
 
         The measurement is taken out into `observation`. Ends without a frame with FINISH only by
-        raising, so that nobody can take a broken stream for a whole one.
+        raising, so that a broken stream cannot pass for a whole one.
 
         Raises:
             ModelBrokeError: The model broke, before or after the first frame.
@@ -249,7 +249,7 @@ class Dispatch:
             reply: Reply = await response
             answered = True
         finally:
-            # Nobody waits for it any more, and the model would generate to the end.
+            # The client is gone, and the model would generate to the end.
             if not answered:
                 response.cancel()
         return reply
