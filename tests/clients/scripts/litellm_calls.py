@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+
+# Else it is fetched, and the service needs nothing from elsewhere.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm
 from common import CITIES, KEY, MODEL, PARAMETERS, QUESTION, URL, report
