@@ -1,11 +1,11 @@
-"""Learning from feedback, replayed on public outcomes: the policy `bandit` beside not learning.
+"""Learning from feedback, replayed on public outcomes: the policy `bandit` next to not learning.
 
     python benchmarks/bandit.py [--data FOLDER] [--seeds N] [--first-seed N] [--requests N]
                                 [--plots FOLDER] [--json]
 
 Prompts of the shared data `quality_*.csv.gz` come in random order; the scheduler's own code chooses
 a model for each; its score in the table is the feedback, on the share of answers that is named.
-What a model costs is told beforehand as its mean, and what an answer cost is told with it:
+What a model costs is known beforehand as its mean, and what an answer cost with the answer:
 parameters x generated tokens for GSM8K, parameters alone for the mixed tasks, which have no
 lengths. Time does not count. The accuracies of the profiles are none, those that were measured on
 prompts of one kind only, or the true means of all prompts, which is more than anybody knows.
@@ -56,7 +56,7 @@ class Way:
     """One way to choose.
 
     Attributes:
-        learns: Whether it is told the feedback.
+        learns: Whether it gets the feedback.
     """
 
     policy: str
@@ -125,7 +125,7 @@ def prior(outcomes: Outcomes, measured: Outcomes | None) -> ClusterState:
 
     Args:
         outcomes: Say what an answer of each costs on average.
-        measured: Say how often each is right; `None` where nobody measured it.
+        measured: Say how often each is right; `None` where it was not measured.
     """
     models = []
     for number, name in enumerate(outcomes.models):

@@ -4,7 +4,7 @@
 
 One process, one core. A decision goes from a request and a state to a whole `Decision`, with three
 normalized metrics and all their stages. Predictions are made for the same models one by one with
-their intervals, as they are for whoever reads all candidates. Every model has a regression with
+their intervals, as they are for a reader of all candidates. Every model has a regression with
 load terms, requests on it, slots, corrections for drift and observed lengths of answers. Nothing
 is cached between decisions.
 

@@ -1,6 +1,6 @@
 """`python -m scheduler`: a decision, offline, from saved profiles.
 
-Reads files and prints; everything it shows is computed by the pure modules beside it.
+Reads files and prints; everything it shows is computed by the pure modules next to it.
 Exit codes: 0 decided, 2 bad input, which is named in one line on standard error.
 """
 

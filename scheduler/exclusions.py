@@ -28,7 +28,7 @@ class Exclusion:
     Attributes:
         reason: Why, in words for the user.
         retry_after_s: When it is predicted to take the request, in seconds from now; `None` where
-            nobody can say, or where time does not help.
+            that is unknown, or where time does not help.
         field: The member of the request that it is about, empty where it is about none.
     """
 

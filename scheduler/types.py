@@ -104,7 +104,7 @@ class RoutingRequest:
         extras: What single policies look at, by type.
         reports: What is known before the decision that is to be reported with it, by name.
         priority: Who is ahead of it.
-        deadline_s: Seconds after which nobody waits for its answer any more.
+        deadline_s: Seconds after which its client no longer waits.
         prompts: Prompts that it has; `input_tokens` are those of all together.
         sequences: Answers that are generated side by side, those of all prompts together;
             `output_tokens` and `max_tokens` are those of one.
@@ -185,7 +185,7 @@ class ModelState:
         ongoing_caller: Those of the API key that asks, by their priority, as far as this router
             sent them; empty where there is none.
         slots: Requests that one replica runs side by side; more wait. `None`: no limit is known.
-        queue: Requests of each priority that one replica takes beside as many as it has slots,
+        queue: Requests of each priority that one replica takes besides as many as it has slots,
             `None` for any number.
         slowdown: How many times longer everything takes because the device computes for others.
         runtime_correction: Of the predicted seconds.

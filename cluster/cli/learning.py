@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action",
         choices=ACTIONS,
-        help="freeze: learn and explore no more; thaw: go on; reset: forget everything",
+        help="freeze: stop learning and exploring; thaw: resume; reset: forget everything",
     )
 
 

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-profile",
         action="store_true",
-        help="go on with the profiles that ship, measured on another machine",
+        help="continue with the shipped profiles, measured on another machine",
     )
     parser.add_argument(
         "--ray-options",
@@ -121,7 +121,7 @@ def handle_signals() -> None:
 
 def _environment() -> dict[str, str]:
     """Of Ray and of its jobs; the user's own wins."""
-    # A cluster asks for the token as soon as there is one; its clients have to be told to send it.
+    # A cluster asks for the token as soon as there is one; its clients must send it.
     mode = {"RAY_AUTH_MODE": "token"} if auth_headers() else {}
     return {**SERVE_FLAGS, **haproxy_variables(), **NO_DRAINING, **mode, **os.environ}
 

@@ -116,7 +116,7 @@ class Archive:
             self._profiles = ProfileSet.from_json(self._profile_file.read_text())
         except (ProfileError, OSError, UnicodeDecodeError) as error:
             self._fault = f"{self._profile_file}: {error}"
-            logger.error("profiles not read, the ones of before stay in use: %s", self._fault)
+            logger.error("profiles not read, the previous ones stay in use: %s", self._fault)
 
     def _load_learned(self) -> None:
         if not self._learned_file.exists():
@@ -124,7 +124,7 @@ class Archive:
         try:
             self._learning = Learning.from_json(self._learned_file.read_text())
         except (ProfileError, OSError, UnicodeDecodeError) as error:
-            # It is learnt again within minutes; the file is kept for whoever wants to look.
+            # It is learnt again within minutes; the file is kept for inspection.
             self._learned_file.replace(self._learned_file.with_suffix(".broken"))
             logger.error("what was learnt is not read: %s: %s", self._learned_file, error)
 
@@ -150,7 +150,7 @@ class Archive:
         return self._quality[1] if self._quality else None
 
     def publish_quality(self, data: bytes) -> str:
-        """Take in a quality model in the place of the one of before.
+        """Take in a quality model in the place of the previous one.
 
         Returns:
             Its version, after it is on disk.
@@ -164,7 +164,7 @@ class Archive:
         return version
 
     def data_dir(self) -> str:
-        """Where this store persists; profiling puts its records beside."""
+        """Where this store persists; profiling puts its records next to it."""
         return str(self._folder)
 
     def snapshot(self) -> Snapshot:

@@ -27,14 +27,14 @@ from cluster.store.sessions import News, SessionBoard
 from cluster.store.usage import Ledger, UsageBoard
 
 TRIAL_LEASE_S = 600.0
-"""How long a trial lasts that nobody renews: a job that was killed cannot end its own."""
+"""How long a trial lasts that is not renewed: a job that was killed cannot end its own."""
 USAGE_WRITE_PERIOD_S = 5.0
 """What keys used since the last writing is lost when the actor's node goes down."""
 FOLLOW_PERIOD_S = 0.5
 """How often the board asks the archive what is new there, for all routers."""
 FOLLOW_TIMEOUT_S = 10.0
 TICK_S = 0.2
-"""How often routers are told what is new."""
+"""How often routers get what is new."""
 
 logger = logging.getLogger(__name__)
 

@@ -81,7 +81,7 @@ class FeedbackDesk:
             self._state = BanditState.from_json(json.dumps(kept["state"]))
             self._explored = {int(kept["hour"]): int(kept["explored"])}
         except (LearningError, OSError, KeyError, TypeError, ValueError) as error:
-            # Routers may still have it; the file is kept for whoever wants to look.
+            # Routers may still have it; the file is kept for inspection.
             self._file.replace(self._file.with_suffix(".broken"))
             logger.error("what feedback taught is not read: %s: %s", self._file, error)
 
@@ -91,7 +91,7 @@ class FeedbackDesk:
         return *self._state.version, self._explored.get(int(self._clock() // HOUR_S), 0)
 
     def take(self, feedback: Feedback, rating: Rating | None) -> Taken | None:
-        """Take in what somebody says of an answer; the last one counts.
+        """Take in feedback on an answer; the last one counts.
 
         Args:
             feedback: Its `learnt` is filled in here.
@@ -159,7 +159,7 @@ class FeedbackDesk:
         self._write()
 
     def reset(self) -> None:
-        """Forget everything; feedback of before is kept in the record and teaches no more.
+        """Forget everything; earlier feedback is kept in the record and teaches no more.
 
         Raises:
             OSError: As for `freeze`.

@@ -25,7 +25,7 @@ GAUGE_PERIOD_S = 1.0
 
 
 class LinkAddress(NamedTuple):
-    """Where a replica takes requests beside Serve's handle, and the key that it asks for."""
+    """Where a replica takes requests without Serve's handle, and the key that it asks for."""
 
     host: str
     port: int
@@ -74,7 +74,7 @@ class ReplicaLoad:
 
 
 class TokenWeights(NamedTuple):
-    """What the tokens of a model cost beside each other, in joules or any other unit."""
+    """What the tokens of a model cost next to each other, in joules or any other unit."""
 
     prefill: float
     decode: float
@@ -93,7 +93,7 @@ class LoadSnapshot:
 
 
 class LoadBoard:
-    """The latest report of each replica, on the board; reports that nobody renews are dropped.
+    """The latest report of each replica, on the board; reports that are not renewed are dropped.
 
     Args:
         clock: Monotonic seconds.

@@ -79,6 +79,7 @@ class AnswerShelf:
         Returns:
             How many were new.
         """
+        # One whose day is over must not keep a new one out.
         self._drop(math.inf)
         new = {i: answer for i, answer in answers.items() if i not in self._answers}
         if not new:

@@ -113,7 +113,7 @@ class ModelArgs(Strict):
     )
     max_queued_requests: NonNegativeInt | None = Field(
         default=None,
-        description="Requests of each priority that a replica takes beside those that it runs "
+        description="Requests of each priority that a replica queues, besides those that it runs "
         "(`max_num_seqs`); four times as many as those where it is null.",
     )
     hung_after_s: PositiveFloat = Field(
@@ -172,7 +172,7 @@ class RouterArgs(Strict):
     )
     request_timeout_s: PositiveFloat = Field(600.0, description="Longer requests get 504.")
     stalled_client_s: PositiveFloat = Field(
-        30.0, description="A client that reads nothing of its answer for so long is hung up on."
+        30.0, description="A client that reads nothing of its answer for so long is disconnected."
     )
     keep_alive_s: PositiveFloat | None = Field(
         15.0,
@@ -239,7 +239,7 @@ class DefaultWeights(Strict):
 
     @model_validator(mode="after")
     def _usable(self) -> DefaultWeights:
-        # Else every request that names no weights would be told that its weights are wrong.
+        # Else a request that names no weights would be rejected for those of the configuration.
         try:
             self.weights()
         except InvalidRequestError as error:
@@ -293,7 +293,8 @@ class RouterConfig(ClientsConfig):
     sessions: SessionsConfig = Field(default_factory=SessionsConfig)
     bandit: BanditConfig = Field(default_factory=BanditConfig)
     shadow: ShadowConfig | None = Field(
-        default=None, description="A policy that decides beside, and dispatches nothing."
+        default=None,
+        description="A second policy that decides on every request and dispatches nothing.",
     )
     canary: CanaryConfig | None = Field(
         default=None, description="A policy that gets a share of the traffic."
@@ -309,7 +310,7 @@ class RouterConfig(ClientsConfig):
     )
     max_waking_requests: PositiveInt = Field(
         default=256,
-        description="Requests that a router lets wait for a model at 0 replicas; more get 429.",
+        description="Requests that a router holds for a model at 0 replicas; more get 429.",
     )
     probe_interval_s: PositiveFloat | None = Field(
         default=300.0,

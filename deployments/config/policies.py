@@ -47,7 +47,9 @@ class ConstrainedConfig(Strict):
 class CascadeStepConfig(Strict):
     """One model of the policy `cascade`."""
 
-    model: str = Field(min_length=1, description="Asked where those before it were not sure.")
+    model: str = Field(
+        min_length=1, description="Asked where the previous ones were not sure of their answers."
+    )
     accept_above: float | None = Field(
         default=None,
         le=0,

@@ -62,7 +62,7 @@ Reply = tuple[int, bytes, bytes]
 
 
 class Flag(IntFlag):
-    """What a frame is, beside a piece of the answer."""
+    """What a frame is, besides a piece of the answer."""
 
     NONE = 0
     FINISH = 1

@@ -25,8 +25,8 @@ class ReplicaLimits:
 
     Attributes:
         hung_after_s: An engine that is silent for so long may be hung.
-        max_queued_requests: Of each priority, beside as many as the engine runs; `None`: four times
-            as many as it runs.
+        max_queued_requests: Of each priority, besides as many as the engine runs; `None`: four
+            times as many as it runs.
         vetting: What the compilation of a constraint may take.
     """
 
@@ -35,7 +35,7 @@ class ReplicaLimits:
     vetting: VettingLimits = field(default_factory=VettingLimits)
 
     def queue(self, slots: int) -> int:
-        """Requests of each priority beside the slots."""
+        """Requests of each priority besides the slots."""
         most = self.max_queued_requests
         return QUEUES_PER_SLOT * slots if most is None else most
 

@@ -65,7 +65,7 @@ def followed(
             return generate(prompt, sampling_params, request_id, **kwargs)
         trail.running += 1
         if trail.scored and sampling_params.logprobs is None:
-            # 0 others beside the token itself; the OpenAI layer goes by what the client asked for.
+            # 0 others besides the token itself; the OpenAI layer goes by what the client asked for.
             sampling_params = sampling_params.clone()
             sampling_params.logprobs = 0
         if trail.trace_headers:

@@ -3,8 +3,8 @@
 vLLM takes each answer of a request (`n`, several prompts, beams) as a sequence of its own. All at
 once they would hold every slot of the engine and every place before it. Here a request has at most
 `share` sequences in the engine, and a caller too while another one asks; of those that wait, each
-request and each caller has a queue of its own, so nobody else waits behind them. What is within its
-share goes straight to the engine, whose own queue orders it by priority.
+request and each caller has a queue of its own, so no other request waits behind them. What is
+within its share goes straight to the engine, whose own queue orders it by priority.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Sequence:
         flows: That it has to pass, in this order.
         passed: So many of them.
         entered: The engine has it.
-        gone: It has ended, or nobody wants it any more.
+        gone: It has ended, or was cancelled.
     """
 
     request: Any
@@ -114,7 +114,7 @@ class EngineQueue:
             await self._enter(request)
 
     async def abort(self, ids: Iterable[str]) -> None:
-        """Forget sequences that nobody wants any more, here and in the engine."""
+        """Forget cancelled sequences, here and in the engine."""
         given = list(ids)
         known = [self._sequences.pop(one) for one in given if one in self._sequences]
         # All before the first: none of them may take the place of another.

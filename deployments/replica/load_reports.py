@@ -91,7 +91,7 @@ class LoadReporter:
         self._sent, self._sent_at = load, now
 
     def close(self) -> None:
-        """Say no more: the replica is going away, and routers are told at once."""
+        """Say no more: the replica is shutting down, and routers get to know at once."""
         if self._line is not None:
             self._line.close()
 

@@ -41,7 +41,7 @@ def deployment_options(name: str, settings: Mapping[str, Any]) -> dict[str, Any]
     if group is not None:
         group = PlacementGroupConfig(**group).model_dump(exclude_unset=True)
     bundles = _bundles(group, settings)
-    # The replica runs in the first bundle, beside what computes there.
+    # The replica runs in the first bundle, next to what computes there.
     first = {"CPU": actor.get("num_cpus", 1), "GPU": actor.get("num_gpus", 0)}
     first |= actor.get("resources", {})
     if "memory" in actor:

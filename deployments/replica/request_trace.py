@@ -23,7 +23,7 @@ class Trail:
         prompt_tokens: Handed to the engine so far, whether it has begun with them or not.
         decoded: Generated so far. An answer that is not streamed has its other figures only at
             the end, this one always.
-        on_step: Told of each step of the engine that did something for this request: prompt
+        on_step: Called for each step of the engine that did something for this request: prompt
             tokens computed, cached ones not included, and tokens generated.
         running: Generations (prompts of the request) that have not finished.
         trace_headers: W3C trace context for the engine, `None` where the request is not traced.

@@ -256,7 +256,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         observation = await measurement.stop()
         if observation is not None:
             self._stopped[request.request_id] = encode_observation(observation)
-            # Those that nobody asks for.
+            # Those that are not used.
             while len(self._stopped) > MAX_STOPPED:
                 del self._stopped[next(iter(self._stopped))]
 

@@ -7,16 +7,13 @@ learnt of them between two decisions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
+from deployments.router.model_entry import ModelEntry
 from deployments.router.sync.shared import SharedState
 from scheduler.costs.profiles import ProfileSet
 from scheduler.types import ModelState
 
-if TYPE_CHECKING:
-    from deployments.router.models import ModelEntry
-
-Build = Callable[["ModelEntry", ProfileSet, SharedState, Mapping[str, int], str], ModelState]
+Build = Callable[[ModelEntry, ProfileSet, SharedState, Mapping[str, int], str], ModelState]
 """Makes the state of an entry from the profiles, the load and what was learnt, this router's own
 requests by model, and the name of the key that asks."""
 

@@ -1,4 +1,4 @@
-"""Short requests of the router's own to models that nobody asks: else nobody knows their drift."""
+"""Short requests of the router's own to models without traffic: else their drift is unknown."""
 
 from __future__ import annotations
 

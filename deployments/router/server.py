@@ -176,7 +176,7 @@ class Router:
             self._directory.blame.book.memory_s = config.blame_memory_s
             self._look_for_warnings()
         if self._config_fault:
-            logger.error("the configuration of before stays in use: %s", self._config_fault)
+            logger.error("the previous configuration stays in use: %s", self._config_fault)
 
     def _look_for_warnings(self) -> None:
         known, names = self._config_warnings, None if self._keys is None else self._keys.names
@@ -333,7 +333,7 @@ class Router:
             }
             for state in states
         }
-        # Whoever scaled a model to 0 knows that it is away.
+        # Models scaled to 0 on purpose do not count as degraded.
         away = [m for m in models.values() if m["reason"] not in (None, SCALED_TO_ZERO)]
         return {
             "status": "degraded" if faults or away else "ok",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 
 from deployments.links.tokenizer_bundle import TokenizerBundle
-from deployments.router.models import ModelEntry
+from deployments.router.model_entry import ModelEntry
 from deployments.router.tokens.counting import TokenCounter, TokenizerState
 from deployments.router.tokens.model_tokenizer import ModelTokenizer
 

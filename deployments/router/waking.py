@@ -13,7 +13,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from contextvars import Context
 
-from deployments.router.models import SCALED_TO_ZERO, ModelDirectory, ModelEntry
+from deployments.router.model_entry import ModelEntry
+from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
 from deployments.router.wire.api_error import ApiError
 
 POLL_S = 0.05

@@ -1,7 +1,7 @@
-"""Which requests are turned away because too many are ahead of them, and when to come again.
+"""Which requests are rejected because too many are ahead of them, and when to retry.
 
-Turned away is who would find the queue full, and who would have to wait and be late. What a model
-cannot do in time even without a queue is no matter of admission.
+Rejected are requests that find the queue full, and those that would have to wait and be late.
+What a model cannot do in time even without a queue is no matter of admission.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def full(
     Args:
         state: Of the model.
         priority: Of the request.
-        wait_s: Predicted until its turn, `None` where nobody can say.
+        wait_s: Predicted until its turn, `None` where it is unknown.
         sequences: Answers that it asks for; each takes a place, as far as its share goes.
     """
     if state.queue is None or state.slots is None:
@@ -74,7 +74,7 @@ def turned_away(
         runtime_s: Predicted end to end, the wait included.
         deadline_s: A later answer is of no use.
         surely: Whether all that is likely has to be in time, and not only what is predicted. Where
-            nobody chose the deadline for this request, the end of an interval is too much to ask:
+            the deadline was not chosen for this request, the end of an interval is too much to ask:
             it is far off while little is known.
     """
     state, priority = contender.model, contender.request.priority

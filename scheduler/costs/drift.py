@@ -258,7 +258,7 @@ class Corrections:
         self.observations += 1
 
     def elapse(self, seconds: float) -> None:
-        """Let time pass for all; what nobody used for a day is dropped."""
+        """Let time pass for all; what was not used for a day is dropped."""
         self.turns += 1
         for key, pair in list(self._pairs.items()):
             for corrector in pair:

@@ -32,7 +32,7 @@ class SeenAnswer:
     Attributes:
         answer: In comparable form, `None` where it has none.
         blank: It is cut or empty, so that it can hardly be right.
-        output_tokens: Its length, `None` where nobody counted.
+        output_tokens: Its length, `None` where it was not counted.
         mean_logprob: Of its tokens, `None` where unknown.
     """
 

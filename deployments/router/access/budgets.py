@@ -37,7 +37,7 @@ class Budgets(Exchange[Ledger]):
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self.keyed = True
-        # As the store last said, what it is being told, and what it is not told yet.
+        # As the store last said, what is being reported to it, and what is not reported yet.
         self._shared: Ledger = {}
         self._sent: Ledger = {}
         self._own: Ledger = {}
@@ -61,7 +61,7 @@ class Budgets(Exchange[Ledger]):
             if self._used(key.name, period, what) >= limit:
                 waits[period.left_s(now)] = f"{field} of {limit:g}"
         if waits:
-            # The last one that begins anew decides.
+            # The last one to begin again decides.
             wait = max(waits)
             raise ApiError(
                 429,
@@ -170,7 +170,7 @@ def _generated_within(elapsed_s: float, predicted: Prediction) -> int:
 
 
 def _is_cut(error: BaseException | None) -> bool:
-    """Whether nobody waited for the end, instead of a model that broke."""
+    """Whether the client left before the end, instead of a model that broke."""
     if isinstance(error, Exception):
         return isinstance(error, ApiError) and error.code in ("timeout", "slow_reader")
     return error is not None

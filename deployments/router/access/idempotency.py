@@ -2,8 +2,8 @@
 
 The router that the store gives the key to generates, whether or not its client stays; every other
 one asks again until there is an answer, or until that router's lease has run out and it generates
-itself. While the store is away each router remembers for itself, and tells the store when it is
-back.
+itself. While the store is unavailable each router remembers for itself, and hands that to the store
+when it is back.
 """
 
 from __future__ import annotations

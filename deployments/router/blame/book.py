@@ -1,4 +1,4 @@
-"""What is remembered of requests that broke engines, and what the next one of their kind is told.
+"""What is remembered of requests that broke engines, and how the next of their kind is answered.
 
 Bounded in number and time. Whose fault a break is decides `blame`.
 """

@@ -292,11 +292,11 @@ class Decider:
     def _learn_tokens(
         self, parsed: ParsedRequest, decision: Decision, observation: Observation
     ) -> None:
-        told = None
+        count = None
         if decision.candidates and decision.model == observation.model:
             prediction = decision.chosen.prediction
-            told = TokenCount(prediction.input_tokens, prediction.input_tokens_exact)
-        self._counter.learn(parsed.prompt, observation.model, told, observation.input_tokens)
+            count = TokenCount(prediction.input_tokens, prediction.input_tokens_exact)
+        self._counter.learn(parsed.prompt, observation.model, count, observation.input_tokens)
 
     def learn_rejections(self, parsed: ParsedRequest, rejected: Mapping[str, ApiError]) -> None:
         """Take in that a model took what the engines of others had rejected."""
@@ -309,7 +309,7 @@ class Decider:
             self.turned_away[error.code] += 1
 
     def unknown_model(self, name: str) -> ApiError:
-        """The answer to whoever asks for a model that is not configured."""
+        """The answer to a request for a model that is not configured."""
         models = [entry.model for entry in self._directory.entries()]
         known = ", ".join([AUTO, *models, *self.config.aliases])
         return ApiError(

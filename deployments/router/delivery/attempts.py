@@ -74,7 +74,7 @@ class Attempt:
         refused: It began nothing: its queue was full, or it was going away.
         output_tokens: Generated before it broke, by all tries together, or in a rejected answer.
         error: Why it broke, `None` while it has not.
-        judged: Whether its answer was taken, `None` where nobody asked.
+        judged: Whether its answer was accepted, `None` where it was not judged.
     """
 
     model: str

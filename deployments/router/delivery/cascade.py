@@ -128,7 +128,7 @@ class Cascade(Delivery):
 
     def _again(self, dispatch: Dispatch, error: ModelBrokeError | ModelRefusedError) -> Dispatch:
         if self._scored:
-            # The client has got nothing of it, so the next one begins anew.
+            # The client has got nothing of it, so the next one begins from nothing.
             self._forget()
         # Slots take `super()` away from a dataclass.
         return Delivery._again(self, dispatch, error)
@@ -145,7 +145,7 @@ class Cascade(Delivery):
             self.attempts.append(attempt)
 
     def _forget(self) -> None:
-        """Let go of an answer that the client does not get."""
+        """Drop an answer that the client does not get."""
         self._held.clear()
         self._stream.forget()
         self.generated_tokens, self.observation = 0, None

@@ -1,4 +1,4 @@
-"""How an answer that broke off goes on elsewhere: what keeps it from that, and what to ask for.
+"""How an answer that broke off is resumed elsewhere: what keeps it from that, and what to ask for.
 
 Works on requests and chunks as JSON; read only once something broke, never on the usual path.
 """

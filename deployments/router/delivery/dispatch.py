@@ -29,7 +29,7 @@ from deployments.links.frames import (
 from deployments.links.unread import Late, SlowReaderError
 from deployments.router.blame.judge import TRIAL_S, Blame
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion, handle_place
-from deployments.router.models import ModelEntry
+from deployments.router.model_entry import ModelEntry
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import ErrorCode
 from scheduler.costs.observations import Observation
@@ -117,7 +117,7 @@ class Dispatch:
         """A streamed answer.
 
         The measurement is taken out into `observation`. Ends without a frame with FINISH only by
-        raising, so that nobody can take a broken stream for a whole one.
+        raising, so that a broken stream cannot pass for a whole one.
 
         Raises:
             ModelBrokeError: The model broke, before or after the first frame.
@@ -249,7 +249,7 @@ class Dispatch:
             reply: Reply = await response
             answered = True
         finally:
-            # Nobody waits for it any more, and the model would generate to the end.
+            # The client is gone, and the model would generate to the end.
             if not answered:
                 response.cancel()
         return reply

@@ -1,4 +1,4 @@
-"""A request until it is answered: when a replica or a model breaks, it goes on elsewhere.
+"""A request until it is answered: when a replica or a model breaks, it is resumed on another one.
 
 Before the first byte it starts again. In the middle of a stream the client must not notice: on
 another replica of the same model it goes on by token ids, exactly; on the next-best model by text.
@@ -92,7 +92,7 @@ class Delivery:
     _began: float = field(default_factory=time.monotonic, init=False)
     # The mean log probability of the answer is wanted.
     _scored: bool = field(default=False, init=False)
-    # The break that has it go on elsewhere, and who said there that the request is wrong.
+    # The break for which it is resumed elsewhere, and who said there that the request is wrong.
     _broke: ModelBrokeError | None = field(default=None, init=False)
     _refusals: list[str] = field(default_factory=list, init=False)
 
@@ -132,7 +132,7 @@ class Delivery:
         """A whole answer as JSON.
 
         Raises:
-            ApiError: Nobody gives one.
+            ApiError: No model gives one.
         """
         return await self._answered_by(self.decision.model)
 
@@ -151,7 +151,7 @@ class Delivery:
         """A streamed answer, as one stream wherever it comes from.
 
         Raises:
-            ApiError: Nobody goes on with it.
+            ApiError: No model continues it.
         """
         return self._streamed_by(self.decision.model)
 
@@ -331,12 +331,12 @@ class Delivery:
         error = error if error.finding is not Finding.INNOCENT else self._broke or error
         if not self._refusals:
             return error
-        message = f"{error}; it does not go on elsewhere: {'; '.join(self._refusals)}"
+        message = f"{error}; it is not resumed on another replica: {'; '.join(self._refusals)}"
         code = "stream_broken" if self._stream.chunks else error.code
         return ApiError(503, message, code=code, retry_after_s=error.retry_after_s or 5)
 
     def _verdict(self) -> ApiError | None:
-        """What the next request of its kind will be told, `None` where that is tried again."""
+        """How the next request of its kind will be answered, `None` where that is tried again."""
         book = self.directory.blame.book
         return book.verdict(self.suspicion.fingerprint) if self.suspicion else None
 
@@ -379,5 +379,5 @@ class Delivery:
         )
 
     def _stuck(self, error: ModelBrokeError, reason: str) -> ApiError:
-        message = f"{error}; it cannot go on elsewhere: {reason}"
+        message = f"{error}; it cannot be resumed on another replica: {reason}"
         return ApiError(503, message, code=ErrorCode.STREAM_BROKEN)

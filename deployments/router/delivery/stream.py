@@ -1,4 +1,4 @@
-"""The one stream that a client gets, put together from the frames of whoever generates it."""
+"""The one stream that a client gets, put together from the frames of those that generate it."""
 
 from __future__ import annotations
 

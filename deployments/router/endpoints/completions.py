@@ -171,7 +171,7 @@ class Completions:
             self._decider.note_refusal(as_api_error(error))
             await sending.fail(error)
         except BaseException as gone:
-            # Many clients hang up on the end marker; nobody waits for the rest of the others.
+            # Many clients hang up on the end marker; the rest of the others has no reader.
             error = None if sending.done else gone
             raise
         finally:

@@ -84,7 +84,7 @@ def feedback_route(
                 raise _unknown(fields.decision_id)
             await share()
         except (RayError, TimeoutError) as error:
-            message = "the store that keeps feedback is away; it may have taken it"
+            message = "the store that keeps feedback is unavailable; it may have recorded it"
             raise ApiError(503, message, code="store_unavailable", retry_after_s=5) from error
         answer = {"decision_id": fields.decision_id, "score": score, **taken._asdict()}
         return Response(orjson.dumps(answer), media_type="application/json")

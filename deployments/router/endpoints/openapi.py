@@ -1,6 +1,6 @@
 """The router's own OpenAPI document, from the types of what it reads.
 
-What vLLM takes beside these fields passes through and is not described here.
+What vLLM takes besides these fields passes through and is not described here.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ OPERATIONS = (
     Operation(
         "post",
         "/v1/feedback",
-        "what somebody says of an answer; the last one counts",
+        "feedback on an answer; the last one counts",
         (FeedbackFields,),
         errors=DECIDING_ERRORS,
     ),
@@ -157,7 +157,7 @@ OPERATIONS = (
     Operation(
         "get",
         "/v1/live",
-        "what goes on now, and the decisions that finished after a moment",
+        "what happens now, and the decisions that finished after a moment",
         query={"since": {"type": "number", "minimum": 0, "description": "Unix time."}},
         errors=(400,),
     ),

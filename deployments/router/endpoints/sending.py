@@ -1,4 +1,4 @@
-"""The answer on its way to the client, on bare ASGI; a client that does not read it is let go."""
+"""The answer on its way to the client, on bare ASGI; clients that do not read are disconnected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Sending:
     Attributes:
         done: The client has got all that there is.
         started: The status line is on its way.
-        stall: Why nobody sends to it any more, `None` while it reads.
+        stall: Why it was disconnected, `None` while it reads.
     """
 
     def __init__(self, send: Send, overhear: Callable[[bytes], None]) -> None:

@@ -1,4 +1,4 @@
-"""What Prometheus is told of requests, over the endpoint that Ray has on every node.
+"""What Prometheus gets to know of requests, over the endpoint that Ray has on every node.
 
 One request takes some 50 us here, so the router calls it when the answer has left. Counters are
 added up here and handed to Ray once a second; Ray puts `ray_` before every name and `_total` behind
@@ -23,12 +23,12 @@ from scheduler.prompts.tasks import TASKS
 from scheduler.types import Candidate, Decision, ModelState
 
 PREFIX = "llm_scheduler_"
-OTHER_TASK = "other"
 REPEAT_S = 5.0
 """How often gauges that have not changed are set all the same."""
+OTHER_TASK = "other"
 """Label of every task that is none of our own: clients may name any."""
 CLIENT_GONE = 499
-"""As nginx has it: the status of an answer that nobody waited for."""
+"""As nginx has it: the status of an answer whose client left."""
 
 # Those of OpenTelemetry's conventions for generative AI, which are vLLM's too, and shorter ones
 # before: small models on a GPU take single milliseconds a token.
@@ -43,18 +43,21 @@ JOULES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000
 RATIO = (0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0)
 
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "requests": ("Finished requests, by the HTTP status told.", ("model", "task", "status")),
+    "requests": (
+        "Finished requests, by the HTTP status of the answer.",
+        ("model", "task", "status"),
+    ),
     "input_tokens": ("Prompt tokens.", ("model", "task")),
     "output_tokens": ("Generated tokens.", ("model", "task")),
     "energy_joules": ("Joules attributed to requests.", ("model", "task")),
     "co2_grams": ("CO2 of those joules, by the configured grid.", ("model", "task")),
     "energy_cost": ("Price of those joules, in the configured currency.", ("model", "task")),
     "attempts": (
-        "Tries at answering, by where they begin and how they end.",
+        "Attempts at an answer, by where they begin and how they end.",
         ("model", "begins", "outcome"),
     ),
     "rejections": (
-        "Requests that went to no model, or were turned away by every one.",
+        "Requests that went to no model, or were rejected by every one.",
         ("reason", "status"),
     ),
 }
@@ -86,7 +89,7 @@ HISTOGRAMS: Mapping[str, tuple[str, Sequence[float], tuple[str, ...]]] = {
         (),
     ),
     "prediction_ratio": (
-        "Actual over predicted, as told with the decision.",
+        "Actual over predicted, with the prediction of the decision.",
         RATIO,
         ("model", "task", "cost"),
     ),
@@ -138,8 +141,9 @@ class RequestMetrics:
             name: library.Gauge(PREFIX + name, text, tag_keys=tags)
             for name, (text, tags) in GAUGES.items()
         }
-        # What Ray has not been told yet: name and values of the labels -> amount.
+        # By name and labels: what a gauge was set to last, and when.
         self._said: dict[tuple[str, ...], tuple[float, float]] = {}
+        # What Ray does not know yet: name and values of the labels -> amount.
         self._counted: defaultdict[tuple[str, ...], float] = defaultdict(float)
 
     def refused(self, error: ApiError) -> None:
@@ -162,7 +166,7 @@ class RequestMetrics:
             observations: What each whole answer to it took, as far as a replica said so.
             attempts: Who was asked; the last one answered.
             durations: In the router.
-            status: HTTP status told, `CLIENT_GONE` where nobody waited for it.
+            status: HTTP status sent, `CLIENT_GONE` where the client left.
         """
         model = attempts[-1].model if attempts else decision.model
         task = decision.task if decision.task in TASKS else OTHER_TASK
@@ -196,13 +200,13 @@ class RequestMetrics:
         predicted = chosen.prediction
         if chosen.model != observation.model:
             return
-        for cost, told, actual in (
+        for cost, expected, actual in (
             ("runtime", predicted.runtime_s, observation.runtime_s),
             ("energy", predicted.energy_joules, observation.energy_joules),
         ):
-            if actual is not None and told > 0:
+            if actual is not None and expected > 0:
                 tags = {"model": chosen.model, "task": task, "cost": cost}
-                self._observe("prediction_ratio", actual / told, tags)
+                self._observe("prediction_ratio", actual / expected, tags)
 
     def flush(self) -> None:
         """Hand the counters to Ray."""

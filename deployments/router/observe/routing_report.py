@@ -1,4 +1,4 @@
-"""What is told of a decision: in the answer's `routing` object and in the decision log."""
+"""What is reported of a decision: in the answer's `routing` object and in the decision log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def routing_object(
     Args:
         decision: Who was to answer.
         observation: What the answer took, the last of the attempts. Seconds and joules of answers
-            that were rejected before it are told with it.
+            that were rejected before it are included.
         attempts: Who was asked; the last one answered.
         grid: Where the energy came from.
     """

@@ -27,7 +27,7 @@ MAX_OPEN = 1_000
 
 
 class _Content(NamedTuple):
-    """What is recorded of one request beside its decision."""
+    """What is recorded of one request besides its decision."""
 
     request: bytes
     history: bytes
@@ -116,7 +116,7 @@ class DecisionLog(Exchange[list[Entry]]):
         """The latest decisions of all routers, newest first.
 
         Args:
-            store: Handles of its actors; while it is away, there are only those of this router.
+            store: Handles of its actors; while it is unavailable, only this router's are found.
             limit: At most so many.
             before: Only decisions that had finished before this Unix time.
             since: Only those that finished after this one.
@@ -136,7 +136,7 @@ class DecisionLog(Exchange[list[Entry]]):
         return sorted(merged.values(), key=lambda r: r["finished_at"], reverse=True)[:limit]
 
     async def find(self, store: Store, decision_id: str) -> dict[str, Any] | None:
-        """One decision of any router, `None` where nobody remembers it."""
+        """One decision of any router, `None` where it is unknown."""
         found: dict[str, Any] | None = None
         with suppress(RayError, TimeoutError):
             async with asyncio.timeout(STORE_TIMEOUT_S):

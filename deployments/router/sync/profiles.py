@@ -30,7 +30,7 @@ SHIPPED = {
 
 
 class ProfileSource(Exchange[None]):
-    """The profiles in use; a store that is away or holds nonsense changes nothing.
+    """The profiles in use; a store that is unavailable or holds nonsense changes nothing.
 
     Args:
         data_dir: Folder of the store, made by whichever router comes first.
@@ -57,7 +57,7 @@ class ProfileSource(Exchange[None]):
         """Choose the profiles that stand until better ones are published.
 
         Raises:
-            ValueError: The file is missing or unreadable; the prior of before stays.
+            ValueError: The file is missing or unreadable; the previous prior stays.
         """
         library = None
         if name is None or name == LIBRARY:

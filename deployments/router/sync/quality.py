@@ -9,7 +9,7 @@ from scheduler.prompts.quality import QualityModel
 
 
 class QualitySource(Exchange[None]):
-    """The model in use; a store that is away or holds nonsense changes nothing.
+    """The model in use; a store that is unavailable or holds nonsense changes nothing.
 
     Attributes:
         current: `None` until one is published.

@@ -14,7 +14,7 @@ from deployments.router.sync.exchange import Exchange, Standing
 from scheduler.costs.learning import Learning, Lesson
 
 KEEP_LESSONS = 10_000
-"""So many wait for a store that is away; older ones are only known here."""
+"""So many wait for a store that is unavailable; older ones are only known here."""
 
 
 class Lessons(Exchange[list[Lesson]]):

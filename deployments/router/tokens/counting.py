@@ -144,25 +144,25 @@ class TokenCounter:
                 self._counts.popitem(last=False)
         return found
 
-    def learn(self, prompt: Prompt, model: str, told: TokenCount | None, tokens: int) -> None:
+    def learn(self, prompt: Prompt, model: str, count: TokenCount | None, tokens: int) -> None:
         """Take in how many input tokens an engine counted.
 
         Args:
             prompt: What was asked.
             model: Who answered.
-            told: What was counted here, `None` where nothing was.
+            count: What was counted here, `None` where nothing was.
             tokens: The engine's number.
         """
         self._estimate(model).learn(prompt, tokens)
         known = self._models.get(model)
-        if known is None or told is None:
+        if known is None or count is None:
             return
-        known.counted += told.exact
-        known.estimated += not told.exact
-        if told.exact and told.tokens != tokens:
+        known.counted += count.exact
+        known.estimated += not count.exact
+        if count.exact and count.tokens != tokens:
             known.miscounted += 1
             if known.miscounted == 1:
-                logger.warning("%s counts %d input tokens, not %d", model, tokens, told.tokens)
+                logger.warning("%s counts %d input tokens, not %d", model, tokens, count.tokens)
 
     def tokenizer(self, model: str) -> ModelTokenizer | None:
         """A model's tokenizer, `None` where it is not loaded."""

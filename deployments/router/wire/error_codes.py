@@ -84,7 +84,7 @@ class ErrorCode(StrEnum):
 
 MEANINGS = {
     ErrorCode.MALFORMED_REQUEST: Meaning(400, "no valid HTTP, or a protocol that is not served"),
-    ErrorCode.BODY_INCOMPLETE: Meaning(400, "the client hung up before the end of the body"),
+    ErrorCode.BODY_INCOMPLETE: Meaning(400, "the client disconnected before the end of the body"),
     ErrorCode.INVALID_JSON: Meaning(400, "not JSON, no object, or nested over a thousand deep"),
     ErrorCode.INVALID_ENCODING: Meaning(400, "the body is not what its content-encoding says"),
     ErrorCode.INVALID_VALUE: Meaning(400, "a field, header or parameter has a wrong type or value"),
@@ -116,7 +116,9 @@ MEANINGS = {
     ErrorCode.BUDGET_EXCEEDED: Meaning(429, "the API key's budget is used up"),
     ErrorCode.QUEUE_FULL: Meaning(429, "every model that could answer has a full queue"),
     ErrorCode.CONSTRAINT_NOT_TRIED: Meaning(429, "too busy to find out what a constraint costs"),
-    ErrorCode.DEADLINE: Meaning(429, "the answer would be late, only for those ahead of it"),
+    ErrorCode.DEADLINE: Meaning(
+        429, "the answer would be late because of the requests ahead of it"
+    ),
     ErrorCode.WAKING_FULL: Meaning(429, "as many as may wait for a model that starts"),
     ErrorCode.HEADERS_TOO_LARGE: Meaning(431, "the headers are too large"),
     ErrorCode.INTERNAL_ERROR: Meaning(500, "a fault of this service; the log has it"),
@@ -128,7 +130,7 @@ MEANINGS = {
     ErrorCode.MODEL_FAILED: Meaning(503, "the model broke, and no other could take over"),
     ErrorCode.REQUEST_SUSPECTED: Meaning(503, "its like was there when a replica died"),
     ErrorCode.WAKE_FAILED: Meaning(503, "the model at 0 replicas does not start"),
-    ErrorCode.STREAM_BROKEN: Meaning(503, "the stream broke, and could not go on elsewhere"),
+    ErrorCode.STREAM_BROKEN: Meaning(503, "the stream broke, and no other replica could resume it"),
     ErrorCode.STORE_UNAVAILABLE: Meaning(503, "the store does not answer"),
     ErrorCode.VETTING_UNAVAILABLE: Meaning(503, "constraints cannot be tried"),
     ErrorCode.UNAVAILABLE: Meaning(503, "no router takes the request"),

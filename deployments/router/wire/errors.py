@@ -16,12 +16,12 @@ from scheduler.errors import InvalidRequestError, NoCandidateError
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What the client is told: the error itself, or a 500 that tells its kind only."""
+    """What the client gets: the error itself, or a 500 that names its kind only."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, InvalidRequestError | NoCandidateError):
         return from_scheduler(error)
-    # What it says may be nobody's business; the log has it.
+    # What it says may be confidential; the log has it.
     return ApiError(500, f"internal error: {type(error).__name__}")
 
 

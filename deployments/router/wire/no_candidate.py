@@ -12,7 +12,7 @@ from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.exclusions import Exclusion, ExclusionKind
 
 UNKNOWN_WAIT_S = 5
-"""Retry-After where nobody can say."""
+"""Retry-After where the wait is unknown."""
 _INCAPABLE = frozenset({ExclusionKind.CAPABILITY, ExclusionKind.CONTEXT_LENGTH})
 
 

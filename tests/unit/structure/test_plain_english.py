@@ -23,9 +23,9 @@ PLAIN = {
     "beside": "next to, besides, in addition to",
 }
 PRIVATE = re.compile(rf"\b({'|'.join(PLAIN)})\b", re.IGNORECASE)
-WIRE = re.compile(r"""[`"']anew[`"']|"begins": "anew\"""")
-"""`begins` of an attempt, in answers, records and labels of metrics."""
-MOST = 130
+WIRE = re.compile(r"""[`"']anew[`"']|"begins": "anew"|`--beside FILE`""")
+"""`begins` of an attempt, in answers, records and labels of metrics; an option of a command."""
+MOST = 12
 """So many are left where the sentence is best with one, a name of a test's data say."""
 # Prompts that are data, not text of ours.
 DATA = {"profiling/task_classifier/fillings.py", "profiling/task_classifier/templates.py"}

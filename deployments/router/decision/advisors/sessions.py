@@ -1,8 +1,8 @@
 """Conversations: which requests are turns of one, and where the last turn left its tokens.
 
 A replica that answered a turn still holds it in its prefix cache, so that the next turn costs less
-there than anywhere else. That is told to the decision as tokens that need not be computed again,
-and only where the messages of before are, by their hash, the beginning of the request. In the
+there than anywhere else. The decision counts them as tokens that need not be computed again,
+and only where the earlier messages are, by their hash, the beginning of the request. In the
 middle of a tool loop the model is kept whatever it costs.
 """
 
@@ -31,9 +31,9 @@ from scheduler.exclusions import Exclusion
 from scheduler.types import CachedPrefix, ClusterState, Decision, RoutingRequest
 
 _BESIDE = frozenset({"messages", "tool_choice"})
-_RESULTS = frozenset({"tool", "function"})
+_RESULTS = ("tool", "function")
 KEEP_NEWS = 10_000
-"""So many wait for a store that is away."""
+"""So many wait for a store that is unavailable."""
 NEWEST = 0.1
 """Weight of the latest answer in the share of expected tokens that really were in the cache."""
 
@@ -43,7 +43,7 @@ class Turn(NamedTuple):
 
     Attributes:
         named: The client gave the id.
-        said_before: Hash of the messages of the request of before, which are all up to the last
+        said_before: Hash of the messages of the previous request, which are all up to the last
             answer; `None` where there is no answer yet.
         said: Hash of all messages.
         keep: Why the model is to be kept, empty where it need not be; see `open_loop`.
@@ -318,7 +318,7 @@ class SessionsAdvisor(Advisor, Exchange[list[tuple[SessionKey, Placement]]]):
         return Session(turn.id, model, replica_id, held, turn.keep)
 
     def remember(self, turn: Turn, observation: Observation) -> None:
-        """Take in where a turn was answered, and what of the turns of before was still there."""
+        """Remember where a turn was answered, and how much of the earlier turns was cached."""
         before = self._table.get(turn.key)
         seen = observation
         if before and turn.follows(before) and before.replica_id == seen.replica_id:

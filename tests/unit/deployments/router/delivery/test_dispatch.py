@@ -14,7 +14,7 @@ from ray.exceptions import RayTaskError
 from deployments.links.client import LinkPool
 from deployments.links.frames import ModelRequest
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, refused
-from deployments.router.models import ModelEntry
+from deployments.router.model_entry import ModelEntry
 from deployments.router.wire.api_error import ApiError
 
 
