@@ -7,6 +7,7 @@ those of counters. No label names a key, a client or anything of a prompt.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ from scheduler.prompts.tasks import TASKS
 from scheduler.types import Candidate, Decision, ModelState
 
 PREFIX = "llm_scheduler_"
+REPEAT_S = 5.0
+"""How often gauges that have not changed are set all the same."""
 OTHER_TASK = "other"
 """Label of every task that is none of our own: clients may name any."""
 CLIENT_GONE = 499
@@ -138,6 +141,8 @@ class RequestMetrics:
             name: library.Gauge(PREFIX + name, text, tag_keys=tags)
             for name, (text, tags) in GAUGES.items()
         }
+        # By name and labels: what a gauge was set to last, and when.
+        self._said: dict[tuple[str, ...], tuple[float, float]] = {}
         # What Ray does not know yet: name and values of the labels -> amount.
         self._counted: defaultdict[tuple[str, ...], float] = defaultdict(float)
 
@@ -214,15 +219,22 @@ class RequestMetrics:
 
     def look(self, models: Iterable[ModelState]) -> None:
         """Tell of the models at this moment."""
+        now = time.monotonic()
         for state in models:
-            labels = {"model": state.model}
-            self._gauges["ongoing_requests"].set(state.ongoing, tags=dict(labels))
-            self._gauges["replicas"].set(state.replicas, tags=dict(labels))
-            self._gauges["available"].set(int(state.unavailable is None), tags=dict(labels))
-            costs = {"runtime": state.runtime_correction, "energy": state.energy_correction}
-            for cost, correction in costs.items():
-                tags = {**labels, "cost": cost}
-                self._gauges["correction_factor"].set(correction.factor, tags=tags)
+            model, runtime, energy = state.model, state.runtime_correction, state.energy_correction
+            self._set("ongoing_requests", state.ongoing, now, model=model)
+            self._set("replicas", state.replicas, now, model=model)
+            self._set("available", int(state.unavailable is None), now, model=model)
+            self._set("correction_factor", runtime.factor, now, model=model, cost="runtime")
+            self._set("correction_factor", energy.factor, now, model=model, cost="energy")
+
+    def _set(self, name: str, value: float, now: float, **tags: str) -> None:
+        """Set a gauge; what is as before is said only now and then: each time costs 20 us."""
+        key = (name, *tags.values())
+        before, at = self._said.get(key, (math.nan, 0.0))
+        if value != before or now - at >= REPEAT_S:
+            self._said[key] = value, now
+            self._gauges[name].set(value, tags=tags)
 
     def _count(self, name: str, *values: str, amount: float = 1) -> None:
         self._counted[name, *values] += amount
