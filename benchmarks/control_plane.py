@@ -16,11 +16,14 @@ import argparse
 import asyncio
 import json
 import os
+import pickle
 import random
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,9 @@ STORE_TITLES = ("ray::Store", "ray::Board", "ray::Archive")
 START_S = 120.0
 """For so long all replicas may take to be known to all routers."""
 SAMPLE_PERIOD_S = 0.05
+READERS = 4
+"""So many routers understand what they get; the others read and throw it away, as they would take
+more than this machine has. The store sees no difference."""
 DESCRIPTION = {"accelerator": "NVIDIA H100", "max_model_len": 8192, "card": {"text": "x" * 500}}
 
 
@@ -66,6 +72,8 @@ GROWTH = (
     Setting(routers=16),
     Setting(routers=128),
     Setting(models=300, replicas=300, busy=0.0),
+    # A whole router and all of its background work, not only what it shares.
+    Setting(models=300, replicas=300, busy=0.0, routers=1),
     Setting(models=1000),
 )
 
@@ -73,6 +81,8 @@ GROWTH = (
 def measure(setting: Setting) -> dict[str, Any]:
     """Run one setting on a Ray of its own."""
     with tempfile.TemporaryDirectory() as folder:
+        # Ray's workers yield to all else by default; the head of a fleet has nothing else.
+        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
         context = ray.init(
             address="local",
             num_cpus=1,
@@ -81,12 +91,15 @@ def measure(setting: Setting) -> dict[str, Any]:
             logging_level="ERROR",
             object_store_memory=300_000_000,
         )
+        roles: list[subprocess.Popen[str]] = []
         try:
             actor.connect_store(folder)
             address = context.address_info["address"]
-            roles = [_start(role, setting, address) for role in ("replicas", "routers")]
+            kind = "routers" if setting.routers > 1 else "idle_router"
+            roles += [_start(role, setting, address) for role in ("replicas", kind)]
             for process in roles:
-                _say(process, "ready", _read(process))
+                if (word := _read(process)) != "ready":
+                    raise RuntimeError(f"a part said {word!r} in the place of 'ready'")
             for process in roles:
                 assert process.stdin is not None
                 process.stdin.write("go\n")
@@ -101,6 +114,8 @@ def measure(setting: Setting) -> dict[str, Any]:
                     raise RuntimeError(f"a part ended with {process.returncode}: {output[-2000:]}")
                 said |= json.loads(output.splitlines()[-1])
         finally:
+            for process in roles:
+                process.kill()
             ray.shutdown()
     store = {t: 100 * (s - before.get(t, 0.0)) / took for t, s in used.items()}
     return asdict(setting) | {"store_percent": sum(store.values()), "store": store} | said
@@ -120,12 +135,6 @@ def _start(role: str, setting: Setting, address: str) -> subprocess.Popen[str]:
 def _read(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
-
-
-def _say(process: subprocess.Popen[str], wanted: str, said: str) -> None:
-    if said != wanted:
-        process.kill()
-        raise RuntimeError(f"a part said {said!r} in the place of {wanted!r}")
 
 
 async def _go() -> None:
@@ -181,7 +190,7 @@ async def _replica(setting: Setting, number: int, counts: dict[str, int]) -> Non
     def load() -> ReplicaLoad:
         nonlocal reported
         counts["reports"] += busy
-        by_origin = {}
+        by_origin: dict[str, int] = {}
         for _ in range(random.randint(1, 32) if busy else 0):
             origin = f"router-{random.randrange(setting.routers)}"
             by_origin[origin] = by_origin.get(origin, 0) + 1
@@ -210,16 +219,17 @@ async def _replica(setting: Setting, number: int, counts: dict[str, int]) -> Non
 
 
 async def run_routers(setting: Setting) -> dict[str, Any]:
-    """All of them in one process; the store sees no difference."""
+    """All of them in one process."""
     views: list[LoadView] = []
-    received = {"bytes": 0}
+    received = Counter(routers=max(setting.routers // READERS, 1))
     start = _present if hasattr(actor, "BOARD_NAME") else _former
-    tasks = [start(f"router-{n}", views, received) for n in range(setting.routers)]
+    store = await _store()
+    tasks = [start(store, f"router-{n}", views, received) for n in range(setting.routers)]
     deadline = time.monotonic() + START_S
     while any(len(view.replicas) < setting.replicas for view in views):
         if time.monotonic() > deadline:
-            known = min(len(view.replicas) for view in views)
-            print(f"{known} replicas known to some router after {START_S:g} s", file=sys.stderr)
+            fewest = min(len(view.replicas) for view in views)
+            print(f"{fewest} replicas known to some router after {START_S:g} s", file=sys.stderr)
             break
         await asyncio.sleep(0.5)
     await _go()
@@ -241,38 +251,78 @@ async def run_routers(setting: Setting) -> dict[str, Any]:
         "known": min(known),
         "age_p50_s": ages[len(ages) // 2] if ages else None,
         "age_p99_s": ages[int(len(ages) * 0.99)] if ages else None,
-        "router_percent": 100 * used / took / setting.routers,
+        "router_percent": 100 * used / took / min(READERS, setting.routers),
         "bytes_per_s_and_router": (received["bytes"] - got) / took / setting.routers,
     }
 
 
-def _present(router_id: str, views: list[LoadView], received: dict[str, int]) -> Any:
+async def _store() -> Any:
+    """As soon as Ray finds it, which may take some tries on a busy machine."""
+    for _ in range(90):
+        try:
+            return actor.connect_store()
+        except ValueError:
+            await asyncio.sleep(1.0)
+    return actor.connect_store()
+
+
+async def run_idle_router(setting: Setting) -> dict[str, Any]:
+    """One whole router, with all that it does in the background, and no request."""
+    from deployments.config.app import RouterArgs  # noqa: PLC0415
+    from deployments.router.server import Router  # noqa: PLC0415
+
+    store = await _store()
+    router = Router.__new__(Router)
+    args = RouterArgs.model_validate({"data_dir": await store.archive.data_dir.remote()})
+    await router.__init__(args)  # type: ignore[misc]
+    names = [f"model-{n}" for n in range(setting.models)]
+    await router.reconfigure({"models": [{"id": name} for name in names]})
+    deadline = time.monotonic() + START_S
+    up = 0
+    while up < setting.models and time.monotonic() < deadline:
+        await asyncio.sleep(0.5)
+        up = sum(m["available"] for m in router._health()["models"].values())
+    await _go()
+    process = psutil.Process()
+    cpu, began = sum(process.cpu_times()[:2]), time.monotonic()
+    await asyncio.sleep(setting.seconds)
+    used = sum(process.cpu_times()[:2]) - cpu
+    return {"known": up, "router_percent": 100 * used / (time.monotonic() - began)}
+
+
+def _present(store: Any, router_id: str, views: list[LoadView], received: Counter[str]) -> Any:
     """A router's synchronization as it is now."""
-    from cluster.store.line import Line  # noqa: PLC0415
+    from cluster.store.line import Line, connect  # noqa: PLC0415
     from deployments.router.blame.judge import Blame  # noqa: PLC0415
     from deployments.router.decision.advisors.sessions import SessionsAdvisor  # noqa: PLC0415
     from deployments.router.models import ModelDirectory  # noqa: PLC0415
     from deployments.router.sync.evidence import SharedEvidence  # noqa: PLC0415
     from deployments.router.sync.store_sync import StoreSync  # noqa: PLC0415
 
-    if not hasattr(Line, "counted"):
+    if len(views) >= READERS:
+
+        async def swallow() -> None:
+            line = await connect(await store.board.address.remote(), lambda _: None, router_id)
+            line.data_received = lambda data: received.update(bytes=len(data))  # type: ignore[method-assign]
+            await line.closed.wait()
+
+        return asyncio.create_task(swallow())
+    if not views:
         data_received = Line.data_received
 
         def counting(line: Line, data: bytes) -> None:
             received["bytes"] += len(data)
             data_received(line, data)
 
-        Line.data_received = counting  # type: ignore[method-assign]
-        Line.counted = True  # type: ignore[attr-defined]
+        Line.data_received = counting  # type: ignore[assignment,method-assign]
     shared = SharedState(router_id)
     directory = ModelDirectory()
-    store = actor.connect_store()
 
     def heard() -> None:
         shared.loads.take(sync.news.reader.snapshot, {})
         directory.take(shared.loads)
 
-    exchanges = [
+    exchanges: list[Any] = [
         shared.lessons,
         SessionsAdvisor(directory),
         SharedEvidence(Blame(), router_id),
@@ -282,19 +332,25 @@ def _present(router_id: str, views: list[LoadView], received: dict[str, int]) ->
     return asyncio.create_task(sync.run())
 
 
-def _former(router_id: str, views: list[LoadView], received: dict[str, int]) -> Any:
+def _former(store: Any, router_id: str, views: list[LoadView], received: Counter[str]) -> Any:
     """As it was: each router asks for everything, again and again."""
     from deployments.router.blame.judge import Blame  # noqa: PLC0415
 
-    store: Any = actor.connect_store()
     shared: Any = SharedState(router_id)
     blame: Any = Blame()
-    views.append(shared.loads)
+    reads = len(views) < READERS
+    if reads:
+        views.append(shared.loads)
 
     async def loads() -> None:
-        snapshot: LoadSnapshot = await store.loads.remote(router_id)
-        received["bytes"] += len(snapshot.replicas) * 331
-        shared.loads.take(snapshot, {})
+        asked = store.loads.remote(router_id)
+        if reads:
+            snapshot: LoadSnapshot = await asked
+            received["bytes"] += len(pickle.dumps(snapshot)) * received["routers"]
+            shared.loads.take(snapshot, {})
+            return
+        while not ray.wait([asked], timeout=0, fetch_local=False)[0]:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
     async def repeat(period_s: float, action: Any) -> None:
         while True:
@@ -342,9 +398,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.role:
         role, address, text = args.role
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         ray.get_runtime_context()
-        run = run_replicas if role == "replicas" else run_routers
+        run = {
+            "replicas": run_replicas,
+            "routers": run_routers,
+            "idle_router": run_idle_router,
+        }[role]
         print(json.dumps(asyncio.run(run(Setting(**json.loads(text))))))
         return
     named = {n: getattr(args, n) for n in ("replicas", "routers", "models", "busy")}
@@ -372,6 +434,7 @@ def _measure_before(commit: str, setting: Setting) -> None:
         subprocess.run(
             [sys.executable, __file__, "--code", commit, *options],
             check=True,
+            cwd=folder,
             env=os.environ | {"PYTHONPATH": folder},
         )
 

@@ -43,6 +43,7 @@ STALL_S = 1.0
 RAMP_S = 2.0
 SETTLE_S = 3.0
 TIMEOUT_S = 120.0
+HEARTBEAT_S = 0.02
 
 _TOKEN = re.compile(rb'"text":"(\d+)"')
 
@@ -56,6 +57,8 @@ class Row:
         longest_gap_s: Between two tokens of a stream whose client reads, less the pace.
         refused: Streams that got 503 with the limit of descriptors.
         stalls: Gaps of more than `STALL_S`.
+        client_late_s: The longest that the process of the clients was late by itself: what the
+            gaps may be, where the machine is too small for all of it.
         router_kb: Memory that all routers together had more at the peak, for each stream; HAProxy's
             likewise.
         router_fds: Descriptors that all routers together had more, for each stream.
@@ -71,6 +74,7 @@ class Row:
     added_p99_ms: float
     longest_gap_s: float
     stalls: int
+    client_late_s: float
     router_kb: float
     haproxy_kb: float
     router_fds: float
@@ -203,14 +207,16 @@ def measure(server: Server, streams: int, routers: int) -> Row:
     time.sleep(SETTLE_S)
     before, proxy_before = Usage.of(router_processes), Usage.of(proxies)
 
-    async def watched() -> tuple[list[Client], Usage, Usage]:
+    async def watched() -> tuple[list[Client], Usage, Usage, float]:
         running = asyncio.create_task(run_streams(server.url, streams))
+        late = asyncio.create_task(_latest_wake_up_s(running))
         await asyncio.sleep(RAMP_S + TOKENS * PACE_S / 2)
-        peak = Usage.of(router_processes), Usage.of(proxies)
-        return await running, *peak
+        peak = await asyncio.to_thread(Usage.of, router_processes)
+        proxy_peak = await asyncio.to_thread(Usage.of, proxies)
+        return await running, peak, proxy_peak, await late
 
     began = time.monotonic()
-    clients, peak, proxy_peak = asyncio.run(watched())
+    clients, peak, proxy_peak, late_s = asyncio.run(watched())
     took_s = time.monotonic() - began
     cpu_s = Usage.of(router_processes).cpu_s - before.cpu_s
     refused = [client for client in clients if "too_many_streams" in client.error]
@@ -229,12 +235,24 @@ def measure(server: Server, streams: int, routers: int) -> Row:
         added_p99_ms=statistics.quantiles(added_ms, n=100)[98],
         longest_gap_s=max(client.longest_gap_s for client in readers),
         stalls=sum(client.stalls for client in readers),
+        client_late_s=late_s,
         router_kb=(peak.memory - before.memory) / streams / 1024,
         haproxy_kb=(proxy_peak.memory - proxy_before.memory) / streams / 1024,
         router_fds=(peak.descriptors - before.descriptors) / streams,
         haproxy_fds=(proxy_peak.descriptors - proxy_before.descriptors) / streams,
         router_cpu=cpu_s / took_s,
     )
+
+
+async def _latest_wake_up_s(until: asyncio.Task[list[Client]]) -> float:
+    """How long this process kept its own event loop waiting, at the most."""
+    loop = asyncio.get_running_loop()
+    latest_s = 0.0
+    while not until.done():
+        due = loop.time() + HEARTBEAT_S
+        await asyncio.sleep(HEARTBEAT_S)
+        latest_s = max(latest_s, loop.time() - due)
+    return latest_s
 
 
 def _processes(title: str) -> list[psutil.Process]:

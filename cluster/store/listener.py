@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import resource
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,16 @@ from cluster.connection import Connection
 from cluster.store.load import TokenWeights
 from cluster.store.news import PROTOCOL, BoardAddress, Greeting, Report, Weigh
 
+BACKLOG = 1024
+"""Connections that wait to be accepted: all replicas come at once where a board has restarted."""
+
 logger = logging.getLogger(__name__)
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many connections as the system does: 1,024 is a common default."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Listener:
@@ -62,8 +72,12 @@ class Listener:
             OSError: No port is free.
         """
         loop = asyncio.get_running_loop()
+        raise_descriptor_limit()
         self._server = await loop.create_server(
-            lambda: ClientConnection(self), host or ray.util.get_node_ip_address(), 0
+            lambda: ClientConnection(self),
+            host or ray.util.get_node_ip_address(),
+            0,
+            backlog=BACKLOG,
         )
         bound, port = self._server.sockets[0].getsockname()[:2]
         return BoardAddress(bound, port, self.key)

@@ -209,14 +209,16 @@ class ModelDirectory:
         by_replica = self._descriptions.get(entry.model)
         return next(reversed(by_replica.values())) if by_replica else None
 
+    @staticmethod
+    async def _ask(entry: ModelEntry) -> dict[str, Any]:
+        handle = entry.handle(stream=False).options(method_name="describe")
+        async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+            description: dict[str, Any] = await handle.remote()
+        return description
+
     async def _describe(self, entry: ModelEntry) -> None:
-        if (told := self._told(entry)) is not None:
-            entry.description, entry.unavailable = told, None
-            return
         try:
-            handle = entry.handle(stream=False).options(method_name="describe")
-            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                entry.description = await handle.remote()
+            entry.description = self._told(entry) or await self._ask(entry)
             entry.capabilities = Capabilities.from_dict(entry.description.get("capabilities") or {})
             entry.unavailable = None
         except Exception as error:

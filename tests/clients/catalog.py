@@ -13,15 +13,14 @@ class Client:
 
     Attributes:
         name: In the table.
-        packages: What is installed, the client itself first.
+        packages: What is installed, the client itself first; none for what the system has.
         tries: What its script does, in words.
-        script: Under `scripts/`; gets the service's address and a model.
+        script: Beside this file or under `scripts/`; gets the service's address and a model.
         command: In the place of a script: a command of the packages and its arguments, where
             `{url}` and `{model}` stand for the address and the model, and `{folder}` for an empty
             folder.
         environment: Of the process, likewise.
         node: From npm, else from PyPI.
-        version_of: The package whose version counts; the first one unless given.
         says: A part of the output that shows that it worked; for commands.
     """
 
@@ -36,84 +35,92 @@ class Client:
 
     def installed(self) -> Environment:
         """Where it is installed, or will be."""
-        key = self.name.lower().replace(" ", "-").replace("'", "").replace(",", "")
-        return Environment.of(key, self.packages, node=self.node)
+        return Environment.of(self.packages, node=self.node)
 
 
+OPENAI = ("openai==3.57.0",)
+LITELLM = ("litellm==1.110.2",)
+LANGGRAPH = ("langgraph==1.2.24", "langchain-openai==1.7.4", "langchain-anthropic==1.7.10")
+VERCEL = ("ai@6.0.326", "@ai-sdk/openai@3.0.141", "@ai-sdk/anthropic@3.0.140", "zod@4.6.7")
 CLIENTS = (
+    Client("curl", (), "answer, stream", "with_curl.sh"),
     Client(
-        "openai",
-        ("openai==3.57.0",),
-        "chat: whole, streamed, a forced call and its result, alias, an error",
-        "openai_chat.py",
+        "openai (Python)",
+        OPENAI,
+        "answers with weights, stream with usage, plain completion, models",
+        "with_openai.py",
     ),
     Client(
-        "openai, responses",
-        ("openai==3.57.0",),
+        "openai tools",
+        OPENAI,
+        "chat: whole, streamed, a forced call and its result, an alias, an error",
+        "scripts/openai_chat.py",
+    ),
+    Client(
+        "openai responses",
+        OPENAI,
         "whole, events, a forced call, previous_response_id, an error",
-        "openai_responses.py",
+        "scripts/openai_responses.py",
+    ),
+    Client(
+        "openai (Node)",
+        ("openai@7.57.0",),
+        "answer with weights, stream",
+        "with_openai.mjs",
+        node=True,
     ),
     Client(
         "anthropic",
         ("anthropic==2.14.0",),
-        "whole, events, a forced call and its result, count_tokens, an error, x-api-key",
-        "anthropic_messages.py",
+        "whole, events, a forced call and its result, count_tokens, an error",
+        "scripts/anthropic_messages.py",
     ),
     Client(
         "OpenAI Agents SDK",
         ("openai-agents==0.24.0",),
-        "tool loops of ten turns over responses (whole, streamed) and chat",
-        "agents_sdk.py",
+        "tool loops of ten turns over responses, whole and streamed, and over chat",
+        "scripts/agents_sdk.py",
     ),
     Client(
         "Vercel AI SDK",
-        ("ai@6.0.326", "@ai-sdk/openai@3.0.141", "@ai-sdk/anthropic@3.0.140", "zod@4.6.7"),
-        "text, stream and a tool loop of four turns, over chat, responses and messages",
-        "vercel.mjs",
+        VERCEL,
+        "text, stream and a tool loop of four turns over chat, responses and messages",
+        "scripts/vercel.mjs",
         node=True,
     ),
     Client(
+        "LangChain's ChatOpenAI",
+        LANGGRAPH,
+        "answer with weights, stream",
+        "with_langchain.py",
+    ),
+    Client(
         "LangGraph",
-        ("langgraph==1.2.24", "langchain-openai==1.7.4", "langchain-anthropic==1.7.10"),
+        LANGGRAPH,
         "a tool loop of four turns over chat and over messages, a stream",
-        "langgraph_agent.py",
+        "scripts/langgraph_agent.py",
     ),
     Client(
         "Pydantic AI",
         ("pydantic-ai-slim[openai,anthropic]==2.68.0",),
         "a typed output and a stream over chat, responses and messages",
-        "pydantic_ai_agent.py",
+        "scripts/pydantic_ai_agent.py",
     ),
+    Client("LiteLLM", LITELLM, "answer with weights, stream", "with_litellm.py"),
     Client(
-        "LiteLLM",
-        ("litellm==1.110.2",),
+        "LiteLLM tools",
+        LITELLM,
         "as OpenAI's and as Anthropic's provider: whole, streamed, a forced call; responses",
-        "litellm_calls.py",
+        "scripts/litellm_calls.py",
     ),
-    Client(
-        "llm",
-        ("llm==0.36",),
-        "a prompt, streamed, with the model from extra-openai-models.yaml",
-        command=("llm", "-m", "served", "-o", "max_tokens", "8", "What is the weather in Oslo?"),
-        environment={"LLM_USER_PATH": "{folder}"},
-    ),
+    Client("llm", ("llm==0.36",), "answer, stream", "with_llm.sh"),
     Client(
         "lm-eval",
         ("lm-eval[api]==0.4.13",),
-        "a task of generated answers over chat completions",
-        "lm_eval_task.py",
+        "a local task through `local-chat-completions`",
+        "with_lm_eval.sh",
     ),
-    Client(
-        "guidellm",
-        ("guidellm==0.8.1",),
-        "a benchmark of 8 requests over chat completions",
-        command=(
-            *("guidellm", "benchmark", "run", "--target", "{url}", "--model", "{model}"),
-            *("--profile", "synchronous", "--max-requests", "8"),
-            *("--data", "prompt_tokens=16,output_tokens=8", "--processor", "{tokenizer}"),
-            *("--output-dir", "{folder}", "--outputs", "json", "--disable-console-interactive"),
-        ),
-    ),
+    Client("guidellm", ("guidellm==0.8.1",), "load by two clients", "with_guidellm.sh"),
     Client(
         "Claude Code",
         ("@anthropic-ai/claude-code@2.1.197",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,20 +32,21 @@ class Environment:
     node: bool
 
     @classmethod
-    def of(cls, name: str, packages: tuple[str, ...], *, node: bool) -> Environment:
-        """The environment of a client; another version is another one."""
+    def of(cls, packages: tuple[str, ...], *, node: bool) -> Environment:
+        """The environment of these packages; another version is another one."""
+        first = re.sub(r"[^a-z]+", "-", packages[0].lower()).strip("-") if packages else "system"
         digest = hashlib.sha256("\0".join(packages).encode()).hexdigest()[:8]
-        return cls(CACHE / f"{name}-{digest}", packages, node)
+        return cls(CACHE / f"{first}-{digest}", packages, node)
 
     @property
     def program(self) -> str:
         """What runs its scripts."""
         return "node" if self.node else str(self.folder / "bin" / "python")
 
-    def command(self, name: str) -> str:
-        """A command that its packages bring."""
-        folder = "node_modules/.bin" if self.node else "bin"
-        return str(self.folder / folder / name)
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """Folders of the commands that its packages bring."""
+        return (str(self.folder / "node_modules" / ".bin"), str(self.folder / "bin"))
 
     def install(self) -> None:
         """Install it unless it is there.
@@ -57,7 +59,10 @@ class Environment:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        if self.node:
+        if not self.packages:
+            # What the system has.
+            pass
+        elif self.node:
             (self.folder / "package.json").write_text(json.dumps({"private": True}))
             options = ("--no-audit", "--no-fund", "--loglevel=error")
             self._run("npm", "install", *options, *self.packages)

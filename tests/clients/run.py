@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -23,13 +25,12 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clients.catalog import CLIENTS, Client
+from clients.environments import Environment
 from clients.site import MODEL, running_site
 from rich.console import Console
 from rich.table import Table
 
-from deployments.demo_models.catalog import cache_folder
-
-SCRIPTS = Path(__file__).parent / "scripts"
+HERE = Path(__file__).parent
 TIMEOUT_S = 240
 
 
@@ -53,13 +54,16 @@ def main(argv: Sequence[str]) -> int:
     """Run the clients and return the exit code."""
     args = _parser().parse_args(argv)
     known = {client.name: client for client in CLIENTS}
-    names = args.only.split(";") if args.only else list(known)
+    names = args.only.split(",") if args.only else list(known)
     if unknown := [name for name in names if name not in known]:
-        _parser().error(f"--only: no client {unknown[0]!r}, known: {'; '.join(known)}")
+        _parser().error(f"--only: no client {unknown[0]!r}, known: {', '.join(known)}")
     clients = [known[name] for name in names]
-    console = Console()
+    console = Console(stderr=args.json)
+    # Some share an environment.
+    environments = list(dict.fromkeys(client.installed() for client in clients))
     with ThreadPoolExecutor(2) as pool:
-        faults = dict(zip(names, pool.map(_installed, clients), strict=True))
+        found = dict(zip(environments, pool.map(_installed, environments), strict=True))
+    faults = {client.name: found[client.installed()] for client in clients}
     if args.install:
         for name, fault in faults.items():
             console.print(f"{name}: {fault or 'installed'}")
@@ -73,15 +77,16 @@ def main(argv: Sequence[str]) -> int:
         for client in clients:
             rows.append(_row(client, faults[client.name], url, args.model))
             console.print(f"{rows[-1].client}: {'worked' if rows[-1].worked else rows[-1].did}")
-    console.print(_table(rows))
     if args.json:
-        Path(args.json).write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+    else:
+        console.print(_table(rows))
     return int(not all(row.worked for row in rows))
 
 
-def _installed(client: Client) -> str:
+def _installed(environment: Environment) -> str:
     try:
-        client.installed().install()
+        environment.install()
     except subprocess.CalledProcessError as error:
         return f"not installed: {error.stdout[-500:]}"
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -96,48 +101,34 @@ def _row(client: Client, fault: str, url: str, model: str) -> Row:
     with TemporaryDirectory(prefix="client-") as folder:
         worked, output = _run(client, url, model, folder)
     seconds = round(time.monotonic() - began, 1)
-    version, did = _version(client), output[-3000:]
-    if worked and client.script:
-        report = json.loads(output.strip().splitlines()[-1])
-        version, did = report["version"], json.dumps(report["did"])
-    return Row(client.name, version, worked, seconds, client.tries, did)
+    did = output.strip()[-3000:]
+    if worked and client.script.startswith("scripts/"):
+        did = json.dumps(json.loads(did.splitlines()[-1])["did"])
+    return Row(client.name, _version(client), worked, seconds, client.tries, did)
 
 
 def _run(client: Client, url: str, model: str, folder: str) -> tuple[bool, str]:
     where = client.installed()
-    values = {
-        "url": url,
-        "model": model,
-        "folder": folder,
-        "tokenizer": str(cache_folder() / "tests" / "tokenizer"),
-    }
 
     def filled(text: str) -> str:
-        for name, value in values.items():
+        for name, value in (("url", url), ("model", model), ("folder", folder)):
             text = text.replace("{" + name + "}", value)
         return text
 
-    if client.name == "llm":
-        described = [{"model_id": "served", "model_name": model, "api_base": f"{url}/v1"}]
-        (Path(folder) / "extra-openai-models.yaml").write_text(json.dumps(described))
-    if client.script:
-        script = str(SCRIPTS / client.script)
-        if client.node:
-            # An import is looked for beside the script.
-            script = str(where.folder / client.script)
-            Path(script).write_text((SCRIPTS / client.script).read_text())
-        command = [where.program, script, url, model]
-    else:
-        command = [where.command(client.command[0]), *map(filled, client.command[1:])]
+    inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment = {
-        **{k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")},
+        **inherited,
+        "PATH": os.pathsep.join((*where.commands, inherited["PATH"])),
+        "OPENAI_API_KEY": inherited.get("OPENAI_API_KEY", "none"),
+        "OPENAI_BASE_URL": f"{url}/v1",
+        "WORK": folder,
         **{name: filled(value) for name, value in client.environment.items()},
-        "TOKENIZER": values["tokenizer"],
     }
+    command = _script(client, url, model) if client.script else [*map(filled, client.command)]
     try:
         done = subprocess.run(
             command,
-            cwd=where.folder if client.script else folder,
+            cwd=where.folder if client.node and client.script else folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -153,17 +144,25 @@ def _run(client: Client, url: str, model: str, folder: str) -> tuple[bool, str]:
     return done.returncode == 0 and client.says in done.stdout, done.stdout
 
 
-def _version(client: Client) -> str:
-    where = client.installed()
-    package = client.packages[0]
+def _script(client: Client, url: str, model: str) -> list[str]:
+    path = HERE / client.script
+    # The older scripts ask `auto` only, and want the address with its version.
+    arguments = [url, model] if path.parent.name == "scripts" else [f"{url}/v1"]
+    if path.suffix == ".sh":
+        return ["bash", str(path), *arguments]
     if client.node:
-        name = package if package.rfind("@") <= 0 else package[: package.rfind("@")]
-        manifest = where.folder / "node_modules" / name / "package.json"
-        return str(json.loads(manifest.read_text())["version"])
-    name = package.partition("==")[0].partition("[")[0]
-    code = f"from importlib.metadata import version; print(version({name!r}))"
-    done = subprocess.run([where.program, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+        # Node looks for packages from where the script lies.
+        path = Path(shutil.copy(path, client.installed().folder))
+    return [client.installed().program, str(path), *arguments]
+
+
+def _version(client: Client) -> str:
+    if not client.packages:
+        said = subprocess.run(
+            [client.name, "--version"], capture_output=True, text=True, check=True
+        )
+        return said.stdout.split()[1]
+    return re.split("==|(?<=.)@", client.packages[0])[-1]
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -178,9 +177,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python tests/clients/run.py", description=__doc__)
     parser.add_argument("--url", help="of a running service; default: one on tiny models")
     parser.add_argument("--model", default=MODEL, help="that can be made to call tools")
-    parser.add_argument("--only", metavar="NAME;NAME", help="these clients; default: all")
+    parser.add_argument("--only", metavar="NAME,NAME", help="these clients; default: all")
     parser.add_argument("--install", action="store_true", help="install them, and no more")
-    parser.add_argument("--json", metavar="FILE", help="write the rows there")
+    parser.add_argument("--json", action="store_true", help="the rows as JSON")
     return parser
 
 

@@ -60,6 +60,7 @@ def test_a_slow_disk_and_a_long_reading_delay_no_claim_and_no_report(
     store: Store, tmp_path: Path
 ) -> None:
     # A new board gives no claim away that one before it may have given.
+    ray.get(store.board.trials.remote())
     time.sleep(CLAIM_GRACE_S)
     line = LinearModel("linear", (1.0, 0.0, 0.0))
     profiles = ProfileSet((ModelProfile("a", "cpu", line, line, "rapl", (1, 9), (1, 9)),))
@@ -75,15 +76,16 @@ def test_a_slow_disk_and_a_long_reading_delay_no_claim_and_no_report(
     ray.get(store.archive.log_decisions.remote(entries, Retention(2**40, None)))
     while ray.get(store.archive.versions.remote()).record.written < DECISIONS:
         time.sleep(0.1)
-    # Another process holds the database: readers and the writer of the archive wait for it.
-    with sqlite3.connect(tmp_path / RECORD_FILE, isolation_level=None) as other:
-        other.execute("PRAGMA locking_mode = EXCLUSIVE")
-        other.execute("BEGIN EXCLUSIVE")
-        reading = store.archive.decisions.remote(DECISIONS)
-        slowest["stuck"] = claims_and_reports(store, reading, "stuck")
-    other.close()
+    # Another process holds the database: the archive's writer waits for it.
+    other = sqlite3.connect(tmp_path / RECORD_FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    late = Entry.of(record | {"decision_id": "late", "finished_at": 1e9})
+    ray.get(store.archive.log_decisions.remote([late], Retention(2**40, None)))
     reading = store.archive.decisions.remote(DECISIONS)
     slowest["read"] = claims_and_reports(store, reading, "read")
+    assert ray.get(reading)[0]["decision_id"] == "late"
+    other.execute("ROLLBACK")
+    other.close()
     assert len(ray.get(reading)) == DECISIONS
     assert all(seconds < FSYNC_S for seconds in slowest.values()), slowest
     print(slowest)

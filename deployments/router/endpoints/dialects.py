@@ -133,7 +133,7 @@ class ResponsesRoute(_Dialect):
         chat = responses_request.chat_of(data, before)
         kept = self._args.record_content and data.get("store") is not False
         history = orjson.dumps(chat.history) if kept else b""
-        writer = ResponseWriter(data, kept=kept, custom=chat.custom)
+        writer = ResponseWriter(data, kept=kept, tools=chat.tools)
         return chat.body, writer, Recorded(orjson.dumps(data), history)
 
     async def _before(self, response_id: str, account: Account | None) -> list[ChatMessage]:

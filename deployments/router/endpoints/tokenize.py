@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
-from jinja2 import TemplateError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,7 +15,7 @@ from deployments.config.app import RouterArgs
 from deployments.router.decision.decide import Decider
 from deployments.router.tokens.chat_messages import UncountableError
 from deployments.router.tokens.counting import TokenCounter
-from deployments.router.tokens.model_tokenizer import ModelTokenizer
+from deployments.router.tokens.model_tokenizer import ModelTokenizer, TemplateRejectionError
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
 from deployments.router.wire.body_limits import check_depth, check_size, parse_bounded
@@ -108,7 +107,7 @@ async def _in_thread(field: str, work: Callable[[], Result]) -> Result:
     """
     try:
         return await asyncio.to_thread(work)
-    except (UncountableError, TemplateError, ValueError) as error:
+    except (UncountableError, TemplateRejectionError, ValueError) as error:
         raise ApiError(400, f"{field}: {error}", param=field, code=ErrorCode.UNSUPPORTED) from error
 
 

@@ -27,7 +27,12 @@ MEDIA = {
 """Types of content parts that are no text."""
 ALL_LOGPROBS = 2**31
 """Stands for `-1`: those of the whole vocabulary."""
-_SYSTEM = ("system", "developer")
+_SYSTEM = frozenset({"system", "developer"})
+_AFTER: Mapping[Any, Feature] = {
+    None: Feature.ASSISTANT_FIRST,
+    "assistant": Feature.REPEATED_ASSISTANT,
+}
+"""What a turn of the assistant is, by the turn before it."""
 
 
 def needs_of(data: Mapping[str, Any], endpoint: Endpoint) -> tuple[Need, ...]:
@@ -104,26 +109,31 @@ def _of_content(messages: Sequence[Any], found: dict[Feature, Need]) -> None:
 
 
 def _of_turns(messages: Sequence[Any], found: dict[Feature, Need]) -> None:
-    roles = [message.get("role") if isinstance(message, Mapping) else None for message in messages]
-    previous = None
-    for index, role in enumerate(roles):
-        where = f"messages.{index}.role"
-        if role in _SYSTEM:
-            # vLLM joins messages of a developer to the first message.
-            late = role == "system" and index > 0 and previous != "system"
-            _need(found, Feature.LATE_SYSTEM if late else Feature.SYSTEM, where)
-            continue
-        if role == "user" and previous == "user":
-            _need(found, Feature.REPEATED_USER, where)
-        elif role == "assistant" and previous == "assistant":
-            _need(found, Feature.REPEATED_ASSISTANT, where)
-        elif role == "assistant" and previous is None:
-            _need(found, Feature.ASSISTANT_FIRST, where)
+    previous: str | None = None
+    role: Any = ""
+    for index, message in enumerate(messages):
+        role = message.get("role") if isinstance(message, Mapping) else ""
+        # A role that is no text is none, and may not be hashable.
+        role = role if isinstance(role, str) else ""
+        feature = None
+        if role == "user":
+            if previous == "user":
+                feature = Feature.REPEATED_USER
+        elif role == "assistant":
+            feature = _AFTER.get(previous)
         elif role == "tool":
-            _need(found, Feature.TOOL_RESULTS, where)
-        previous = role
-    if roles[-1:] == ["assistant"]:
-        _need(found, Feature.ASSISTANT_LAST, f"messages.{len(roles) - 1}.role")
+            feature = Feature.TOOL_RESULTS
+        elif role in _SYSTEM:
+            # vLLM joins messages of a developer to the first message.
+            late = role == "system" and index > 0
+            feature = Feature.LATE_SYSTEM if late else Feature.SYSTEM
+        if feature is not None and feature not in found:
+            found[feature] = Need(feature, f"messages.{index}.role")
+        if role not in _SYSTEM:
+            previous = role
+    if role == "assistant":
+        where = f"messages.{len(messages) - 1}.role"
+        found[Feature.ASSISTANT_LAST] = Need(Feature.ASSISTANT_LAST, where)
 
 
 def _of_logprobs(data: Mapping[str, Any], endpoint: Endpoint, found: dict[Feature, Need]) -> None:

@@ -13,13 +13,13 @@ first = client.responses.create(
 )
 assert first.status in ("completed", "incomplete")
 assert first.usage.output_tokens <= 8
-kinds = []
 with client.responses.stream(model=MODEL, input=QUESTION, max_output_tokens=8) as stream:
-    for event in stream:
-        kinds.append(event.type)
-    final = stream.get_final_response()
+    events = list(stream)
+kinds = [event.type for event in events]
 assert kinds[0] == "response.created"
 assert kinds[-1] in ("response.completed", "response.incomplete")
+deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+assert "".join(deltas) == events[-1].response.output_text
 tool = {"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": True}
 called = client.responses.create(
     model=MODEL,

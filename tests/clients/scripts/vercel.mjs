@@ -1,7 +1,7 @@
 // Vercel's AI SDK: text, a stream, and a loop of forced calls, over each of the three dialects.
 import { createAnthropic } from "@ai-sdk/anthropic";
 import { createOpenAI } from "@ai-sdk/openai";
-import { generateText, isStepCount, stepCountIs, streamText, tool } from "ai";
+import { generateText, stepCountIs, streamText, tool } from "ai";
 import assert from "node:assert";
 import { readFileSync } from "node:fs";
 import { z } from "zod";
@@ -10,7 +10,6 @@ const [url, model] = process.argv.slice(2);
 const apiKey = "none";
 const openai = createOpenAI({ baseURL: `${url}/v1`, apiKey });
 const anthropic = createAnthropic({ baseURL: `${url}/v1`, apiKey });
-const stepCount = stepCountIs ?? isStepCount;
 const weather = tool({
   description: "The weather of a city.",
   inputSchema: z.object({ city: z.enum(["Oslo", "Rome"]) }),
@@ -33,7 +32,7 @@ for (const [name, chosen] of Object.entries({
     prompt,
     tools: { weather },
     toolChoice: { type: "tool", toolName: "weather" },
-    stopWhen: stepCount(4),
+    stopWhen: stepCountIs(4),
     maxOutputTokens: 64,
   });
   assert.equal(loop.steps.length, 4);

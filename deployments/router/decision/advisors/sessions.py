@@ -31,7 +31,7 @@ from scheduler.exclusions import Exclusion
 from scheduler.types import CachedPrefix, ClusterState, Decision, RoutingRequest
 
 _BESIDE = frozenset({"messages", "tool_choice"})
-_RESULTS = frozenset({"tool", "function"})
+_RESULTS = ("tool", "function")
 KEEP_NEWS = 10_000
 """So many wait for a store that is unavailable."""
 NEWEST = 0.1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -13,6 +13,23 @@ from deployments.router.wire.dialects.messages_answer import arguments_of
 Item = dict[str, Any]
 
 PREFIX = "resp_"
+
+
+class Tool(NamedTuple):
+    """What a tool is called in the request.
+
+    Attributes:
+        custom: It takes plain text.
+    """
+
+    name: str
+    namespace: str | None
+    custom: bool
+
+
+Tools = Mapping[str, Tool]
+"""By the name that the model sees; functions without a namespace are left out."""
+
 _ECHOED: dict[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,
@@ -65,16 +82,14 @@ def response_of(asked: Mapping[str, Any], answer: Chunk, *, kept: bool) -> dict[
     }
 
 
-def whole_response(
-    asked: Mapping[str, Any], answer: Chunk, *, kept: bool, custom: Iterable[str]
-) -> bytes:
+def whole_response(asked: Mapping[str, Any], answer: Chunk, *, kept: bool, tools: Tools) -> bytes:
     """A whole response as JSON.
 
     Args:
         asked: As for `response_of`.
         answer: The chat completion.
         kept: As for `response_of`.
-        custom: Names of the tools that take plain text.
+        tools: Those whose names the model sees otherwise.
     """
     choice = answer["choices"][0]
     said = choice["message"]
@@ -96,7 +111,7 @@ def whole_response(
             "name": function["name"],
             "status": status,
         }
-        output.append(call_item(item, function.get("arguments") or "", custom))
+        output.append(call_item(item, function.get("arguments") or "", tools))
     response = response_of(asked, answer, kept=kept)
     response["output"] = output
     response |= ending(finish)
@@ -141,17 +156,23 @@ def message_item(name: str, text: str, status: str, logprobs: list[Any]) -> Item
     }
 
 
-def call_item(call: Item, arguments: str, custom: Iterable[str]) -> Item:
+def call_item(call: Item, arguments: str, tools: Tools) -> Item:
     """A call of a tool.
 
     Args:
-        call: Its `id`, `call_id`, `name` and `status`.
+        call: Its `id`, `call_id`, `name` as the model sees it, and `status`.
         arguments: JSON, as far as it is there.
-        custom: Names of the tools that take plain text.
+        tools: As for `whole_response`.
     """
-    if call["name"] in custom:
-        return {**call, "type": "custom_tool_call", "input": plain_input(arguments)}
-    return {**call, "type": "function_call", "arguments": arguments}
+    tool = tools.get(call["name"])
+    if tool is None:
+        return {**call, "type": "function_call", "arguments": arguments}
+    named = call | {"name": tool.name}
+    if tool.namespace:
+        named["namespace"] = tool.namespace
+    if tool.custom:
+        return {**named, "type": "custom_tool_call", "input": plain_input(arguments)}
+    return {**named, "type": "function_call", "arguments": arguments}
 
 
 def plain_input(arguments: str) -> str:

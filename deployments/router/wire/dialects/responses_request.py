@@ -32,6 +32,7 @@ from deployments.router.wire.dialects.members import (
     only,
     text,
 )
+from deployments.router.wire.dialects.responses_answer import Tool
 from deployments.router.wire.openai import invalid_value
 
 MEMBERS = (
@@ -59,18 +60,22 @@ CUSTOM_SCHEMA = {
 """A tool that takes plain text, for models that are made to write JSON."""
 
 
+NAMESPACE_SEPARATOR = "__"
+"""Between a namespace and the name of a tool in it, in the one name that a model sees."""
+
+
 class ResponsesChat(NamedTuple):
     """A request as a chat completion.
 
     Attributes:
         body: Of the chat completion.
         history: Its messages without the instructions, which belong to one request only.
-        custom: Names of the tools that take plain text.
+        tools: What the model's names of tools stand for, where that is not a function so called.
     """
 
     body: dict[str, Any]
     history: list[Message]
-    custom: frozenset[str]
+    tools: dict[str, Tool]
 
 
 def chat_of(data: Members, before: list[Message]) -> ResponsesChat:
@@ -101,12 +106,12 @@ def chat_of(data: Members, before: list[Message]) -> ResponsesChat:
     chat |= {name: data[name] for name in SAME if data.get(name) is not None}
     if flag(data, "stream"):
         chat |= {"stream": True, "stream_options": {"include_usage": True}}
-    custom = _add_tools(data, chat)
+    tools = _add_tools(data, chat)
     _add_output(data, chat)
     truncation = data.get("truncation") or "disabled"
     if choice(truncation, "truncation", ("auto", "disabled")) == "auto":
         chat["truncate_prompt_tokens"] = -1
-    return ResponsesChat(chat, history, custom)
+    return ResponsesChat(chat, history, tools)
 
 
 def _said(given: Any) -> list[Message]:
@@ -129,7 +134,7 @@ def _add(said: Conversation, item: Members, where: str) -> None:
     elif kind == "function_call":
         said.call(
             text(item, "call_id", at, required=True),
-            text(item, "name", at, required=True),
+            _flat_name(item, at),
             text(item, "arguments", at, required=True),
         )
     elif kind == "custom_tool_call":
@@ -185,33 +190,50 @@ def _part(part: Members, where: str, *, images: bool) -> Part:
     return image_part(text(part, "image_url", at, required=True), text(part, "detail", at))
 
 
-def _add_tools(data: Members, chat: dict[str, Any]) -> frozenset[str]:
-    tools, custom = [], set()
+def _flat_name(item: Members, at: str) -> str:
+    """The one name that a model sees."""
+    name: str = text(item, "name", at, required=True)
+    namespace = text(item, "namespace", at)
+    return f"{namespace}{NAMESPACE_SEPARATOR}{name}" if namespace else name
+
+
+def _add_tools(data: Members, chat: dict[str, Any]) -> dict[str, Tool]:
+    tools: list[dict[str, Any]] = []
+    meant: dict[str, Tool] = {}
     for index, item in enumerate(array(data, "tools") or ()):
         tool = an_object(item, f"tools.{index}")
         at = f"tools.{index}."
-        kind = tool.get("type")
-        if kind not in ("function", "custom"):
-            rule = "must be function or custom: tools that OpenAI runs itself are not served here"
-            raise invalid_value(f"{at}type", rule, kind)
-        name = text(tool, "name", at, required=True)
-        if kind == "custom":
-            custom.add(name)
-            parameters: Any = CUSTOM_SCHEMA
-        else:
-            parameters = mapping(tool, "parameters", at)
-        function = {
-            "name": name,
-            "description": text(tool, "description", at),
-            "parameters": parameters,
-            "strict": flag(tool, "strict", at),
-        }
-        given = {key: value for key, value in function.items() if value is not None}
-        tools.append({"type": "function", "function": given})
+        if tool.get("type") != "namespace":
+            tools.append(_tool(tool, at, None, meant))
+            continue
+        namespace = text(tool, "name", at, required=True)
+        for inner, one in enumerate(array(tool, "tools", at, required=True)):
+            where = f"{at}tools.{inner}"
+            tools.append(_tool(an_object(one, where), f"{where}.", namespace, meant))
     if tools:
         chat["tools"] = tools
     _add_tool_choice(data.get("tool_choice"), chat)
-    return frozenset(custom)
+    return meant
+
+
+def _tool(tool: Members, at: str, namespace: str | None, meant: dict[str, Tool]) -> dict[str, Any]:
+    kind = tool.get("type")
+    if kind not in ("function", "custom"):
+        rule = "must be function, custom or namespace: tools of OpenAI's own are not served here"
+        raise invalid_value(f"{at}type", rule, kind)
+    name: str = text(tool, "name", at, required=True)
+    flat = f"{namespace}{NAMESPACE_SEPARATOR}{name}" if namespace else name
+    custom = kind == "custom"
+    if custom or namespace:
+        meant[flat] = Tool(name, namespace, custom)
+    function = {
+        "name": flat,
+        "description": text(tool, "description", at),
+        "parameters": CUSTOM_SCHEMA if custom else mapping(tool, "parameters", at),
+        "strict": flag(tool, "strict", at),
+    }
+    given = {key: value for key, value in function.items() if value is not None}
+    return {"type": "function", "function": given}
 
 
 def _add_tool_choice(chosen: Any, chat: dict[str, Any]) -> None:
@@ -246,7 +268,7 @@ def _allow(chosen: Members, chat: dict[str, Any]) -> None:
 
 
 def _known_tool(chosen: Members, at: str, chat: Mapping[str, Any]) -> str:
-    name: str = text(chosen, "name", at, required=True)
+    name = _flat_name(chosen, at)
     if all(tool["function"]["name"] != name for tool in chat.get("tools", ())):
         raise invalid_value(f"{at}name", "must be one of the tools", name)
     return name

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from deployments.router.wire.dialects.answers import Chunk, decision_id_of, event
 from deployments.router.wire.dialects.errors import RESPONSES_NAMES, renamed
 from deployments.router.wire.dialects.responses_answer import (
     Item,
+    Tools,
     call_item,
     ending,
     item_id,
@@ -29,13 +30,13 @@ class ResponseWriter:
     Args:
         asked: The body of the request.
         kept: Whether a later request can name it as its previous one.
-        custom: Names of the tools that take plain text.
+        tools: Those whose names the model sees otherwise.
     """
 
-    def __init__(self, asked: Mapping[str, Any], *, kept: bool, custom: Iterable[str]) -> None:
+    def __init__(self, asked: Mapping[str, Any], *, kept: bool, tools: Tools) -> None:
         self._asked = asked
         self._kept = kept
-        self._custom = frozenset(custom)
+        self._tools = tools
         self._number = 0
         self._response: dict[str, Any] = {}
         self._decision_id = ""
@@ -46,10 +47,11 @@ class ResponseWriter:
         self._text: list[str] = []
         self._logprobs: list[Any] = []
         self._call: int | None = None
+        self._tool = ""
 
     def whole(self, answer: Chunk) -> bytes:
         """See `Writer`."""
-        return whole_response(self._asked, answer, kept=self._kept, custom=self._custom)
+        return whole_response(self._asked, answer, kept=self._kept, tools=self._tools)
 
     def chunk(self, chunk: Chunk) -> bytes:
         """See `Writer`."""
@@ -153,7 +155,9 @@ class ResponseWriter:
             "name": tool,
             "status": "in_progress",
         }
-        return self._start("call", call_item(item, "", self._custom))
+        started = self._start("call", call_item(item, "", self._tools))
+        self._tool = tool
+        return started
 
     def _name(self, kind: str) -> str:
         closing = self._open is not None
@@ -183,8 +187,8 @@ class ResponseWriter:
             events = self._part_event("reasoning_text.done", text=text)
             events += self._part_event("content_part.done", part=item["content"][0])
         else:
-            call = {member: self._item[member] for member in ("id", "call_id", "name")}
-            item = call_item({**call, "status": status}, text, self._custom)
+            call = {"id": name, "call_id": self._item["call_id"], "name": self._tool}
+            item = call_item({**call, "status": status}, text, self._tools)
             events = self._call_done(item, text)
         place = {"output_index": len(self._response["output"])}
         self._response["output"].append(item)

@@ -12,6 +12,7 @@ from ray.exceptions import ActorDiedError
 from cluster.store.load import LoadSnapshot, LoadView, ReplicaLoad
 from deployments.router.models import ModelDirectory
 from deployments.router.sync.shared import SharedState
+from scheduler.capabilities import Feature
 from scheduler.costs.profiles import ProfileSet
 from scheduler.priority import Priority
 from scheduler.types import ModelState
@@ -269,11 +270,14 @@ def test_who_reports_runs_and_has_said_what_it_is(serve: ServeDouble) -> None:
     serve.models[ACCURATE].status = "DEPLOYING"
     loads = LoadView("me")
     loads.take(LoadSnapshot((ReplicaLoad(ACCURATE, "r1", "n", "test", "cpu", 0),)), {})
-    directory.hear({ACCURATE: {"r0": {"accelerator": "old"}, "r1": {"accelerator": "new"}}})
+    feature = next(iter(Feature))
+    told = {"accelerator": "new", "capabilities": {"lacks": {feature.value: "why not"}}}
+    directory.hear({ACCURATE: {"r0": {"accelerator": "old"}, "r1": told}})
     directory.take(loads)
     asyncio.run(directory.refresh())
     entry = directory[ACCURATE]
     assert (entry.unavailable, entry.replicas, entry.accelerator) == (None, 1, "new")
+    assert entry.capabilities.lacks == {feature: "why not"}
     assert serve.models[ACCURATE].asked == 0
     loads.take(LoadSnapshot(()), {})
     directory.hear({})

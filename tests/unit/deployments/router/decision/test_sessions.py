@@ -354,6 +354,7 @@ RESULTS = [{"role": "tool", "tool_call_id": name, "content": "42"} for name in (
         ([FIRST, CALL, *RESULTS, ANSWER, SECOND], ""),
         ([{"role": "assistant", "tool_calls": [None, {"id": 7}, "x"]}, SECOND], ""),
         ([{"role": "assistant", "tool_calls": 7}, SECOND], ""),
+        ([SECOND, {"role": ["tool"], "tool_call_id": {}}], ""),
     ],
 )
 def test_a_loop_is_open_while_a_result_is_missing_or_unread(messages: Any, reason: str) -> None:

@@ -132,6 +132,35 @@ def test_a_tool_loop(site: Site, serve: ServeDouble) -> None:
     assert [tool["function"]["name"] for tool in body["tools"]] == ["add"]
 
 
+CALL = {
+    "type": "function_call",
+    "call_id": "c",
+    "namespace": "math",
+    "name": "add",
+    "arguments": "",
+}
+
+
+def test_tools_of_a_namespace(site: Site, serve: ServeDouble, answer: Model) -> None:
+    tools = [{"type": "namespace", "name": "math", "description": "x", "tools": [TOOL]}]
+    items = [
+        {"role": "user", "content": "1+2?"},
+        CALL,
+        {"type": "function_call_output", "call_id": "c", "output": "3"},
+    ]
+    function = {"name": "math__add", "arguments": "{}"}
+    calls = [{"id": "c1", "type": "function", "function": function}]
+    answer.reply = whole(FRUGAL, {"tool_calls": calls})
+    (item,) = post(site, input=items, tools=tools).json()["output"]
+    assert (item["namespace"], item["name"]) == ("math", "add")
+    body = asked(serve)
+    assert body["tools"][0]["function"]["name"] == "math__add"
+    assert body["messages"][1]["tool_calls"][0]["function"]["name"] == "math__add"
+    answer.frames = streamed(FRUGAL, call(0, name="math__add", arguments="{}"))
+    done = events_of(post(site, input=items, tools=tools, stream=True))[-1]["response"]["output"]
+    assert (done[0]["namespace"], done[0]["name"]) == ("math", "add")
+
+
 def test_formats_images_and_log_probabilities(site: Site, serve: ServeDouble) -> None:
     form = {"type": "json_schema", "name": "n", "schema": {}, "strict": True}
     image = {"type": "input_image", "image_url": "data:x", "detail": "low"}

@@ -113,6 +113,14 @@ def test_embeddings_as_a_prompt() -> None:
         {"messages": "x"},
         {"messages": [None, 7, "x", []]},
         {"messages": [{"role": 7, "content": [None, 1, {"type": 9}, {}]}]},
+        {
+            "messages": [
+                {"role": []},
+                {"role": {}},
+                {"role": "assistant"},
+                {"content": [{"type": []}]},
+            ]
+        },
         {"tools": 7, "tool_choice": []},
         {"tools": True, "tool_choice": 1},
         {"response_format": "json", "structured_outputs": 0, "guided_json": None},
