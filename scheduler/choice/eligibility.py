@@ -31,6 +31,8 @@ def eligible_models(
     """
     requested = _requested(request, state)
     barred = request.barred
+    # Most requests need nothing that a model could lack.
+    demanding = bool(request.needs or request.refused)
     fitting: list[Contender] = []
     too_short: list[Contender] = []
     excluded: list[Exclusion] = []
@@ -42,7 +44,7 @@ def eligible_models(
             )
         elif name in barred:
             excluded.append(Exclusion(name, ExclusionKind.RULE, barred[name]))
-        elif refusal := incapable(request, model):
+        elif demanding and (refusal := incapable(request, model)):
             excluded.append(_incapable(name, refusal))
         elif model.unavailable is not None:
             excluded.append(Exclusion(name, ExclusionKind.UNAVAILABLE, model.unavailable))
@@ -60,7 +62,8 @@ def eligible_models(
     excluded += map(_out_of_context, too_short)
     if request.doubted:
         fitting = _without(fitting, excluded, lambda c: request.doubted.get(c.model.model))
-    fitting = _without(fitting, excluded, lambda c: c.model.capabilities.neglect(request.needs))
+    if request.needs:
+        fitting = _without(fitting, excluded, lambda c: c.model.capabilities.neglect(request.needs))
     return fitting, excluded
 
 
