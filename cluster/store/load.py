@@ -22,6 +22,8 @@ LEASE_S = 3.0
 """How long a report, a snapshot or a router's visit counts as of now."""
 GAUGE_PERIOD_S = 1.0
 """How often routers hear of watts and tokens a second of a replica that is otherwise as before."""
+IDLE_GAUGE_PERIOD_S = 5.0
+"""The same of one without requests."""
 
 
 class LinkAddress(NamedTuple):
@@ -126,7 +128,8 @@ class LoadBoard:
             known.description, is_new = description, True
         known.at = now
         # What it draws flickers; only for people, who need not see every flicker.
-        if is_new or known.told_at + GAUGE_PERIOD_S <= now or _decisive(load, known.load):
+        period_s = GAUGE_PERIOD_S if load.ongoing else IDLE_GAUGE_PERIOD_S
+        if is_new or known.told_at + period_s <= now or _decisive(load, known.load):
             if load != known.load or is_new:
                 self._changed[load.replica_id] = is_new or self._changed.get(load.replica_id, False)
             known.told_at = now

@@ -48,8 +48,9 @@ class LoadReporter:
             try:
                 await self.report()
                 failing = False
-            except (RayError, OSError, ValueError, TimeoutError) as error:
-                # ValueError: no router has made the store yet.
+            except (RayError, OSError, TypeError, ValueError, TimeoutError) as error:
+                # ValueError: no router has made the store yet. TypeError: a description that cannot
+                # be sent.
                 self._board = None
                 if not failing:
                     logger.info("the board takes no load reports: %s", error)

@@ -135,7 +135,7 @@ class Router:
             logger.warning(warning)
         self._tasks = [
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._directory.refresh)),
-            asyncio.create_task(self._repeat(STORE_PERIOD_S, self.refresh)),
+            asyncio.create_task(self._repeat(STORE_PERIOD_S, self._keep_profiles)),
             asyncio.create_task(self._sync.run()),
             asyncio.create_task(self._repeat(PROBE_PERIOD_S, self._probe)),
             asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._fetch_tokenizers)),
@@ -196,12 +196,23 @@ class Router:
             await self._profiles.refresh()
             await self._decider.exchange(self._profiles.store)
         finally:
-            self._directory.set_trials(self._profiles.trials)
-            self._profiles.hear_descriptions(self._directory.descriptions())
-            for entry in self._directory.entries():
-                if self._profiles.current.find(entry.model) is None:
-                    self._profiles.warn_unprofiled(entry.model)
+            self._use_profiles()
         return self._profiles.current.version
+
+    async def _keep_profiles(self) -> None:
+        """The same, where the board's news does not say that all is as before."""
+        topics = self._sync.topics
+        if topics is None or self._profiles.is_stale(topics):
+            await self.refresh()
+        else:
+            self._use_profiles()
+
+    def _use_profiles(self) -> None:
+        self._directory.set_trials(self._profiles.trials)
+        self._profiles.hear_descriptions(self._directory.descriptions())
+        for entry in self._directory.entries():
+            if self._profiles.current.find(entry.model) is None:
+                self._profiles.warn_unprofiled(entry.model)
 
     async def profiles(self) -> str:
         """The profiles in use, as JSON text; for the profiling job."""

@@ -114,6 +114,10 @@ class ProfileSource(Exchange[None]):
         if "record" in topics:
             self._store_fault, self.record = topics["fault"], RecordStatus(*topics["record"])
 
+    def is_stale(self, topics: Mapping[str, Any]) -> bool:
+        """Whether the store must be asked, by the board's news."""
+        return self._fault is not None or self.is_news(topics.get("profiles"))
+
     def is_news(self, version: str | None) -> bool:
         """Whether the store has other profiles."""
         return version != (self._published.version if self._published else None)

@@ -7,6 +7,7 @@ from fake_clock import FakeClock
 
 from cluster.store.load import (
     GAUGE_PERIOD_S,
+    IDLE_GAUGE_PERIOD_S,
     LEASE_S,
     LoadBoard,
     LoadSnapshot,
@@ -72,16 +73,23 @@ def test_only_what_changed_is_news(clock: FakeClock) -> None:
 
 def test_what_flickers_is_news_once_in_a_while(clock: FakeClock) -> None:
     board = LoadBoard(clock)
-    board.report(replace(load("a"), power_watts=1.0))
+    board.report(replace(load("a", 1), power_watts=1.0))
     assert changed(board) == ["a"]
-    board.report(replace(load("a"), power_watts=2.0))
+    board.report(replace(load("a", 1), power_watts=2.0))
     assert changed(board) == []
     clock.now += GAUGE_PERIOD_S
-    board.report(replace(load("a"), power_watts=3.0))
+    board.report(replace(load("a", 1), power_watts=3.0))
     assert changed(board) == ["a"]
     clock.now += GAUGE_PERIOD_S
-    board.report(replace(load("a"), power_watts=3.0))
+    board.report(replace(load("a", 1), power_watts=3.0))
     assert changed(board) == []
+    # Of one without requests more seldom.
+    board.report(replace(load("a"), power_watts=3.0))
+    assert changed(board) == ["a"]
+    for second in range(1, 10):
+        clock.now += 1.0
+        board.report(replace(load("a"), power_watts=3.0 + second))
+        assert changed(board) == (["a"] if second == IDLE_GAUGE_PERIOD_S else [])
 
 
 def test_a_view_without_a_snapshot_knows_its_own_requests(clock: FakeClock) -> None:

@@ -66,7 +66,7 @@ def test_an_idle_replica_says_so_once_a_heartbeat(
     asyncio.run(replica.reporter.report())
     assert reports(store) == [IDLE]
     monkeypatch.setattr("deployments.replica.load_reports.HEARTBEAT_S", 0.0)
-    monkeypatch.setattr("cluster.store.load.GAUGE_PERIOD_S", 0.0)
+    monkeypatch.setattr("cluster.store.load.IDLE_GAUGE_PERIOD_S", 0.0)
     asyncio.run(replica.reporter.report())
     assert reports(store) == [replica.load]
 

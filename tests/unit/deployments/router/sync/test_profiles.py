@@ -176,3 +176,17 @@ def test_a_record_that_cannot_be_written_is_a_fault(
     refresh(source)
     assert source.record == full
     assert source.faults() == ["record of decisions: database or disk is full"]
+
+
+def test_the_store_is_asked_where_its_news_is_other(
+    source: ProfileSource, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert source.is_stale({"profiles": PROFILES.version})
+    refresh(source)
+    assert not source.is_stale({"profiles": PROFILES.version})
+    assert source.is_stale({"profiles": "another"})
+    # A board that has not heard of the archive yet, or an archive that lost them.
+    assert source.is_stale({})
+    store.die()
+    fails(source)
+    assert source.is_stale({"profiles": PROFILES.version})
