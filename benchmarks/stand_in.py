@@ -53,7 +53,7 @@ class StandIn:
         self._ongoing = 0
         self._links = LinkServer(self)
         await self._links.open()
-        reporter = LoadReporter(self._load, lambda weights: None)
+        reporter = LoadReporter(self._load, lambda weights: None, self.describe)
         self._reporting = asyncio.create_task(reporter.run())
 
     def _load(self) -> ReplicaLoad:
