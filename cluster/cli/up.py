@@ -247,7 +247,9 @@ def wait_for_applications(
             # Where every model is scaled to 0, none will ever answer.
             if not greeted and (answers(address) or time.monotonic() > deadline):
                 greeted = True
-                up = [m.name for m in models if m.status == "RUNNING"]
+                # The router knows of a model a moment before Serve says that it runs.
+                known = [name for name, m in _models(address)[0].items() if m["available"]]
+                up = known or [m.name for m in models if m.status == "RUNNING"]
                 _greet(live.console, address, dashboard, time.monotonic() - began, up)
             if settled and greeted:
                 return [application.name for application in broken]
@@ -395,7 +397,7 @@ def _greet(
 ) -> None:
     console.print(
         f"\n[bold green]ready[/] after {elapsed_s:.0f} s at [bold]{address}[/] "
-        f"with {', '.join(models) or 'no model'}\n"
+        f"{'with ' if models else ''}{', '.join(models)}\n"
     )
     console.print(
         f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
