@@ -10,8 +10,9 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from cluster.naming import ROUTER_DEPLOYMENT, model_deployment_name
-from deployments.config.app import AutoScaling, ModelArgs, RouterArgs
+from deployments.config.app import RouterArgs
 from deployments.config.gpu_shares import memory_utilization, with_worker_gpus
+from deployments.config.model import AutoScaling, ModelArgs
 from deployments.gate import Gate
 from deployments.replica.admission import ReplicaLimits
 from deployments.replica.deployment import ModelReplica

@@ -12,9 +12,10 @@ from ray.serve.schema import ServeDeploySchema
 
 from cluster.energy.nvml import NvmlError, inventory
 from cluster.naming import application_name
-from deployments.config.app import AutoScaling, ModelArgs, RouterArgs, RouterConfig
+from deployments.config.app import RouterArgs, RouterConfig
 from deployments.config.base import describe_errors
 from deployments.config.gpu_shares import bundle_gpus, gpus_needed, memory_utilization
+from deployments.config.model import AutoScaling, ModelArgs
 from deployments.router.decision.advisors import configuration_warnings
 
 BUILD_ROUTER = "deployments.app:build_router"

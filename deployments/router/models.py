@@ -13,7 +13,7 @@ from typing import Any
 from cluster.naming import application_name, model_deployment_name
 from cluster.store.load import LoadView
 from cluster.store.serving import Application, Applications, look_at_serve
-from deployments.links.client import LinkPool
+from deployments.links.pool import LinkPool
 from deployments.router.blame.judge import Blame
 from deployments.router.blame.suspects import handle_place
 from deployments.router.model_entry import ModelEntry

@@ -346,7 +346,7 @@ def test_deployments_have_the_options_that_rays_builder_gives_them(
     from ray.serve.llm.deployment import LLMServer
 
     from deployments.app import llm_settings
-    from deployments.config.app import ModelArgs
+    from deployments.config.model import ModelArgs
     from deployments.replica.startup.options import deployment_options
 
     context = SimpleNamespace(runtime_env={"working_dir": "x"})

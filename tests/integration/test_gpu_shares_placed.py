@@ -13,8 +13,8 @@ from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from deployments.app import llm_settings
-from deployments.config.app import ModelArgs
 from deployments.config.gpu_shares import WORKER_GPUS_VARIABLE
+from deployments.config.model import ModelArgs
 
 pytestmark = pytest.mark.integration
 

@@ -17,7 +17,7 @@ import orjson
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from deployments.links.client import Link, LinkBrokenError, LinkPool
+from deployments.links.client import Link, LinkBrokenError
 from deployments.links.frames import (
     QUEUE_FULL,
     Flag,
@@ -26,6 +26,7 @@ from deployments.links.frames import (
     Reply,
     decode_observation,
 )
+from deployments.links.pool import LinkPool
 from deployments.links.unread import Late, SlowReaderError
 from deployments.router.blame.judge import TRIAL_S, Blame
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion, handle_place

@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 from deployments.app import build_router, llm_settings
-from deployments.config.app import ModelArgs, RouterArgs
+from deployments.config.app import RouterArgs
+from deployments.config.model import ModelArgs
 
 
 def settings(**args: Any) -> dict[str, Any]:

@@ -6,14 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployments.config.app import (
-    AutoScaling,
-    FixedScaling,
-    ModelArgs,
-    RouterArgs,
-    RouterConfig,
-)
+from deployments.config.app import RouterArgs, RouterConfig
 from deployments.config.base import Strict, describe_errors
+from deployments.config.model import AutoScaling, FixedScaling, ModelArgs
 from scheduler.policies.cascade import CascadeStep
 
 MODEL = {"model_id": "m", "source": "org/m"}

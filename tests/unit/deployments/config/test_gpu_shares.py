@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from deployments.app import llm_settings
 from deployments.check import find_faults, find_notes, find_warnings
-from deployments.config.app import ModelArgs
 from deployments.config.gpu_shares import gpu_share, gpus_needed
+from deployments.config.model import ModelArgs
 
 QUARTER = {"bundles": [{"CPU": 0.1, "GPU": 0.25}]}
 

@@ -14,13 +14,9 @@ import uvloop
 
 from cluster.connection import LENGTH, MESSAGES_A_TURN
 from cluster.store.load import LinkAddress, ReplicaLoad
-from deployments.links.client import (
-    DEAD_S,
-    Link,
-    LinkBrokenError,
-    LinkPool,
-)
+from deployments.links.client import Link, LinkBrokenError
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply
+from deployments.links.pool import DEAD_S, LinkPool
 from deployments.links.protocol import End
 from deployments.links.server import LinkServer
 from deployments.links.unread import MAX_UNREAD_BYTES, Late, SlowReaderError
@@ -590,7 +586,7 @@ def test_a_replica_that_digests_the_routers_own_request_is_not_left_alone(run: R
 
 
 def test_a_replica_that_is_only_busy_is_not_sick(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.links.client.OWN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("deployments.links.pool.OWN_TIMEOUT_S", 0.1)
 
     async def scenario() -> None:
         replica = Replica(lambda: asyncio.sleep(0.03))

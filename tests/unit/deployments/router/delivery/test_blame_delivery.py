@@ -214,7 +214,7 @@ def test_an_innocent_request_goes_on_as_often_as_it_may(
     def least_busy(links: list[Link], count: int) -> list[Link]:
         return sorted(links, key=lambda link: link.load)[:count]
 
-    monkeypatch.setattr("deployments.links.client.random.sample", least_busy)
+    monkeypatch.setattr("deployments.links.pool.random.sample", least_busy)
     there = start(*[FRUGAL] * 4)
     for replica in there:
         replica.gate.clear()

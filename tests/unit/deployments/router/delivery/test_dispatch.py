@@ -11,8 +11,8 @@ import pytest
 from fake_serve import FRUGAL, Model, ServeDouble, chunk, error_object, observation
 from ray.exceptions import RayTaskError
 
-from deployments.links.client import LinkPool
 from deployments.links.frames import ModelRequest
+from deployments.links.pool import LinkPool
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, refused
 from deployments.router.model_entry import ModelEntry
 from deployments.router.wire.api_error import ApiError
