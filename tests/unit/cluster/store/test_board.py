@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from cluster.connection import LENGTH
-from cluster.store.archive.archive import ArchiveState, latest_file
+from cluster.store.archive import latest_file
+from cluster.store.archive.archive import ArchiveState
 from cluster.store.archive.decisions import RecordStatus
 from cluster.store.board import TRIAL_LEASE_S, Board
 from cluster.store.load import LoadSnapshot, ReplicaLoad, TokenWeights

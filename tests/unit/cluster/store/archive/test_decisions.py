@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cluster.store.archive.archive import decisions as module
+from cluster.store.archive import decisions as module
 from cluster.store.archive.decisions import RECORD_FILE, Record, RecordStatus
 from cluster.store.archive.decisions_db import RecordFile
 from cluster.store.archive.entries import Entry, Feedback, Retention
