@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from cluster.connection import encode, links_allowed
 from cluster.store.archive.archive import ArchiveState
-from cluster.store.archive.evidence import Evidence, EvidenceBoard, Exchange
 from cluster.store.archive.latest_file import LatestFile
+from cluster.store.evidence import Evidence, EvidenceBoard, Exchange
 from cluster.store.listener import Listener
 from cluster.store.load import HEARTBEAT_S, LEASE_S, LoadBoard, ReplicaLoad, TokenWeights
 from cluster.store.news import BoardAddress, NewsWriter, Report

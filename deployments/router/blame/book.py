@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from cluster.store.archive.evidence import Evidence, Kind
+from cluster.store.evidence import Evidence, Kind
 from deployments.router.blame.fingerprints import Fingerprint
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import ErrorCode

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 
-from cluster.store.archive.evidence import MAX_NEWS, Evidence, Kind
+from cluster.store.evidence import MAX_NEWS, Evidence, Kind
 from deployments.router.blame.book import BlameBook
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion
 

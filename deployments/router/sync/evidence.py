@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cluster.store.actor import Store
-from cluster.store.archive.evidence import Evidence
-from cluster.store.archive.evidence import Exchange as Answer
+from cluster.store.evidence import Evidence
+from cluster.store.evidence import Exchange as Answer
 from deployments.router.blame.judge import Blame
 from deployments.router.sync.exchange import Exchange, Standing
 

@@ -18,6 +18,7 @@ import deployments.keys
 import profiling.__main__
 import scheduler.__main__
 from deployments.config import app as config
+from deployments.config.model import ModelArgs
 from deployments.router.wire.openai import RoutingFields
 from profiling.__main__ import COMMANDS
 
@@ -60,7 +61,7 @@ def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
                 yield from _models(kind)
 
 
-@pytest.mark.parametrize("model", [config.RouterArgs, config.RouterConfig, config.ModelArgs])
+@pytest.mark.parametrize("model", [config.RouterArgs, config.RouterConfig, ModelArgs])
 def test_the_yaml_is_described(model: type[BaseModel]) -> None:
     text = (REFERENCE / "configuration.md").read_text()
     described = set(re.findall(r"[a-z][a-z0-9_]*", text))

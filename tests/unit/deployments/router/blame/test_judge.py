@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_clock import FakeClock
 
-from cluster.store.archive.evidence import EvidenceBoard, Kind
+from cluster.store.evidence import EvidenceBoard, Kind
 from deployments.router.blame.book import MAX_KINDS, QUARANTINE_S
 from deployments.router.blame.judge import GHOST_S, SETTLED_AFTER_S, Blame
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion

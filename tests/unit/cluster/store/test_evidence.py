@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from fake_clock import FakeClock
 
-from cluster.store.archive.evidence import (
+from cluster.store.evidence import (
     EVIDENCE_KEPT,
     MAX_NEWS,
     TRIAL_LEASE_S,
