@@ -218,6 +218,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
                         "user_config": {
                             "prior_profiles": str(prior_file),
                             "models": [{"id": "tiny-phi3"}, {"id": "tiny-mistral"}],
+                            "grid": {"g_co2_per_kwh": 400, "price_per_kwh": 0.3},
                             # Of random weights nobody is so sure.
                             "cascade": [
                                 {"model": "tiny-mistral", "accept_above": -0.01},

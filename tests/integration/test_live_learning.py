@@ -42,6 +42,8 @@ def learning(cluster: Cluster, action: str) -> Any:
 def taught(cluster: Cluster) -> Iterator[Cluster]:
     """It has been said often that tiny-phi3 answers wrong, which its profile denies."""
     assert choice(cluster)["model"] == "tiny-phi3"
+    # From the first answer of the policy on, feedback on other answers teaches too.
+    cluster.post("/v1/completions", model="auto", prompt=PROMPT, max_tokens=4, routing=BANDIT)
     for _ in range(ANSWERS):
         assert rated(cluster, 0.0)["learned"]
     yield cluster

@@ -51,7 +51,9 @@ def fate(response: httpx.Response) -> str:
         assert int(response.headers["retry-after"]) >= 1
         return str(error["code"])
     assert response.status_code == 200, response.text
-    *pieces, end = [line[6:] for line in response.text.split("\n\n") if line]
+    *pieces, end = [
+        line[6:] for line in response.text.split("\n\n") if line and not line.startswith(":")
+    ]
     assert end == "[DONE]"
     reasons = [c["finish_reason"] for p in pieces for c in json.loads(p)["choices"]]
     assert reasons[-1] == "length"

@@ -184,4 +184,4 @@ def test_a_wrong_or_missing_token_is_one_clear_error(
     with ServeApi(address) as api, pytest.raises(DashboardAuthError, match="RAY_AUTH_TOKEN"):
         api.details()
     assert main(["status", "--address", address]) == 1
-    assert "refused the token" in capsys.readouterr().err
+    assert "rejected the token" in capsys.readouterr().err

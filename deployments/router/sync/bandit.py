@@ -66,15 +66,10 @@ class BanditSource(Exchange[Counter[int]]):
         )
 
     def dispatched(self, report: BanditReport) -> None:
-        """Count a decision that is acted on; from now on the state is fetched from the store."""
+        """Count a decision that is acted on; from now on all decisions keep what teaches."""
         self.used = True
         if report.explored:
             self._own[self._hour()] += 1
-
-    @property
-    def wanted(self) -> bool:
-        """Whether some policy is `bandit`."""
-        return self.used
 
     def take(self) -> Counter[int] | None:
         """Explorations of this router that the store does not know of, by hour."""
@@ -105,6 +100,8 @@ class BanditSource(Exchange[Counter[int]]):
         self._known = self.current.state.version
 
     def _take(self, state: BanditState) -> None:
+        # What feedback taught stays in use, in a router that has started since too.
+        self.used = self.used or bool(state.models)
         now = self.current
         self.current = Bandit(state, now.algorithm, now.ridge, now.exploration)
 

@@ -103,13 +103,13 @@ def test_a_dry_run_changes_no_state(site: Site) -> None:
     for policy in POLICIES:
         if policy != "utility":
             ask(site, "/v1/route", routing={"policy": policy})
-    assert not bandit.source.wanted
+    assert not bandit.source.used
     assert len(sessions) == 0
     assert site.get("/health")["requests"] == before
     # The next decision is as if there had been no dry run, down to what is reported of it.
     assert recorded(site, ask(site))["bandit"] is None
     ask(site, routing={"policy": "bandit"})
-    assert bandit.source.wanted
+    assert bandit.source.used
     assert recorded(site, ask(site))["bandit"] is not None
 
 

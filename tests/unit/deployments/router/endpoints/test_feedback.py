@@ -202,10 +202,10 @@ def test_what_an_answer_teaches(site: Site) -> None:
 
 def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: StoreDouble) -> None:
     site.complete()
-    assert not site.advisor(BanditAdvisor).source.wanted
+    assert not site.advisor(BanditAdvisor).source.used
     assert site.get("/v1/decisions")["data"][0]["bandit"] is None
     site.configure(models=MODELS, shadow={"policy": "bandit"})
-    assert site.advisor(BanditAdvisor).source.wanted
+    assert site.advisor(BanditAdvisor).source.used
     site.complete()
     record = site.get("/v1/decisions")["data"][0]
     assert record["policy"] == "weighted"
@@ -224,7 +224,7 @@ def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: S
 def test_whatever_names_the_bandit_turns_learning_on(site: Site, config: Any) -> None:
     site.configure(models=MODELS, **config)
     assert site.get("/health")["faults"] == []
-    assert site.advisor(BanditAdvisor).source.wanted
+    assert site.advisor(BanditAdvisor).source.used
 
 
 def test_the_settings_reach_the_bandit(site: Site) -> None:

@@ -117,8 +117,14 @@ def test_the_settings_stay_when_the_state_changes(handle: StoreDouble) -> None:
     assert (router.current.ridge, router.current.exploration) == (7.0, 0.5)
 
 
-def test_who_does_not_want_it_asks_nothing(handle: StoreDouble) -> None:
+@pytest.mark.parametrize("taught", [False, True])
+def test_what_feedback_taught_is_in_use_in_a_router_that_starts_later(
+    handle: StoreDouble, taught: bool
+) -> None:
+    if taught:
+        state = Bandit().state.learn(RATING)
+        handle.state.restore_bandit(state.to_json())
     router = BanditSource()
     router.configure(BanditConfig(), wanted=False)
-    handle.die()
     exchange(router, handle)
+    assert router.used is taught
