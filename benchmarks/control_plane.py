@@ -83,6 +83,8 @@ def measure(setting: Setting) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         # Ray's workers yield to all else by default; the head of a fleet has nothing else.
         os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+        # Else Ray writes a token into the home folder, and every Ray after it asks for one.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         context = ray.init(
             address="local",
             num_cpus=1,

@@ -25,7 +25,9 @@ DECISIONS = 10_000
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    # Else Ray writes a token into the home folder, and every Ray after it asks for one.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     ray.init(
         address="local",
         num_cpus=1,

@@ -137,7 +137,7 @@ def test_a_slow_one_is_killed_in_time_and_not_tried_again(engine_config: Any) ->
         (template,) = (
             child
             for child in psutil.Process().children()
-            if "vetting_process" in " ".join(child.cmdline())
+            if "vetting.process" in " ".join(child.cmdline())
         )
         await asyncio.sleep(0.2)
         left = [c for c in template.children() if c.status() != psutil.STATUS_ZOMBIE]
@@ -177,7 +177,7 @@ def test_a_template_that_dies_is_started_again(engine_config: Any) -> None:
         (template,) = (
             child
             for child in psutil.Process().children()
-            if "vetting_process" in " ".join(child.cmdline())
+            if "vetting.process" in " ".join(child.cmdline())
         )
         template.kill()
         for _ in range(100):
