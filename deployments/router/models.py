@@ -216,9 +216,22 @@ class ModelDirectory:
             description: dict[str, Any] = await handle.remote()
         return description
 
+    def _silent(self, entry: ModelEntry) -> bool:
+        """Whether replicas of other models report and none of this one does.
+
+        What Serve was seen to run may be seconds old. Where nothing runs any more, a question
+        through Serve's handle would wait for a replica, and so start one.
+        """
+        loads = self._loads
+        return bool(loads and loads.fresh and loads.replicas) and not entry.reporting
+
     async def _describe(self, entry: ModelEntry) -> None:
+        told = self._told(entry)
+        if told is None and self._silent(entry):
+            entry.unavailable = "no replica has reported yet"
+            return
         try:
-            entry.description = self._told(entry) or await self._ask(entry)
+            entry.description = told or await self._ask(entry)
             entry.capabilities = Capabilities.from_dict(entry.description.get("capabilities") or {})
             entry.unavailable = None
         except Exception as error:

@@ -284,3 +284,16 @@ def test_who_reports_runs_and_has_said_what_it_is(serve: ServeDouble) -> None:
     directory.take(loads)
     asyncio.run(directory.refresh())
     assert (entry.unavailable, entry.replicas) == ("deploying", 0)
+
+
+def test_a_model_of_which_no_replica_reports_is_not_woken_by_looking(
+    directory: ModelDirectory, serve: ServeDouble
+) -> None:
+    loads = LoadView("router")
+    loads.take(LoadSnapshot((ReplicaLoad(ACCURATE, "r1", "node", "test", "cpu", 0),)), {})
+    directory.take(loads)
+    # Serve was seen to run both some seconds ago.
+    refreshed(directory)
+    assert directory.why_not(ACCURATE) is None
+    assert directory.why_not(FRUGAL) == "no replica has reported yet"
+    assert (serve.models[ACCURATE].asked, serve.models[FRUGAL].asked) == (1, 0)
