@@ -14,14 +14,17 @@ from live_cluster import Cluster, model_application
 pytestmark = pytest.mark.integration
 
 SLEEPER = "tiny-sleeper"
+# Of another name: Serve's autoscaler still counts for half a minute what the first one was asked.
+BROKEN = "tiny-broken"
 BODY = {"model": SLEEPER, "prompt": "one", "max_tokens": 2}
 
 
 @pytest.fixture
-def sleeper(cluster: Cluster) -> Iterator[dict[str, Any]]:
+def sleeper(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """The application of a model that may be woken; it is not deployed yet."""
     before = deepcopy(cluster.config)
-    application = model_application(SLEEPER, cluster.checkpoints["tiny-falcon"])
+    name = getattr(request, "param", SLEEPER)
+    application = model_application(name, cluster.checkpoints["tiny-falcon"])
     del application["external_scaler_enabled"]
     # Every declared GPU may be taken.
     application["args"]["placement_group_config"] = {"bundles": [{"CPU": 0.1}]}
@@ -29,7 +32,7 @@ def sleeper(cluster: Cluster) -> Iterator[dict[str, Any]]:
     # An engine may take longer to start on busy cores than requests may take otherwise.
     cluster.config["applications"][0]["args"]["request_timeout_s"] = 300
     router = cluster.config["applications"][0]["deployments"][0]["user_config"]
-    router["models"] = [*router["models"], {"id": SLEEPER, "wake": True}]
+    router["models"] = [*router["models"], {"id": name, "wake": True}]
     cluster.config["applications"].append(application)
     yield application
     cluster.config.clear()
@@ -37,13 +40,13 @@ def sleeper(cluster: Cluster) -> Iterator[dict[str, Any]]:
     cluster.deploy()
 
 
-def state(cluster: Cluster) -> dict[str, Any]:
-    found: dict[str, Any] = cluster.get("/health")["models"].get(SLEEPER, {})
+def state(cluster: Cluster, name: str = SLEEPER) -> dict[str, Any]:
+    found: dict[str, Any] = cluster.get("/health")["models"].get(name, {})
     return found
 
 
-def asleep(cluster: Cluster) -> bool:
-    return state(cluster).get("reason") == "scaled to 0 replicas"
+def asleep(cluster: Cluster, name: str = SLEEPER) -> bool:
+    return state(cluster, name).get("reason") == "scaled to 0 replicas"
 
 
 async def herd(cluster: Cluster, leavers: frozenset[int]) -> list[httpx.Response]:
@@ -76,13 +79,14 @@ def test_a_herd_wakes_a_model_at_0_replicas_although_a_third_of_it_leaves(
     assert state(cluster)["replicas"] == 1
 
 
+@pytest.mark.parametrize("sleeper", [BROKEN], indirect=True)
 def test_a_start_that_fails_is_told_with_its_cause(
     cluster: Cluster, sleeper: dict[str, Any]
 ) -> None:
     sleeper["args"]["source"] = "/no/such/checkpoint"
     cluster.deploy()
-    cluster.wait_until("it sleeps", lambda: asleep(cluster))
-    answer = cluster.post("/v1/completions", **BODY)
+    cluster.wait_until("it sleeps", lambda: asleep(cluster, BROKEN))
+    answer = cluster.post("/v1/completions", **BODY | {"model": BROKEN})
     assert answer.status_code == 503, answer.text
     error = answer.json()["error"]
     assert error["code"] == "wake_failed"
