@@ -8,6 +8,7 @@ a replica loads it when its turn has come.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from deployments.links.frames import Frame, ModelRequest, Reply
 from deployments.links.tokenizer_bundle import TokenizerBundle
 from deployments.replica.admission import ReplicaLimits
 from deployments.replica.startup.forking import start_template_process
+from deployments.replica.startup.log_files import log_files_kept
 from deployments.replica.startup.turns import Rank, start_turn
 from deployments.replica.startup.weights import weight_bytes
 
@@ -106,9 +108,10 @@ def _load(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     Raises:
         ValueError: vLLM or Ray do not take the configuration.
     """
-    from ray.serve.llm import LLMConfig  # noqa: PLC0415
+    with log_files_kept(logging.getLogger("ray.serve")):
+        from ray.serve.llm import LLMConfig  # noqa: PLC0415
 
-    from deployments.replica.engine.engine import FrameEngine  # noqa: PLC0415
-    from deployments.replica.server import ModelServer  # noqa: PLC0415
+        from deployments.replica.engine.engine import FrameEngine  # noqa: PLC0415
+        from deployments.replica.server import ModelServer  # noqa: PLC0415
 
     return ModelServer, LLMConfig(**settings), FrameEngine

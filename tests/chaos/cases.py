@@ -104,9 +104,13 @@ def store_actors(site: Site) -> Iterator[None]:
 
 
 def serve_controller(site: Site) -> Iterator[None]:
-    """Starts and stops replicas, and is not on the path of a request."""
+    """Starts and stops replicas, and is not on the path of a request; the next one keeps them."""
+    replicas = site.cluster.processes("ServeReplica:")
     kill(site, *site.cluster.processes(CONTROLLER))
     yield
+    yield
+    gone = [replica for replica in replicas if not replica.is_running()]
+    assert not gone, f"the controller replaced {len(gone)} of {len(replicas)} replicas"
 
 
 def whole_node(site: Site) -> Iterator[None]:
