@@ -61,8 +61,8 @@ def _message(message: Mapping[str, Any], *, parts: bool) -> Message:
         raise UncountableError("tools inside of a message")
     result: Message = {"role": role, "content": _content(message.get("content"), parts=parts)}
     if role == "assistant":
-        if message.get("tool_calls"):
-            result["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
+        if calls := message.get("tool_calls"):
+            result["tool_calls"] = [_tool_call(call) for call in _listed(calls, "tool_calls")]
         reasoning = message.get("reasoning")
         if reasoning is None:
             reasoning = message.get("reasoning_content")
@@ -78,7 +78,9 @@ def _message(message: Mapping[str, Any], *, parts: bool) -> Message:
 def _content(content: Any, *, parts: bool) -> str | list[dict[str, str]]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if parts else content
-    texts = [_text(part, alone=parts) for part in content or ()]
+    texts = [
+        _text(part, alone=parts) for part in _listed([] if content is None else content, "content")
+    ]
     if parts:
         return [{"type": "text", "text": text} for text in texts]
     return "\n".join(text for text in texts if text)
@@ -133,6 +135,12 @@ def _tool(tool: Any) -> dict[str, Any]:
     if function.get("strict") is not None:
         schema["strict"] = function["strict"]
     return {"type": "function", "function": schema}
+
+
+def _listed(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise UncountableError(f"{name} that is no list")
+    return value
 
 
 def _members(value: Any, *names: str) -> Mapping[str, Any]:

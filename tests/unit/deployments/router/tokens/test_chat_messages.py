@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from deployments.router.tokens.chat_messages import UncountableError, conversation, tool_schemas
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+
+NAMES = st.sampled_from(
+    (
+        *("role", "content", "type", "text", "tool_calls", "function", "name", "arguments", "id"),
+        *("reasoning", "tools", "parameters", "tool_call_id"),
+    )
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5),
+    max_leaves=12,
+)
+MESSAGES = st.lists(st.dictionaries(NAMES, JSON, max_size=6).map(lambda m: {"role": "user"} | m))
 
 
 def seen(*messages: dict[str, Any], parts: bool = False, developer: bool = False) -> Any:
@@ -118,4 +134,20 @@ def test_tools_have_their_members_in_order() -> None:
 )
 def test_tools_that_only_the_engine_knows(tools: Any) -> None:
     with pytest.raises(UncountableError):
+        tool_schemas(tools)
+
+
+@example([{"role": "user", "content": True}], False)
+@example([{"role": "assistant", "content": "", "tool_calls": 5}], False)
+@given(MESSAGES, st.booleans())
+def test_of_malformed_messages_only_the_engine_can_tell(
+    messages: list[dict[str, Any]], parts: bool
+) -> None:
+    with suppress(UncountableError):
+        seen(*messages, parts=parts)
+
+
+@given(JSON)
+def test_of_malformed_tools_only_the_engine_can_tell(tools: Any) -> None:
+    with suppress(UncountableError):
         tool_schemas(tools)
