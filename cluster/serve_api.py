@@ -1,7 +1,7 @@
 """Serve's REST API on the Ray dashboard: what is deployed, and how to change it.
 
 Knows the wire format, Ray's token authentication and nothing of models; the rules of scaling
-are in `cluster.cli.scale`.
+are in `cluster.scaling`.
 """
 
 from __future__ import annotations

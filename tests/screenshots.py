@@ -19,7 +19,7 @@ from rich.console import Console
 
 from cluster.__main__ import DEFAULT_ADDRESS
 from cluster.cli.screen import screen
-from cluster.cli.status import look
+from cluster.cli.overview import look
 from cluster.serve_api import ServeApi
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.cli.scale import ScalingUsageError
 from cluster.cli.screen import GATE
 from cluster.naming import application_name
+from cluster.scaling import ScalingUsageError
 from cluster.serve_api import ServeApi, ServeApiError, ServeDetails
 
 

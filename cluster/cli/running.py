@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from cluster.cli.scale import ScalingUsageError
 from cluster.files import write_atomic
+from cluster.scaling import ScalingUsageError
 
 STOP_TIMEOUT_S = 120.0
 

@@ -8,7 +8,7 @@ from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.cli.status import ModelLoad, Overview
+from cluster.cli.overview import ModelLoad, Overview
 from cluster.naming import model_deployment_name
 from cluster.serve_api import Application, Deployment, Node
 

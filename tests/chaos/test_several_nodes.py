@@ -14,7 +14,7 @@ import pytest
 
 from chaos.raylets import RayletSite, running_raylets
 from chaos.site import ROUTER, command_line, descendants
-from cluster.cli.scale import model_deployment
+from cluster.scaling import model_deployment
 from cluster.serve_api import ServeApi
 from profiling.trials.log import read_trials
 

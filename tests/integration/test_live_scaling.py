@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from cluster.__main__ import main
-from cluster.cli.scale import ScalingError, model_deployment, scale_auto, scale_fixed
+from cluster.scaling import ScalingError, model_deployment, scale_auto, scale_fixed
 from cluster.serve_api import (
     Application,
     DashboardAuthError,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cluster.cli.overview import look, router_address
 from cluster.cli.screen import screen
-from cluster.cli.status import look, router_address
 from cluster.serve_api import ServeApi, ServeDetails
 
 LONG_NAME = "mistral-7b-instruct-v0.2"

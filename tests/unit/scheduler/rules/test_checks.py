@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -100,3 +101,23 @@ WORK = {"window": Window(BERLIN, 8 * 60, 18 * 60, frozenset(range(5)))}
 )
 def test_wider_conditions(wide: dict[str, Any], narrow: dict[str, Any], expected: bool) -> None:
     assert covers(Conditions(**wide), Conditions(**narrow)) is expected
+
+
+NARROW: dict[str, Any] = WORK | {
+    "tasks": CODE,
+    "least_input_tokens": 1,
+    "most_input_tokens": 9,
+    "languages": frozenset({"de"}),
+    "text": Expression("a"),
+    "headers": ((b"x", Expression("1")),),
+    "keys": frozenset({"ann"}),
+    "unavailable": frozenset({"small"}),
+    "available": frozenset({"small"}),
+}
+
+
+@pytest.mark.parametrize("condition", [field.name for field in fields(Conditions)])
+def test_every_condition_is_compared(condition: str) -> None:
+    only = Conditions(**{condition: NARROW[condition]})
+    assert not covers(only, Conditions())
+    assert covers(only, only)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster.cli.scale import (
+from cluster.scaling import (
     ScalingError,
     ScalingUsageError,
     UnknownModelError,
