@@ -2,7 +2,7 @@
 
 Rules are read in their order; the first that fits ends the search unless it says that it goes on.
 Everything a rule may look at is in `Facts`, the time included, so that every ruling can be
-replayed. What is wrong with rules is found by `rule_checks`.
+replayed. What is wrong with rules is found by `checks`.
 """
 
 from __future__ import annotations
