@@ -2,11 +2,13 @@
 
 Its weights are random, so that a grammar makes it call: `tool_choice` names the tool or requires
 one, and the arguments are of an `enum`. What coding agents send has tens of thousands of tokens, so
-that its context is long.
+that its context is long. Many of its tokens end an answer: random weights hardly ever choose one.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +16,25 @@ from typing import Any
 
 from live_cluster import Cluster, launched, model_application, prior
 from tiny_checkpoints import build_tiny_checkpoints
+from tokenizers import Tokenizer
 
 from deployments.demo_models.catalog import cache_folder
 
 MODEL = "tiny-mistral"
 CONTEXT = 65_536
+ENVIRONMENT = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
+"""Else the parser's own grammar has noise write spaces for ever, see `configuration`."""
+RARE = 40_000
+"""Ids of tokens from here on are of long words."""
 
 
-def configuration(folder: Path, checkpoints: dict[str, Path]) -> dict[str, Any]:
+def configuration(folder: Path, checkpoints: dict[str, Path], replicas: int = 1) -> dict[str, Any]:
     """The YAML: the model, an alias, contents recorded, tools on."""
     prior_file = folder / "prior.json"
     prior_file.write_text(prior().to_json())
-    application = model_application(MODEL, checkpoints[MODEL], "float32", 0.5)
+    checkpoint = that_ends(checkpoints[MODEL], folder / MODEL)
+    application = model_application(MODEL, checkpoint, "float32", 0.5)
+    application["args"]["scaling"] = {"mode": "fixed", "num_replicas": replicas}
     application["args"]["engine_kwargs"] |= {
         "enable_auto_tool_choice": True,
         "tool_call_parser": "hermes",
@@ -59,11 +68,21 @@ def configuration(folder: Path, checkpoints: dict[str, Path]) -> dict[str, Any]:
     }
 
 
+def that_ends(checkpoint: Path, copy: Path) -> Path:
+    """The checkpoint with other ends: rare tokens with a space, which no tool call has."""
+    shutil.copytree(checkpoint, copy)
+    vocabulary = Tokenizer.from_file(str(copy / "tokenizer.json")).get_vocab()
+    ends = sorted(i for token, i in vocabulary.items() if i >= RARE and token.startswith("Ġ"))
+    path = copy / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [2, *ends]}))
+    return copy
+
+
 @contextmanager
-def running_site(folder: Path) -> Iterator[Cluster]:
+def running_site(folder: Path, replicas: int = 1) -> Iterator[Cluster]:
     """Bring it up with the project's own launcher, and down again."""
     checkpoints = build_tiny_checkpoints(cache_folder() / "tests")
-    config = configuration(folder, checkpoints)
-    with launched(config, folder, checkpoints, "--num-gpus=1 --num-cpus=2", {}) as cluster:
+    config = configuration(folder, checkpoints, replicas)
+    with launched(config, folder, checkpoints, "--num-gpus=1 --num-cpus=2", ENVIRONMENT) as cluster:
         cluster.wait_until_ready()
         yield cluster

@@ -30,6 +30,10 @@ KEY_VARIABLE = "HOSTILE_API_KEY"
 """Environment variable with the API key of these clients, where they need one."""
 LOOK_S = 1.0
 LOOK_TIMEOUT_S = 5.0
+SLEEP_S = 0.05
+WAKING = "waking from a sleep"
+"""In the place of a path: how much longer than `SLEEP_S` this process slept, which asks no service.
+What the machine adds to every wait, where processes that compute keep others from its cores."""
 WORDS = ("yes", "no", "perhaps")
 SUBJECTS = ("the sea", "a clock", "two brothers", "the last winter")
 
@@ -153,6 +157,7 @@ class Neighbours:
             self._url, connector=connector, headers=headers
         ) as session:
             looks = [asyncio.create_task(self._look_at(session, path)) for path in self._health]
+            looks.append(asyncio.create_task(self._sleep()))
             await self._ask_on(session, stop)
             if self._open:
                 await asyncio.wait(self._open)
@@ -195,6 +200,12 @@ class Neighbours:
             fault = f"no answer within {GIVEN_UP_AFTER_S:g} s"
         name = f"{kind} {question.body['model']}"
         say(Asked(name, stream.began, time.monotonic(), stream.status, fault))
+
+    async def _sleep(self) -> None:
+        while True:
+            due = time.monotonic() + SLEEP_S
+            await asyncio.sleep(SLEEP_S)
+            say(Looked(WAKING, due, time.monotonic(), None, None))
 
     async def _look_at(self, session: aiohttp.ClientSession, path: str) -> None:
         while True:

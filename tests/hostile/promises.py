@@ -22,7 +22,7 @@ import aiohttp
 
 from cluster.store.usage import UsageBoard
 from hostile.cases import Target
-from hostile.neighbours import Looked
+from hostile.neighbours import WAKING, Looked
 from hostile.targets import running_service
 from hostile.watching import HEALTH, MORE_HEALTH, Observations
 
@@ -85,7 +85,7 @@ def health_under_streams(target: Target) -> dict[str, Any]:
         began = time.monotonic()
         is_open = asyncio.run(many())
         ended = time.monotonic()
-    paths = (HEALTH, *MORE_HEALTH)
+    paths = (HEALTH, *MORE_HEALTH, WAKING)
     return {
         "streams": STREAMS,
         "open_at_the_end": is_open,
@@ -101,6 +101,7 @@ def _times(looks: Sequence[Looked]) -> dict[str, float]:
         "looks": len(looks),
         "p50_s": round(_percentile(seconds, 0.5), 3),
         "p99_s": round(_percentile(seconds, 0.99), 3),
+        "longest_s": round(max(seconds, default=math.nan), 3),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from chaos.report import machine
 from rich.table import Table
 
-from hostile.neighbours import Asked
+from hostile.neighbours import WAKING, Asked
 from hostile.running import Outcome, Row, percentile
 
 COLUMNS = (
@@ -95,7 +95,9 @@ def _looks(outcome: Outcome) -> list[tuple[str, str, str]]:
     for path in dict.fromkeys(look.path for look in outcome.looked):
         seconds = sorted(look.seconds for look in outcome.looked if look.path == path)
         p99 = seconds[math.ceil(0.99 * len(seconds)) - 1]
-        lines.append((f"p99 of {path}", f"{p99 * 1000:.0f} ms", f"{HEALTH_GOAL_S * 1000:.0f} ms"))
+        goal = "" if path == WAKING else f"{HEALTH_GOAL_S * 1000:.0f} ms"
+        longest = f", longest {seconds[-1] * 1000:.0f}" if path == WAKING else ""
+        lines.append((f"p99 of {path}", f"{p99 * 1000:.0f}{longest} ms", goal))
     return lines
 
 

@@ -9,7 +9,7 @@ from io import StringIO
 from rich.console import Console
 
 from hostile.cases import LENIENT, Case, Right, Target, Variant, table
-from hostile.neighbours import Asked, Looked
+from hostile.neighbours import WAKING, Asked, Looked
 from hostile.report import beside, document, families, figures, markdown, problems, tables
 from hostile.running import Options, Outcome, Row, Wrong, _Runner, degraded, percentile
 from hostile.watching import Observations, Watched, lost
@@ -154,3 +154,11 @@ def test_an_act_gets_its_form() -> None:
     (row,) = table("f", {"x": {}}, Right(LENIENT))
     answers = asyncio.run(row.act(TARGET, Variant("/v1/completions", "a", False)))
     assert [answer.status for answer in answers] == [None]
+
+
+def test_how_late_the_machine_is_stands_beside_the_health_routes() -> None:
+    made = outcome()
+    made.looked = [looked(1), Looked(WAKING, 1.0, 1.25, None, None)]
+    found = {name: (seen, goal) for name, seen, goal in figures(made)}
+    assert found[f"p99 of {WAKING}"] == ("250, longest 250 ms", "")
+    assert found["p99 of /health"][1] == "100 ms"

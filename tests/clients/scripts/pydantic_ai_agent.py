@@ -32,7 +32,7 @@ async def main() -> dict[str, str]:
     found = {}
     for name, model in models.items():
         # The output is the one tool, and must be called.
-        agent = Agent(model, output_type=Weather, model_settings={"max_tokens": 64})
+        agent = Agent(model, output_type=Weather, model_settings={"max_tokens": 256})
         result = await agent.run(QUESTION)
         found[name] = result.output.city
         talk = Agent(model, model_settings={"max_tokens": 8})
