@@ -18,8 +18,8 @@ from playwright.sync_api import Browser, Page
 from rich.console import Console
 
 from cluster.__main__ import DEFAULT_ADDRESS
-from cluster.cli.screen import screen
 from cluster.cli.overview import look
+from cluster.cli.screen import screen
 from cluster.serve_api import ServeApi
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
