@@ -85,43 +85,46 @@ class Router:
 
     Args:
         args: What a restart is needed for; the rest comes through `reconfigure`.
+
+    Attributes:
+        directory, shared, decider, budgets, idempotency, prober: Its parts.
     """
 
     # Serve awaits it; the background tasks need the running loop.
     async def __init__(self, args: RouterArgs) -> None:  # type: ignore[misc]
         self._args = args
         self._config_fault: str | None = None
-        self._directory = ModelDirectory()
+        self.directory = ModelDirectory()
         self._profiles = ProfileSource(args.data_dir)
         self._log = DecisionLog(args.retention, keep_content=args.record_content)
-        self._shared = SharedState(uuid.uuid4().hex[:12])
+        self.shared = SharedState(uuid.uuid4().hex[:12])
         self._counter = TokenCounter()
         self._tokenizers = TokenizerSource(self._counter)
-        self._decider = Decider(self._directory, self._profiles, self._shared, self._counter)
-        self._decider.timeout_s = args.request_timeout_s
-        self._prober = Prober(self._decider, self._directory, self._shared)
-        self._idempotency = Idempotency(
-            self._shared.loads.router_id,
+        self.decider = Decider(self.directory, self._profiles, self.shared, self._counter)
+        self.decider.timeout_s = args.request_timeout_s
+        self.prober = Prober(self.decider, self.directory, self.shared)
+        self.idempotency = Idempotency(
+            self.shared.loads.router_id,
             lambda: self._profiles.store,
             args.idempotency_max_bytes,
             args.request_timeout_s,
             args.stalled_client_s,
         )
         self._keys: KeyRing | None = None
-        self._budgets = Budgets()
+        self.budgets = Budgets()
         self._serving = Serving(lambda: self._sync.topics is not None)
-        self._directory.applications = self._serving.applications
+        self.directory.applications = self._serving.applications
         self._sync = StoreSync(
-            self._shared.loads.router_id,
+            self.shared.loads.router_id,
             lambda: self._profiles.store,
             (
                 self._log,
                 self._serving,
-                self._shared.lessons,
-                *self._decider.shared(),
-                self._budgets,
-                self._idempotency,
-                SharedEvidence(self._directory.blame, self._shared.loads.router_id),
+                self.shared.lessons,
+                *self.decider.shared(),
+                self.budgets,
+                self.idempotency,
+                SharedEvidence(self.directory.blame, self.shared.loads.router_id),
             ),
             self._take_news,
         )
@@ -134,7 +137,7 @@ class Router:
         for warning in self._start_warnings:
             logger.warning(warning)
         self._tasks = [
-            asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self._directory.refresh)),
+            asyncio.create_task(self._repeat(DIRECTORY_PERIOD_S, self.directory.refresh)),
             asyncio.create_task(self._repeat(STORE_PERIOD_S, self._keep_profiles)),
             asyncio.create_task(self._sync.run()),
             asyncio.create_task(self._repeat(PROBE_PERIOD_S, self._probe)),
@@ -155,7 +158,7 @@ class Router:
 
     async def _look(self) -> None:
         """At models, profiles and loads; whatever fails is tried again in the background."""
-        actions = (self._directory.refresh, self.refresh, self._sync.news.ask)
+        actions = (self.directory.refresh, self.refresh, self._sync.news.ask)
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_TIMEOUT_S):
                 await asyncio.gather(*(action() for action in actions), return_exceptions=True)
@@ -164,23 +167,23 @@ class Router:
         try:
             config = RouterConfig.model_validate(user_config)
             self._profiles.set_prior(config.prior_profiles)
-            self._decider.config = config
+            self.decider.config = config
         except ValidationError as error:
             self._config_fault = f"user_config: {describe_errors(error)}"
         except ValueError as error:
             self._config_fault = f"user_config: {error}"
         else:
             self._config_fault = None
-            self._directory.configure([model.id for model in config.models])
-            self._metrics.grid = self._directory.grid
-            self._directory.blame.book.memory_s = config.blame_memory_s
+            self.directory.configure([model.id for model in config.models])
+            self._metrics.grid = self.directory.grid
+            self.directory.blame.book.memory_s = config.blame_memory_s
             self._look_for_warnings()
         if self._config_fault:
             logger.error("the previous configuration stays in use: %s", self._config_fault)
 
     def _look_for_warnings(self) -> None:
         known, names = self._config_warnings, None if self._keys is None else self._keys.names
-        advisors = self._decider.advisors
+        advisors = self.decider.advisors
         self._config_warnings = [text for advisor in advisors for text in advisor.warnings(names)]
         for warning in self._config_warnings:
             if warning not in known:
@@ -194,7 +197,7 @@ class Router:
         """
         try:
             await self._profiles.refresh()
-            await self._decider.exchange(self._profiles.store)
+            await self.decider.exchange(self._profiles.store)
         finally:
             self._use_profiles()
         return self._profiles.current.version
@@ -208,9 +211,9 @@ class Router:
             self._use_profiles()
 
     def _use_profiles(self) -> None:
-        self._directory.set_trials(self._profiles.trials)
-        self._profiles.hear_descriptions(self._directory.descriptions())
-        for entry in self._directory.entries():
+        self.directory.set_trials(self._profiles.trials)
+        self._profiles.hear_descriptions(self.directory.descriptions())
+        for entry in self.directory.entries():
             if self._profiles.current.find(entry.model) is None:
                 self._profiles.warn_unprofiled(entry.model)
 
@@ -220,7 +223,7 @@ class Router:
 
     async def models(self) -> list[str]:
         """Ids of all configured models; for the profiling job."""
-        return [entry.model for entry in self._directory.entries()]
+        return [entry.model for entry in self.directory.entries()]
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The ASGI application that Serve runs for this replica.
@@ -230,20 +233,20 @@ class Router:
         """
         variable = os.environ.get(API_KEYS_VARIABLE, "")
         self._keys = keys = KeyRing(read_keys(self._args.keys_file, variable))
-        self._budgets.keyed = bool(keys)
+        self.budgets.keyed = bool(keys)
         self._look_for_warnings()
         host = serve_host()
         if not keys and not is_loopback(host):
             logger.error("listening on %s without API keys: the API answers 403", host)
         completions = Completions(
-            self._args, self._decider, self._log, self._idempotency, Instruments(self._metrics)
+            self._args, self.decider, self._log, self.idempotency, Instruments(self._metrics)
         )
         feedback = feedback_route(self._args, self._log, self._profiles, self._exchange_advice)
-        doors = self._args, self._decider, completions
+        doors = self._args, self.decider, completions
         responses = ResponsesRoute(*doors, self._log, self._profiles)
-        tokenize = Tokenize(self._args, self._decider, self._counter)
-        models = ModelCards(self._decider, self._started)
-        counting = TokenCountRoute(self._args, self._decider)
+        tokenize = Tokenize(self._args, self.decider, self._counter)
+        models = ModelCards(self.decider, self._started)
+        counting = TokenCountRoute(self._args, self.decider)
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
             Route("/v1/messages", MessagesRoute(*doors), methods=["POST"]),
@@ -258,7 +261,7 @@ class Router:
             Route("/v1/decisions", self._list_decisions),
             Route("/v1/decisions/{decision_id}", self._get_decision),
             Route("/v1/profiles", self._get_profiles),
-            Route("/v1/live", live_view(self._decider, self._profiles, self._shared, self._log)),
+            Route("/v1/live", live_view(self.decider, self._profiles, self.shared, self._log)),
             # GET and HEAD never come here; other methods get their 405.
             Route("/health", self._openapi),
             Route("/health/live", self._openapi),
@@ -270,7 +273,7 @@ class Router:
         # They would lead to where the client's Host header says.
         others.router.redirect_slashes = False
 
-        health = Health(self._health, lambda: self._directory.why_none(self._decider.waker.models))
+        health = Health(self._health, lambda: self.directory.why_none(self.decider.waker.models))
         answer_early(health.answer)
 
         raise_limit()
@@ -289,22 +292,22 @@ class Router:
             app,
             keys=keys,
             host=host,
-            budgets=self._budgets,
-            header_bytes=lambda: self._decider.config.limits.header_bytes,
+            budgets=self.budgets,
+            header_bytes=lambda: self.decider.config.limits.header_bytes,
         )
         guard.on_refusal = self._metrics.refused
         return Doors(
-            health.before(AnthropicErrors(guard)), lambda: self._decider.config.cors_origins
+            health.before(AnthropicErrors(guard)), lambda: self.decider.config.cors_origins
         )
 
     # Looking
 
     async def _dry_run(self, request: Request) -> Response:
         body = await read_body(request.scope, request.receive, self._args)
-        parsed = self._decider.named(parse_bounded(body, None, self._decider.config.limits))
-        counts = await self._decider.count(parsed)
+        parsed = self.decider.named(parse_bounded(body, None, self.decider.config.limits))
+        counts = await self.decider.count(parsed)
         query = Query(parsed, caller_of(request.scope))
-        return _json(decision_to_dict(self._decider.decide(query, counts)))
+        return _json(decision_to_dict(self.decider.decide(query, counts)))
 
     async def _list_decisions(self, request: Request) -> Response:
         text = request.query_params.get("limit", "100")
@@ -327,12 +330,12 @@ class Router:
     def _health(self) -> dict[str, Any]:
         found = (
             self._config_fault,
-            *(fault for advisor in self._decider.advisors for fault in advisor.faults()),
+            *(fault for advisor in self.decider.advisors for fault in advisor.faults()),
             *self._profiles.faults(),
-            *self._shared.loads.faults,
+            *self.shared.loads.faults,
         )
         faults = [fault for fault in found if fault]
-        states = self._decider.state().models
+        states = self.decider.state().models
         models = {
             state.model: {
                 "available": state.unavailable is None,
@@ -353,8 +356,8 @@ class Router:
             "faults": faults,
             "warnings": [*self._start_warnings, *self._config_warnings],
             "requests": {
-                "dispatched": self._decider.decisions,
-                "turned_away": self._decider.turned_away,
+                "dispatched": self.decider.decisions,
+                "turned_away": self.decider.turned_away,
             },
             "record": self._profiles.record._asdict() | {"dropped_here": self._log.dropped},
         }
@@ -365,25 +368,25 @@ class Router:
     # Background
 
     def _take_news(self) -> None:
-        reader, loads = self._sync.news.reader, self._shared.loads
-        loads.take(reader.snapshot, self._directory.ongoing())
-        self._directory.hear(reader.descriptions)
-        self._directory.take(loads)
+        reader, loads = self._sync.news.reader, self.shared.loads
+        loads.take(reader.snapshot, self.directory.ongoing())
+        self.directory.hear(reader.descriptions)
+        self.directory.take(loads)
         self._profiles.hear(reader.topics)
-        self._directory.set_trials(self._profiles.trials)
+        self.directory.set_trials(self._profiles.trials)
 
     async def _fetch_tokenizers(self) -> None:
-        await self._tokenizers.refresh(self._directory.entries())
+        await self._tokenizers.refresh(self.directory.entries())
 
     async def _exchange_advice(self) -> None:
-        await self._decider.exchange(self._profiles.store)
+        await self.decider.exchange(self._profiles.store)
 
     async def _publish_metrics(self) -> None:
         self._metrics.flush()
-        self._metrics.look(self._decider.state().models)
+        self._metrics.look(self.decider.state().models)
 
     async def _probe(self) -> None:
-        await self._prober.probe(PROBE_PERIOD_S)
+        await self.prober.probe(PROBE_PERIOD_S)
 
     async def _repeat(self, period_s: float, action: Callable[[], Awaitable[object]]) -> None:
         failing = False

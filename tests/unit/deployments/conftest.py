@@ -12,6 +12,7 @@ import yaml
 from fake_serve import ACCURATE, FRUGAL, PROFILES, Model, ServeDouble, Site, StoreDouble
 
 from deployments.config.app import RouterArgs
+from deployments.router.access.budgets import Budgets
 from deployments.router.access.keys import hash_of
 
 
@@ -76,7 +77,7 @@ def open_site(start_site: Callable[..., Site]) -> Site:
 
 
 @pytest.fixture
-def keyed(site: Site, tmp_path: Path) -> Site:
+def keyed(start_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     """`boss` is an administrator's, `ann` has 10 tokens a minute, `eve` one request."""
     path = tmp_path / "keys.yaml"
     entries = [
@@ -85,9 +86,7 @@ def keyed(site: Site, tmp_path: Path) -> Site:
         {"name": "eve", "sha256": hash_of("eve"), "requests_per_minute": 1},
     ]
     path.write_text(yaml.safe_dump(entries))
-    site.change_args(keys_file=str(path))
     # In the middle of a minute, so that none ends in a test.
     half_past = time.time() // 60 * 60 + 30
-    site.budgets._clock = lambda: half_past
-    site.app = site.router.__serve_build_asgi_app__()
-    return site
+    monkeypatch.setattr("deployments.router.server.Budgets", lambda: Budgets(lambda: half_past))
+    return start_site(keys_file=str(path))

@@ -22,6 +22,7 @@ from ray.serve.exceptions import RayServeException
 from cluster.naming import model_deployment_name
 from cluster.store.archive.archive import Archive
 from cluster.store.board import Board
+from cluster.store.usage import Usage
 from deployments.config.app import RouterArgs
 from deployments.links.frames import Flag, Frame, encode_observation
 from deployments.links.tokenizer_bundle import TokenizerBundle
@@ -336,10 +337,15 @@ class Site:
     """A router over its ASGI application, without a socket."""
 
     def __init__(self, args: RouterArgs) -> None:
+        self.args = args
         self.runner = asyncio.Runner()
         self.router = Router.__new__(Router)
         self.runner.run(self._start(args))
-        self.app = self.router.__serve_build_asgi_app__()
+        try:
+            self.app = self.router.__serve_build_asgi_app__()
+        except BaseException:
+            self.runner.close()
+            raise
 
     async def _start(self, args: RouterArgs) -> None:
         await self.router.__init__(args)  # type: ignore[misc]
@@ -351,36 +357,39 @@ class Site:
     @property
     def directory(self) -> ModelDirectory:
         """The models as the router knows them."""
-        return self.router._directory
+        return self.router.directory
 
     @property
     def shared(self) -> SharedState:
         """What the router shares with others."""
-        return self.router._shared
+        return self.router.shared
 
     @property
     def decider(self) -> Decider:
         """Makes the decisions."""
-        return self.router._decider
+        return self.router.decider
 
     @property
     def budgets(self) -> Budgets:
         """Of the API keys."""
-        return self.router._budgets
+        return self.router.budgets
 
     @property
     def idempotency(self) -> Idempotency:
         """Of repeated requests."""
-        return self.router._idempotency
+        return self.router.idempotency
 
     @property
     def prober(self) -> Prober:
         """Asks models without traffic."""
-        return self.router._prober
+        return self.router.prober
 
-    def change_args(self, **changes: Any) -> None:
-        """Start the router's parts that are made late with other arguments."""
-        self.router._args = self.router._args.model_copy(update=changes)
+    def used_by(self, key: str) -> Usage:
+        """What an API key used today at this router, as far as the store does not know of it."""
+        batch = self.budgets.take()
+        self.budgets.give_back(batch)
+        (used,) = (by_key for period, by_key in (batch or {}).items() if period.name == "day")
+        return used[key]
 
     def configure(self, **user_config: Any) -> None:
         self.runner.run(self.router.reconfigure(user_config))

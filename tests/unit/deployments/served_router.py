@@ -40,8 +40,6 @@ class ServedRouter:
             self.url = f"http://127.0.0.1:{door.getsockname()[1]}"
             self._ready.set()
             await self._server.serve(sockets=[door])
-        for task in router._tasks:
-            task.cancel()
 
     def close(self) -> None:
         self._server.should_exit = True

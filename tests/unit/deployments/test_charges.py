@@ -84,11 +84,6 @@ def leave(site: Site, replica: Endless, **body: Any) -> None:
     site.runner.run(scenario())
 
 
-def used(site: Site) -> Usage:
-    (sums,) = (by for period, by in site.budgets._own.items() if period.name == "day")
-    return sums["boss"]
-
-
 def record(site: Site) -> dict[str, Any]:
     found: dict[str, Any] = site.get("/v1/decisions?limit=1", **bearing("boss"))["data"][0]
     return found
@@ -101,7 +96,7 @@ def test_a_stopped_answer_costs_what_was_generated_and_drawn(
     stream: bool,
 ) -> None:
     leave(keyed, endless, stream=stream)
-    assert used(keyed) == Usage(requests=1, tokens=136, joules=46.0)
+    assert keyed.used_by("boss") == Usage(requests=1, tokens=136, joules=46.0)
     kept = record(keyed)
     assert kept["error"] == "the client went away"
     assert kept["observation"]["output_tokens"] == 131
@@ -129,7 +124,7 @@ def test_where_the_replica_does_not_say_so_the_tokens_that_were_seen_count(
 ) -> None:
     endless.knows = False
     leave(keyed, endless, stream=True)
-    spent = used(keyed)
+    spent = keyed.used_by("boss")
     # An estimate of 2 for the prompt, and the 4 that came.
     assert 4 < spent.tokens < 10
     # Of some 60 J for 400 tokens.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_metrics import Library
 from fake_serve import ACCURATE, FRUGAL, Site
+
+from deployments.router.observe.metrics import RequestMetrics
 
 MODELS = [{"id": ACCURATE}, {"id": FRUGAL}]
 
@@ -16,7 +20,12 @@ def weights_of(site: Site, **weights: float) -> Any:
     return site.request("POST", "/v1/route", json=body).json()
 
 
-def test_an_answer_says_what_its_energy_came_to(site: Site) -> None:
+def test_an_answer_says_what_its_energy_came_to(
+    start_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = RequestMetrics(library := Library())
+    monkeypatch.setattr("deployments.router.server.RequestMetrics", lambda: metrics)
+    site = start_site()
     grid = {"g_co2_per_kwh": 360, "price_per_kwh": 0.36, "pue": 2, "currency": "EUR"}
     site.configure(models=MODELS, grid=grid)
     actual = site.complete(model=FRUGAL).json()["routing"]["actual"]
@@ -24,9 +33,10 @@ def test_an_answer_says_what_its_energy_came_to(site: Site) -> None:
     assert actual["co2_g"] == pytest.approx(1.5 * 2 * 1e-4)
     assert actual["cost"] == pytest.approx(1.5 * 2 * 1e-7)
     assert actual["currency"] == "EUR"
-    counted = site.router._metrics._counted
-    task = next(key[2] for key in counted if key[0] == "co2_grams")
-    assert counted["co2_grams", FRUGAL, task] == pytest.approx(3e-4)
+    metrics.flush()
+    ((which, grams),) = library["co2_grams"].items()
+    assert dict(which)["model"] == FRUGAL
+    assert grams == [pytest.approx(3e-4)]
 
 
 def test_without_a_grid_nothing_is_said(site: Site) -> None:

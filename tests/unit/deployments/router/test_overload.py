@@ -142,9 +142,9 @@ def test_where_all_replicas_refuse_it_is_429(site: Site, serve: ServeDouble, str
     assert "queue is full" in record["error"]
 
 
-def test_refusals_are_no_attempts(site: Site, serve: ServeDouble) -> None:
+def test_refusals_are_no_attempts(start_site: Callable[..., Site], serve: ServeDouble) -> None:
     refuse(serve, FRUGAL)
-    site.change_args(max_attempts=1)
+    site = start_site(request_timeout_s=600, max_attempts=1)
     assert site.complete(routing=ENERGY).headers["x-routed-model"] == ACCURATE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,7 +12,6 @@ from fake_serve import ACCURATE, FRUGAL, HANG, ServeDouble, Site, StoreDouble, b
 from ray.exceptions import ActorDiedError
 
 from cluster.store.usage import Usage
-from deployments.config.app import RouterArgs
 from deployments.router.access.keys import KeyFileError
 from deployments.router.sync.exchange import exchange
 from scheduler.priority import Priority
@@ -48,11 +48,6 @@ def test_streams_are_charged_too(keyed: Site) -> None:
     assert [answer.status_code for answer in answers] == [200, 200, 429]
 
 
-def used_by(site: Site, name: str) -> Usage:
-    (used,) = (by_key for period, by_key in site.budgets._own.items() if period.name == "day")
-    return used[name]
-
-
 def test_an_answer_that_nobody_saw_anything_of_is_charged_by_its_time(
     keyed: Site, serve: ServeDouble
 ) -> None:
@@ -65,7 +60,7 @@ def test_an_answer_that_nobody_saw_anything_of_is_charged_by_its_time(
             await asyncio.wait_for(call, 0.05)
 
     keyed.runner.run(hang_up())
-    used = used_by(keyed, "ann")
+    used = keyed.used_by("ann")
     # 16 output tokens are predicted, in 1.2 s.
     assert 0 < used.tokens < 10
     assert 0 < used.joules < 20 / 2
@@ -74,7 +69,7 @@ def test_an_answer_that_nobody_saw_anything_of_is_charged_by_its_time(
 def test_an_answer_that_came_too_late_is_charged_likewise(keyed: Site, serve: ServeDouble) -> None:
     serve.models[FRUGAL].reply = HANG
     assert complete(keyed, "ann").status_code == 504
-    assert 0 < used_by(keyed, "ann").tokens < 16
+    assert 0 < keyed.used_by("ann").tokens < 16
 
 
 def test_what_the_models_broke_costs_nothing(keyed: Site, serve: ServeDouble) -> None:
@@ -116,7 +111,7 @@ def test_a_key_leaves_places_in_the_queue_to_others(keyed: Site, serve: ServeDou
 
 def test_what_was_used_is_told_to_the_store(keyed: Site, store: StoreDouble) -> None:
     complete(keyed, "boss")
-    keyed.runner.run(exchange(keyed.router._budgets, store))
+    keyed.runner.run(exchange(keyed.budgets, store))
     (used,) = (by_key for period, by_key in store.state.spend({}).items() if period.name == "day")
     assert used == {"boss": Usage(requests=1, tokens=7, joules=1.5)}
 
@@ -137,7 +132,8 @@ def test_limits_come_from_the_configuration(site: Site) -> None:
     assert site.request("GET", "/health", headers={"x": "y" * 400}).status_code == 200
 
 
-def test_a_router_does_not_start_without_the_keys_that_it_was_promised(site: Site) -> None:
-    site.router._args = RouterArgs(keys_file="/nowhere/keys.yaml")
+def test_a_router_does_not_start_without_the_keys_that_it_was_promised(
+    start_site: Callable[..., Site],
+) -> None:
     with pytest.raises(KeyFileError, match=r"/nowhere/keys\.yaml"):
-        site.router.__serve_build_asgi_app__()
+        start_site(keys_file="/nowhere/keys.yaml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +107,16 @@ def test_all_messages_and_prompts_are_searched(site: Site) -> None:
         assert route(site, prompt=prompt).json()["rules"] == names
 
 
-def test_rules_for_keys(site: Site, tmp_path: Path) -> None:
+def test_rules_for_keys(start_site: Callable[..., Site], tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text(yaml.safe_dump([{"name": n, "sha256": hash_of(n)} for n in ("ann", "bob")]))
-    site.change_args(keys_file=str(path))
+    site = start_site(keys_file=str(path))
     rules = [
         {"name": "ann's", "when": {"key": "ann"}, "then": {"require": FRUGAL}},
         {"name": "nobody", "when": {"key": "eve"}},
     ]
     rules[0]["name"] = "of ann"
     site.configure(models=MODELS, rules=rules)
-    site.app = site.router.__serve_build_asgi_app__()
     names = [route(site, {"authorization": f"Bearer {n}"}).json()["rules"] for n in ("ann", "bob")]
     assert names == [["of ann"], []]
     warnings = site.get("/health", headers={"authorization": "Bearer ann"})["warnings"]

@@ -10,6 +10,7 @@ from fake_clock import FakeClock
 from fake_serve import HANG, StoreDouble, observation
 from ray.exceptions import ActorDiedError
 
+from cluster.store.usage import Usage
 from deployments.router.access.budgets import Budgets, Progress
 from deployments.router.access.keys import ApiKey, hash_of
 from deployments.router.sync.exchange import exchange
@@ -41,6 +42,11 @@ def refusal(budgets: Budgets, of: ApiKey) -> ApiError | None:
     except ApiError as error:
         return error
     return None
+
+
+def used_today(budgets: Budgets) -> Usage:
+    (usage,) = (by_key["ann"] for p, by_key in (budgets.take() or {}).items() if p.name == "day")
+    return usage
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,7 @@ def test_an_answer_that_nobody_measured_is_charged_with_the_tokens_that_were_see
     decided: Any = SimpleNamespace(candidates=[1], chosen=SimpleNamespace(prediction=prediction))
     budgets, ann = Budgets(clock), key()
     budgets.admit(ann).charge(decided, None, error, Progress(generated, 3.0))
-    (usage,) = (by_key["ann"] for period, by_key in budgets._own.items() if period.name == "day")
+    usage = used_today(budgets)
     assert (usage.tokens, usage.joules) == charged
 
 
@@ -141,7 +147,7 @@ def test_answers_that_were_rejected_cost_their_joules_whatever_comes_of_it(
     budgets, ann = Budgets(clock), key()
     seen = None if error else observation("m")
     budgets.admit(ann).charge(decision(), seen, error, Progress(0, rejected_joules=4.0))
-    (usage,) = (by_key["ann"] for period, by_key in budgets._own.items() if period.name == "day")
+    usage = used_today(budgets)
     assert (usage.tokens, usage.joules) == ((0, 4.0) if error else (7, 5.5))
 
 
@@ -160,7 +166,8 @@ def test_routers_share_what_was_used(clock: FakeClock, shared_store: StoreDouble
     clock.now += 86_400
     asyncio.run(exchange(here, shared_store))
     assert refusal(here, ann) is None
-    assert all(period.left_s(clock.now) > 0 for period in shared_store.board.state._usage.ledger)
+    kept = shared_store.board.state.spend({})
+    assert all(period.left_s(clock.now) > 0 for period in kept)
 
 
 def test_without_the_store_a_router_counts_its_own(

@@ -172,14 +172,13 @@ def test_a_client_that_hangs_up_stops_nothing(site: Site, serve: ServeDouble) ->
 
 
 def test_an_answer_is_charged_once_and_belongs_to_its_client(
-    site: Site, serve: ServeDouble, tmp_path: Path
+    start_site: Callable[..., Site], serve: ServeDouble, tmp_path: Path
 ) -> None:
     path = tmp_path / "keys.yaml"
     names = ("ann", "ben")
     keys = [{"name": name, "sha256": hash_of(name), "tokens_per_day": 14} for name in names]
     path.write_text(yaml.safe_dump(keys))
-    site.change_args(keys_file=str(path))
-    site.app = site.router.__serve_build_asgi_app__()
+    site = start_site(keys_file=str(path))
 
     def ask(name: str, **body: Any) -> httpx.Response:
         content = {"json": JSON | body, "headers": headers("k", name)}

@@ -267,16 +267,16 @@ def linked(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
             for script in scripts:
                 servers.append(LinkServer(script))  # type: ignore[arg-type]
                 await servers[-1].open()
-            links = site.router._directory.links
+            links = site.directory.links
             loads = [
                 ReplicaLoad(FRUGAL, f"r{i}", "n", "test", "cpu", i, link=server.address)
                 for i, server in enumerate(servers)
             ]
-            monkeypatch.setattr(site.router._shared.loads, "replicas", loads)
-            monkeypatch.setattr(site.router._shared.loads, "take", lambda *_: None)
+            monkeypatch.setattr(site.shared.loads, "replicas", loads)
+            monkeypatch.setattr(site.shared.loads, "take", lambda *_: None)
             links.update(loads, "x")
             async with asyncio.timeout(5):
-                while len(links._links.get(FRUGAL, {})) < len(scripts):  # noqa: ASYNC110
+                while links.open(FRUGAL) < len(scripts):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             links.update(loads, "x")
 
@@ -344,7 +344,7 @@ def test_a_grammar_that_begins_behind_reasoning_is_not_taken_up(
     body: dict[str, Any],
     resumes: bool,
 ) -> None:
-    description = site.router._directory[FRUGAL].description
+    description = site.directory[FRUGAL].description
     assert description is not None
     description["capabilities"] = capabilities
     linked(Chatting(*CALLED, lives=3), Chatting(*CALLED))

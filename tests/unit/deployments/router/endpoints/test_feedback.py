@@ -52,7 +52,7 @@ def test_feedback_changes_the_choice_and_survives(
     assert changed["model"] == changed["bandit"]["best"] == FRUGAL
     other = start_site()
     other.configure(models=MODELS, default_policy="bandit")
-    other.runner.run(other.router._exchange_advice())
+    other.runner.run(other.router.refresh())
     assert choice(other)["model"] == FRUGAL
 
 
@@ -122,12 +122,13 @@ def test_an_unknown_decision_is_404(site: Site) -> None:
     assert "'nobody'" in error["message"]
 
 
-def test_only_ones_own_decisions_can_be_rated(site: Site, tmp_path: Path) -> None:
+def test_only_ones_own_decisions_can_be_rated(
+    start_site: Callable[..., Site], tmp_path: Path
+) -> None:
     path = tmp_path / "keys.yaml"
     people = [{"name": "boss", "admin": True}, {"name": "ann"}, {"name": "bob"}]
     path.write_text(yaml.safe_dump([p | {"sha256": hash_of(str(p["name"]))} for p in people]))
-    site.change_args(keys_file=str(path))
-    site.app = site.router.__serve_build_asgi_app__()
+    site = start_site(keys_file=str(path))
     key = {name: {"authorization": f"Bearer {name}"} for name in ("boss", "ann", "bob")}
     body = {"model": "auto", "prompt": "Hello", "routing": BANDIT}
     asked = site.request("POST", "/v1/completions", json=body, headers=key["ann"])

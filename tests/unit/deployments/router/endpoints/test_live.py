@@ -91,7 +91,7 @@ def test_answers_that_were_rejected_count_as_well(
     assert row["energy_saved_joules"] == saved
 
 
-def test_decisions_since_a_moment(site: Site) -> None:
+def test_decisions_since_a_moment(site: Site, store: StoreDouble) -> None:
     first = site.complete().headers["x-decision-id"]
     view = site.get("/v1/live")
     assert [row["decision_id"] for row in view["decisions"]] == [first]
@@ -100,7 +100,7 @@ def test_decisions_since_a_moment(site: Site) -> None:
     newer = site.get(f"/v1/live?since={view['now']}")["decisions"]
     assert [row["decision_id"] for row in newer] == [second]
     # Both from the router's memory and from the store's.
-    site.wait_until(lambda _: not site.router._log._unsent)
+    site.wait_until(lambda _: store.archive.state.decision(second))
     again = site.get(f"/v1/live?since={view['now']}")["decisions"]
     assert [row["decision_id"] for row in again] == [second]
 

@@ -341,7 +341,7 @@ def test_a_response_of_another_key_is_not_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("deployments.router.endpoints.dialects.RECORD_PERIOD_S", 0.0)
-    site = start_site(record_content=True, keys_file=keyed.router._args.keys_file)
+    site = start_site(record_content=True, keys_file=keyed.args.keys_file)
     first = site.request("POST", "/v1/responses", json=ASK, **bearing("ann"))
     previous = {"previous_response_id": "resp_" + first.headers["x-decision-id"]}
 

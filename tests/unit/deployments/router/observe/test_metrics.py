@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from fake_metrics import Library, labels
 from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, error_object, observation
 from ray.exceptions import ActorDiedError
 
@@ -16,61 +16,26 @@ from deployments.router.observe.metrics import (
     COUNTERS,
     GAUGES,
     HISTOGRAMS,
-    PREFIX,
     Durations,
     RequestMetrics,
 )
 from deployments.router.wire.api_error import ApiError
 from scheduler.types import Correction, ModelState
 
-Labels = tuple[tuple[str, str], ...]
-
-
-class Instrument:
-    """Remembers values by labels, and insists on those that it was made with."""
-
-    def __init__(self, name: str, description: str, tag_keys: tuple[str, ...], **_: Any) -> None:
-        self.name, self.description, self.keys = name, description, tag_keys
-        self.values: defaultdict[Labels, list[float]] = defaultdict(list)
-
-    def record(self, value: float, tags: dict[str, str]) -> None:
-        assert set(tags) == set(self.keys)
-        assert all(isinstance(tag, str) for tag in tags.values())
-        self.values[tuple(sorted(tags.items()))].append(value)
-
-    inc = observe = set = record
-
-
-class Library:
-    """In the place of `ray.serve.metrics`."""
-
-    def __init__(self) -> None:
-        self.made: dict[str, Instrument] = {}
-
-    def Counter(self, *args: Any, **kwargs: Any) -> Instrument:  # noqa: N802
-        instrument = Instrument(*args, **kwargs)
-        return self.made.setdefault(instrument.name, instrument)
-
-    Histogram = Gauge = Counter
-
-    def __getitem__(self, name: str) -> dict[Labels, list[float]]:
-        return dict(self.made[PREFIX + name].values)
+PERIOD_S = 0.02
 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Library:
     library = Library()
     monkeypatch.setattr("deployments.router.server.RequestMetrics", lambda: RequestMetrics(library))
-    monkeypatch.setattr("deployments.router.server.METRICS_PERIOD_S", 0.02)
+    monkeypatch.setattr("deployments.router.server.METRICS_PERIOD_S", PERIOD_S)
     return library
 
 
 def flushed(site: Site) -> None:
-    site.runner.run(site.router._publish_metrics())
-
-
-def labels(**values: str) -> Labels:
-    return tuple(sorted(values.items()))
+    """Time for what the router does every so often."""
+    site.runner.run(asyncio.sleep(2 * PERIOD_S))
 
 
 def test_an_answer(told: Library, start_site: Callable[..., Site]) -> None:
