@@ -17,10 +17,10 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -46,7 +46,8 @@ KINDS = {"stream": 6, "whole": 4, "hang up": 2, "nonsense": 1}
 out = console()
 
 
-class Usage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Usage:
     """Of all processes of a kind together."""
 
     rss_mib: float
@@ -199,7 +200,7 @@ def verdicts(samples: Sequence[Sample]) -> Mapping[str, Mapping[str, tuple[float
     result = {}
     for kind in samples[0].usage:
         of_kind = {}
-        for what in Usage._fields:
+        for what in (one.name for one in fields(Usage)):
             grown, mean = growth(samples, kind, what)
             of_kind[what] = grown, is_flat(grown, mean, what)
         result[kind] = of_kind
@@ -280,7 +281,7 @@ def _conclude(samples: Sequence[Sample], load: MixedLoad, path: Path | None) -> 
     for wrong in load.wrong[:5]:
         out.print(wrong, markup=False, highlight=False)
     if path is not None:
-        rows = [{"at_s": s.at_s, **{k: u._asdict() for k, u in s.usage.items()}} for s in samples]
+        rows = [{"at_s": s.at_s, **{k: asdict(u) for k, u in s.usage.items()}} for s in samples]
         document = {"samples": rows, "requests": dict(load.done), "wrong": load.wrong}
         path.write_text(json.dumps(document, indent=1) + "\n")
     flat = all(flat for of_kind in verdicts(samples).values() for _, flat in of_kind.values())

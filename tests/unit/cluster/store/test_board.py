@@ -88,7 +88,7 @@ class Archive:
     """A handle of an archive, as far as the board asks it."""
 
     def __init__(self) -> None:
-        self.state_now = ArchiveState("v1", None, RecordStatus(), None, 0, (0, 0, False, 0))
+        self.profiles = "v1"
         self.weights = {("a", "cpu"): TokenWeights(0.25, 4.0)}
         self.hangs = False
 
@@ -98,7 +98,9 @@ class Archive:
             async def remote(*_: Any) -> Any:
                 if self.hangs:
                     await asyncio.Event().wait()
-                return self.state_now if name == "versions" else self.weights
+                if name != "versions":
+                    return self.weights
+                return ArchiveState(self.profiles, None, RecordStatus(), None, 0, (0, 0, False, 0))
 
         return Method
 
@@ -117,6 +119,7 @@ def test_replicas_get_the_weights_of_their_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cluster.store.board.FOLLOW_PERIOD_S", 0.001)
+    monkeypatch.setenv("RAY_USE_TLS", "1")
     archive = Archive()
     board = Board(str(tmp_path), archive=archive)
 
@@ -125,12 +128,12 @@ def test_replicas_get_the_weights_of_their_tokens(
             await asyncio.sleep(0.001)
 
     async def replica() -> None:
-        board._start()
+        assert await board.address() is None
         await until(TokenWeights(0.25, 4.0))
         assert board.report_load(load(1, accelerator="gpu")) is None
         assert board.report_load(load(1, "b")) is None
         archive.weights = {("a", "cpu"): TokenWeights(1.0, 2.0)}
-        archive.state_now = archive.state_now._replace(profiles="v2")
+        archive.profiles = "v2"
         await until(TokenWeights(1.0, 2.0))
         board.close()
 
@@ -141,6 +144,7 @@ def test_a_slow_disk_delays_no_claim_and_no_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cluster.store.board.USAGE_WRITE_PERIOD_S", 0.0)
+    monkeypatch.setenv("RAY_USE_TLS", "1")
     writing, disk = threading.Event(), threading.Event()
 
     def slow(path: Path, content: str) -> None:
@@ -153,7 +157,7 @@ def test_a_slow_disk_delays_no_claim_and_no_report(
     board = Board(str(tmp_path), archive=archive)
 
     async def use() -> float:
-        board._start()
+        assert await board.address() is None
         began = time.monotonic()
         for number in range(200):
             board.report_load(load(number))

@@ -10,7 +10,12 @@ import ray.serve
 from cluster.store import serving
 from cluster.store.serving import Application, Applications, Deployment, ServeWatch, look_at_serve
 
-RUNNING = Application("RUNNING", "", {"d": Deployment(1, "")})
+
+def running(replicas: int = 1, *, changing: bool = False) -> Application:
+    return Application("RUNNING", "", {"d": Deployment(replicas, "")}, changing)
+
+
+RUNNING = running()
 
 
 class Serve:
@@ -53,7 +58,7 @@ def test_serve_is_asked_when_something_changed_and_seldom_else() -> None:
     assert watch.applications == {"a": RUNNING}
     time.sleep(0.1)
     assert serve.looks == 1
-    serve.applications["a"] = RUNNING._replace(deployments={"d": Deployment(2, "")})
+    serve.applications["a"] = running(replicas=2)
     watch.nudge()
     until(lambda: watch.version == 2)
     watch.nudge()
@@ -66,7 +71,7 @@ def test_serve_is_asked_when_something_changed_and_seldom_else() -> None:
 @pytest.mark.usefixtures("periods")
 def test_what_changes_is_looked_at_more_often() -> None:
     serve = Serve()
-    serve.applications["a"] = RUNNING._replace(changing=True)
+    serve.applications["a"] = running(changing=True)
     watch = ServeWatch(serve.look)
     watch.nudge()
     until(lambda: serve.looks >= 4)
@@ -76,7 +81,7 @@ def test_what_changes_is_looked_at_more_often() -> None:
 def test_looking_takes_a_bounded_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "CHANGING_PERIOD_S", 0.0)
     serve = Serve()
-    serve.applications["a"] = RUNNING._replace(changing=True)
+    serve.applications["a"] = running(changing=True)
     slow = 0.02
 
     def look() -> Applications:

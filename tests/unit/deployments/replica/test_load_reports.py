@@ -5,11 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from fake_serve import PROFILES, LocalBoard, StoreDouble
+from fake_serve import PROFILES, StoreDouble
 from ray.exceptions import ActorDiedError
 
+from cluster.connection import LENGTH
+from cluster.store.board import Board
 from cluster.store.load import ReplicaLoad, TokenWeights
+from cluster.store.news import News, NewsReader
 from deployments.replica.load_reports import LoadReporter
 
 IDLE = ReplicaLoad("frugal", "r1", "node", "test", "GPU-0", 0)
@@ -39,7 +43,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreDouble:
 
 
 def reports(store: StoreDouble) -> list[ReplicaLoad]:
-    return [load for load, _ in store.board.state._loads.all()]
+    reader = NewsReader()
+    whole = store.board.state.news("router")
+    reader.read(msgspec.msgpack.decode(whole[LENGTH.size :], type=News))
+    return list(reader.snapshot.replicas)
 
 
 def test_the_store_hears_of_it(replica: Replica, store: StoreDouble) -> None:
@@ -75,11 +82,11 @@ def test_the_weights_come_back_once_there_is_a_profile(
     replica: Replica, store: StoreDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cluster.store.board.FOLLOW_PERIOD_S", 0.001)
-    store.board.state = board = LocalBoard(str(tmp_path), archive=store.archive)
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    store.board.state = Board(str(tmp_path), archive=store.archive)
     replica.load = BUSY
 
     async def run() -> None:
-        board._start()
         await replica.reporter.report()
         assert not replica.weights
         store.state.publish(PROFILES.to_json())

@@ -64,11 +64,11 @@ def test_resumes_after_a_half_written_line(tmp_path: Path) -> None:
         log.append(TRIAL, TRIAL, replace(TRIAL, concurrency=4))
     whole = path.read_bytes()
     path.write_bytes(whole[:-9])
-    key = TrialKey("org/a, b", "cpu", 1, 10, 5)
+    one, four = (TrialKey("org/a, b", "cpu", concurrency, 10, 5) for concurrency in (1, 4))
     with TrialLog(path) as log:
-        assert log.done() == {key: 2}
+        assert log.done() == {one: 2}
         log.append(replace(TRIAL, concurrency=4))
-        assert log.done() == {key: 2, key._replace(concurrency=4): 1}
+        assert log.done() == {one: 2, four: 1}
     assert path.read_bytes() == whole
 
 

@@ -290,18 +290,20 @@ def test_feedback_waits_for_its_decision_and_is_written_behind_it(
 
 @pytest.mark.parametrize("look", ["latest", "find"])
 def test_feedback_that_gets_to_the_disk_during_a_look_is_seen(
-    record: Record, monkeypatch: pytest.MonkeyPatch, look: str
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str
 ) -> None:
     record.put(entries(1), KEEP_ALL)
     wait_until(lambda: record.status().written == 1)
-    read = record._read
+    read = getattr(RecordFile, look)
 
-    def read_and_wait(ask: Callable[[RecordFile], Any]) -> Any:
-        found = read(ask)
-        wait_until(lambda: not record._ratings)
+    def read_and_wait(*asked: Any) -> Any:
+        found = read(*asked)
+        wait_until(lambda: stored(tmp_path)[0].get("feedback"))
+        # What is on the disk soon waits no longer.
+        time.sleep(0.05)
         return found
 
-    monkeypatch.setattr(record, "_read", read_and_wait)
+    monkeypatch.setattr(RecordFile, look, read_and_wait)
     record.rate(Feedback("d1", 0.5, "score", None, 9.0))
     found = record.find("d1") if look == "find" else record.latest(1)[0]
     assert found is not None

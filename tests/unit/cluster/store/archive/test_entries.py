@@ -20,7 +20,7 @@ def record(number: int) -> dict[str, Any]:
 def entry(number: int, size: int = 1_000) -> Entry:
     """One of that size."""
     small = Entry(f"d{number}", number, "")
-    return small._replace(decision="x" * (size - small.size))
+    return Entry(f"d{number}", number, "x" * (size - small.size))
 
 
 def ids(entries: Any) -> list[str]:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_clock import FakeClock
 
 from cluster.store.archive.decisions import Record
 from cluster.store.archive.entries import Entry, Feedback, Retention
-from cluster.store.archive.feedback import FeedbackDesk, Taken
+from cluster.store.archive.feedback import WRITE_PERIOD_S, FeedbackDesk, Taken
 from scheduler.bandit.model import SIZE, BanditState, Rating
 
 KEEP_ALL = Retention(2**40, None)
@@ -127,14 +128,21 @@ def test_a_broken_file_is_set_aside(tmp_path: Path, record: Record) -> None:
 
 
 def test_a_disk_that_refuses_stops_nothing(
-    desk: FeedbackDesk, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    tried = []
+
+    def full(path: Path, _: str) -> None:
+        tried.append(path)
         raise OSError("no space left")
 
+    clock = FakeClock()
+    desk = FeedbackDesk(tmp_path, record, clock)
+
     monkeypatch.setattr("cluster.store.archive.feedback.write_atomic", full)
-    desk._written_at = 0.0
+    clock.now += WRITE_PERIOD_S
     assert give(desk, 1.0) == Taken(replaced=False, learned=True)
+    assert tried == [tmp_path / "bandit.json"]
     with pytest.raises(OSError, match="no space"):
         desk.freeze(True)
 

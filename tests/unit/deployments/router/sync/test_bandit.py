@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from fake_clock import FakeClock
 from fake_serve import StoreDouble
 
 from cluster.store.archive.archive import Archive
+from cluster.store.archive.feedback import FeedbackDesk
 from deployments.config.learning import BanditConfig
 from deployments.router.sync.bandit import BanditSource
 from deployments.router.sync.exchange import exchange as exchange_once
@@ -20,7 +22,14 @@ RATING = Rating("a", (1.0,) * SIZE, 0.5, 0.0, 0.0)
 
 
 @pytest.fixture
-def handle(tmp_path: Path) -> Any:
+def clock() -> FakeClock:
+    return FakeClock(7200.0)
+
+
+@pytest.fixture
+def handle(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Any:
+    desk = partial(FeedbackDesk, clock=clock)
+    monkeypatch.setattr("cluster.store.archive.archive.FeedbackDesk", desk)
     handle = StoreDouble(tmp_path)
     yield handle
     handle.state.close()
@@ -40,9 +49,9 @@ def exchange(router: BanditSource, handle: StoreDouble) -> None:
     asyncio.run(exchange_once(router, handle))
 
 
-def test_exploration_is_bounded_over_all_routers_and_restarts(handle: StoreDouble) -> None:
-    clock = FakeClock(7200.0)
-    handle.state._feedback._clock = clock
+def test_exploration_is_bounded_over_all_routers_and_restarts(
+    handle: StoreDouble, clock: FakeClock
+) -> None:
     one, other = source(clock), source(clock)
     one.dispatched(report())
     one.dispatched(report(explored=False))
@@ -63,9 +72,9 @@ def test_exploration_is_bounded_over_all_routers_and_restarts(handle: StoreDoubl
         assert router.may_explore
 
 
-def test_what_was_explored_while_the_store_was_away_is_told_later(handle: StoreDouble) -> None:
-    clock = FakeClock(7200.0)
-    handle.state._feedback._clock = clock
+def test_what_was_explored_while_the_store_was_away_is_told_later(
+    handle: StoreDouble, clock: FakeClock
+) -> None:
     router = source(clock, limit=1)
     router.dispatched(report())
     handle.die()

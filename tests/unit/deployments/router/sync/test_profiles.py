@@ -127,7 +127,11 @@ def test_a_store_that_never_answers(
     assert fails(source) == "store: TimeoutError: no answer"
 
 
-STATE = ArchiveState("v", None, RecordStatus(), None, 0, (0, 0, False, 0))
+def state_of(record: RecordStatus) -> ArchiveState:
+    return ArchiveState("v", None, record, None, 0, (0, 0, False, 0))
+
+
+STATE = state_of(RecordStatus())
 
 
 class Garbage:
@@ -171,7 +175,7 @@ def test_a_record_that_cannot_be_written_is_a_fault(
     refresh(source)
     assert source.faults() == []
     full = RecordStatus(written=5, waiting=2, dropped=1, fault="database or disk is full")
-    monkeypatch.setattr(store.archive.state, "versions", lambda: STATE._replace(record=full))
+    monkeypatch.setattr(store.archive.state, "versions", lambda: state_of(full))
     monkeypatch.setattr(store.archive.state, "snapshot", Snapshot)
     refresh(source)
     assert source.record == full
