@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -11,9 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 import uvloop
+from fake_clock import FakeClock
 
 from cluster.connection import LENGTH, MESSAGES_A_TURN
 from cluster.store.load import LinkAddress, ReplicaLoad
+from deployments.links.breaker import FIRST_PAUSE_S
 from deployments.links.client import Link, LinkBrokenError
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.pool import DEAD_S, LinkPool
@@ -89,9 +94,9 @@ async def until(condition: Callable[[], object]) -> None:
 class Site:
     """Replicas that listen, and a router's pool of links to them."""
 
-    def __init__(self, *replicas: Replica) -> None:
+    def __init__(self, *replicas: Replica, clock: Callable[[], float] = time.monotonic) -> None:
         self.servers = [LinkServer(replica) for replica in replicas]
-        self.pool = LinkPool()
+        self.pool = LinkPool(clock)
 
     async def __aenter__(self) -> Site:
         for server in self.servers:
@@ -126,22 +131,27 @@ async def late_of(late: Late) -> bytes:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_call_that_is_cancelled_says_what_it_took(run: Run, streamed: bool) -> None:
+    async def call(link: Link, late: Late) -> None:
+        if streamed:
+            async with aclosing(link.stream(request(), late)) as frames:
+                await anext(frames)
+        await link.answer(request(), late)
+
+    async def cancelled(site: Site) -> weakref.ref[Late]:
+        late = Late()
+        task = asyncio.create_task(call(site.link(), late))
+        await until(lambda: site.servers[0].calls)
+        task.cancel()
+        await asyncio.wait({task})
+        assert await late_of(late) == b"r0 took"
+        return weakref.ref(late)
+
     async def scenario() -> None:
         async with Site(Replica(forever)) as site:
-            link, late = site.link(), Late()
-            if streamed:
-                async with aclosing(link.stream(request(), late)) as frames:
-                    task = asyncio.create_task(anext(frames))
-                    await until(lambda: site.servers[0].calls)
-                    task.cancel()
-                    await asyncio.wait({task})
-            else:
-                task = asyncio.create_task(link.answer(request(), late))  # type: ignore[arg-type]
-                await until(lambda: site.servers[0].calls)
-                task.cancel()
-                await asyncio.wait({task})
-            assert await late_of(late) == b"r0 took"
-            assert not link._cancelled
+            late = await cancelled(site)
+            gc.collect()
+            # The link keeps nothing of it.
+            assert late() is None
 
     run(scenario())
 
@@ -173,10 +183,14 @@ def test_a_replica_that_does_not_say_what_a_call_took_is_not_waited_for(
     run: Run, monkeypatch: pytest.MonkeyPatch, dies: bool
 ) -> None:
     monkeypatch.setattr("deployments.links.client.LATE_S", 60 if dies else 0.05)
-    monkeypatch.setattr("deployments.links.server.ServerConnection._cancel", lambda *_: None)
+
+    async def deaf() -> None:
+        with suppress(asyncio.CancelledError):
+            await forever()
+        await forever()
 
     async def scenario() -> None:
-        async with Site(Replica(forever)) as site:
+        async with Site(Replica(deaf)) as site:
             link, late = site.link(), Late()
             task = asyncio.create_task(link.answer(request(), late))
             await until(lambda: site.servers[0].calls)
@@ -317,14 +331,13 @@ def test_the_death_of_the_last_replica_is_known_at_once(run: Run) -> None:
 
 def test_after_a_while_serve_is_believed_again(run: Run) -> None:
     async def scenario() -> None:
-        now = 0.0
-        async with Site(Replica()) as site:
-            site.pool._clock = lambda: now
+        clock = FakeClock()
+        async with Site(Replica(), clock=clock) as site:
             link = site.link()
             die(site.servers[0])
             await until(lambda: not link.open)
             assert site.pool.dead("m")
-            now = DEAD_S
+            clock.now += DEAD_S
             assert not site.pool.dead("m")
 
     run(scenario())
@@ -384,7 +397,7 @@ def test_a_draining_replica_finishes_what_it_has_and_takes_nothing_new(run: Run)
             late = LinkPool()
             late.update(site.reports(), "late")
             await until(lambda: late.choose("m", ("r0",)))
-            await until(lambda: "r0" in late._links["m"] and not late._links["m"]["r0"].usable)
+            await until(lambda: (late.open("m"), late.usable("m")) == (2, 1))
             late.close()
 
     run(scenario())
@@ -498,11 +511,17 @@ def test_calls_of_a_replica_that_hangs_break_at_once(run: Run) -> None:
     run(scenario())
 
 
+async def tried() -> None:
+    """Whatever else runs has ended."""
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others, timeout=5)
+
+
 def test_a_replica_without_an_open_port_is_no_link(run: Run) -> None:
     async def scenario() -> None:
         pool = LinkPool()
         pool.update([report("r0", LinkAddress("127.0.0.1", 9, "k")), report("r1", None)], "router")
-        await until(lambda: not pool._opening)
+        await tried()
         assert pool.choose("m") is None
         assert not pool.broken("m")
 
@@ -516,7 +535,9 @@ def test_where_ray_encrypts_there_are_no_links(run: Run, monkeypatch: pytest.Mon
         server, pool = LinkServer(Replica()), LinkPool()
         await server.open()
         pool.update([report("r0", server.address)], "router")
-        assert not pool._opening
+        await tried()
+        assert not pool.open("m")
+        assert not server.connections
         server.close()
 
     run(scenario())
@@ -547,8 +568,8 @@ async def broken() -> None:
 
 def test_a_replica_that_breaks_everything_is_left_alone_for_a_while(run: Run) -> None:
     async def scenario() -> None:
-        replica = Replica(broken)
-        async with Site(replica) as site:
+        replica, clock = Replica(broken), FakeClock()
+        async with Site(replica, clock=clock) as site:
             sick: list[str] = []
             site.pool.on_sick = sick.append
             link = site.link()
@@ -560,7 +581,7 @@ def test_a_replica_that_breaks_everything_is_left_alone_for_a_while(run: Run) ->
             await until(lambda: site.pool.broken("m"))
             assert site.pool.choose("m") is None
             assert sick == ["r0"]
-            link.breaker._until = 0.0
+            clock.now += FIRST_PAUSE_S
             replica.before = lambda: asyncio.sleep(0)
             site.pool.update(site.reports(), "router")
             await until(lambda: not site.pool.broken("m"))
