@@ -164,7 +164,7 @@ def _measure(args: argparse.Namespace, stack: ExitStack) -> Report:
             # A server in front of vLLM's server has it do a part of the work.
             servers = (server,) if name == RAY_INGRESS else (server, vllm)
             targets[name] = _target(MODEL, *servers)
-    measured = asyncio.run(_rounds(targets, args.rounds, args.seconds, missing))
+    measured = asyncio.run(measure_rounds(targets, args.rounds, args.seconds, missing))
     idle_cpus = _cpus_in_use(IDLE_S)
     rates = [m.requests_per_s for m in measured[SIXTEEN][PINNED]]
     replicas = {1: statistics.median(rates)}
@@ -195,7 +195,7 @@ def checkpoint_folder() -> Path:
     return build_tiny_checkpoints(cache_folder() / "benchmarks")[MODEL]
 
 
-async def _rounds(
+async def measure_rounds(
     targets: dict[str, Target], rounds: int, seconds: float, missing: dict[str, str]
 ) -> dict[Load, dict[str, list[Measurement]]]:
     """Load every server in turn; a peer that fails is missing from then on."""

@@ -64,8 +64,8 @@ class Activity(NamedTuple):
 
 
 @cache
-def _model_handle(model: str) -> DeploymentHandle[Any]:
-    # Each one keeps a router of its own, so there is one for each model.
+def model_handle(model: str) -> DeploymentHandle[Any]:
+    """Serve's handle of a model: one for each, because every handle keeps a router of its own."""
     return serve.get_deployment_handle(model_deployment_name(model), application_name(model))
 
 
@@ -75,7 +75,7 @@ async def _call(replica: Replica, method: str, *args: Any) -> Any:
     Raises:
         TrialError: It cannot be called.
     """
-    handle = _model_handle(replica.model).options(method_name=method)
+    handle = model_handle(replica.model).options(method_name=method)
     try:
         return await handle.remote(*args, target=replica.replica_id)
     except (RayError, RayServeException) as error:
@@ -88,7 +88,7 @@ async def discover(models: Sequence[str]) -> list[Replica]:
     for model in models:
         try:
             async with asyncio.timeout(DISCOVERY_TIMEOUT_S):
-                descriptions = await _model_handle(model).broadcast("describe").results_async()
+                descriptions = await model_handle(model).broadcast("describe").results_async()
         except (RayServeException, RayError, TimeoutError):
             continue
         found += [Replica.of(description) for description in descriptions]

@@ -243,21 +243,16 @@ def test_the_decoder_is_the_one_of_transformers(
         assert torch.equal(generation.run(), tokens)
 
 
-def test_every_pass_after_the_first_sees_one_token(
-    tiny: MistralForCausalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_pass_after_the_first_sees_one_token(tiny: MistralForCausalLM) -> None:
     assert next(tiny.parameters()).dtype == torch.bfloat16
     seen: list[tuple[int, ...]] = []
-    forward = Decoder._forward
 
-    def watched(self: Decoder, tokens: torch.Tensor, *others: torch.Tensor | None) -> torch.Tensor:
-        seen.append(tuple(tokens.shape))
-        return forward(self, tokens, *others)
+    def watch(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(tuple(inputs[0].shape))
 
-    monkeypatch.setattr(Decoder, "_forward", watched)
     generation = Generation(tiny, torch.ones(2, 7, dtype=torch.long), 4)
-    seen.clear()
-    generation.run()
+    with tiny.model.embed_tokens.register_forward_pre_hook(watch):
+        generation.run()
     assert seen == [(2, 7), (2, 1), (2, 1), (2, 1)]
 
 

@@ -23,7 +23,7 @@ def rounds(**doubles: OpenAiDouble):
                 name: Target(await stack.enter_async_context(serving(double)), "m")
                 for name, double in doubles.items()
             }
-            return await overhead._rounds(targets, 1, 0.05, missing)
+            return await overhead.measure_rounds(targets, 1, 0.05, missing)
 
     return asyncio.run(run()), missing
 

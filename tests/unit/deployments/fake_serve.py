@@ -158,6 +158,7 @@ class Model:
         bundle: What it counts tokens with; `None` where it cannot hand that over.
         frames: What `stream` yields; the same are possible.
         capabilities: As a replica describes them.
+        questions: What it was asked of itself.
     """
 
     name: str
@@ -174,6 +175,7 @@ class Model:
     capabilities: dict[str, Any] = field(default_factory=dict)
     describes: list[Any] = field(default_factory=list)
     asked: int = 0
+    questions: list[Response] = field(default_factory=list)
     calls: list[SimpleNamespace] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -197,7 +199,9 @@ class Model:
             self.asked += 1
             if self.wakes:
                 self.replicas = 1
-            return Response([self.describes.pop(0) if self.describes else self.description()])
+            said = self.describes.pop(0) if self.describes else self.description()
+            self.questions.append(Response([said]))
+            return self.questions[-1]
         if method == "tokenizer":
             return Response([self.bundle])
         response = Response(self.frames if method == "stream" else [self.reply])

@@ -17,7 +17,7 @@ from gpu.visit.site import Layout, NoGpuError, gpu_args, site_config
 from gpu.visit.steps import REHEARSED, Visit
 from live_cluster import ROOT
 
-from cluster.energy import nvml as accelerators
+from cluster.energy.nvml import Accelerator
 from deployments.check import find_faults, find_warnings
 
 
@@ -51,7 +51,8 @@ def test_a_folder_without_weights_gets_random_ones(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_there_is_nothing_to_visit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site, "inventory", lambda: [accelerators._cpu()])
+    cpu = Accelerator("cpu", "a CPU", index=0, uuid=None, memory_bytes=2**30, cores=2)
+    monkeypatch.setattr(site, "inventory", lambda: [cpu])
     with pytest.raises(NoGpuError, match="no NVIDIA GPU"):
         site.find_layout(rehearse=False)
     assert site.find_layout(rehearse=True, declared=2).share == 0.5

@@ -177,7 +177,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     fake = FakeServe(FakeReplica("a"), FakeReplica("b", "r2"))
     monkeypatch.setattr(ray.serve, "get_deployment_handle", fake.get_deployment_handle)
     monkeypatch.setattr(runner, "IDLE_TIMEOUT_S", 0.0)
-    runner._model_handle.cache_clear()
+    runner.model_handle.cache_clear()
     return fake
 
 

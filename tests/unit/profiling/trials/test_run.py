@@ -44,7 +44,7 @@ class Job:
         for replica in serve.replicas:
             replica.queue_time_s = 0.0
             replica.ttft_s = None
-        runner._model_handle.cache_clear()
+        runner.model_handle.cache_clear()
 
     def profile(self, model: str) -> ModelProfile:
         found = self.cluster.in_use.find(model)

@@ -25,7 +25,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     monkeypatch.setattr(ray.serve, "get_deployment_handle", fake.get_deployment_handle)
     monkeypatch.setattr(runner, "IDLE_POLL_S", 0.001)
     monkeypatch.setattr(runner, "IDLE_TIMEOUT_S", 0.02)
-    runner._model_handle.cache_clear()
+    runner.model_handle.cache_clear()
     return fake
 
 

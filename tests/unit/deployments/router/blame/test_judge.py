@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_clock import FakeClock
 
-from cluster.store.evidence import EvidenceBoard, Kind
+from cluster.store.evidence import MAX_NEWS, EvidenceBoard, Kind
 from deployments.router.blame.book import MAX_KINDS, QUARANTINE_S
 from deployments.router.blame.judge import GHOST_S, SETTLED_AFTER_S, Blame
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion
@@ -137,7 +137,7 @@ def test_the_memory_is_bounded(blame: Blame) -> None:
     for number in range(MAX_KINDS + 50):
         blame.broke(run(blame, plain(str(number)), f"r{number}"), ANSWERED, "boom")
     assert len(blame.book) == MAX_KINDS
-    assert len(blame._unsent) <= 200
+    assert len(blame.take_evidence()) <= MAX_NEWS
 
 
 # A replica that dies

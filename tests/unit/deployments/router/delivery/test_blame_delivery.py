@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -81,6 +81,15 @@ class Replica:
 Start = Callable[..., list[Replica]]
 
 
+def loads_of(replicas: list[Replica], ongoing: Iterable[int]) -> list[ReplicaLoad]:
+    """What those that live report; so many requests of other routers are there."""
+    return [
+        ReplicaLoad(r.model, f"r{i}", "n", "test", "cpu", others, link=r.server.address)
+        for i, (r, others) in enumerate(zip(replicas, ongoing, strict=True))
+        if not r.dead
+    ]
+
+
 @pytest.fixture
 def replicas(
     start_site: Callable[..., Site], serve: ServeDouble, monkeypatch: pytest.MonkeyPatch
@@ -95,10 +104,7 @@ def replicas(
                 started.append(Replica(model))
                 await started[-1].server.open()
             links = site.directory.links
-            loads = [
-                ReplicaLoad(r.model, f"r{i}", "n", "test", "cpu", i, link=r.server.address)
-                for i, r in enumerate(started)
-            ]
+            loads = loads_of(started, range(len(started)))
             monkeypatch.setattr(site.shared.loads, "replicas", loads)
             monkeypatch.setattr(site.shared.loads, "take", lambda *_: None)
             links.update(loads, "x")
@@ -231,9 +237,9 @@ def test_an_innocent_request_goes_on_as_often_as_it_may(
                 if not replica.dead and "Say it" in str(replica.requests)
             ]
             met.append(place)
-            for name, link in site.directory.links._links[FRUGAL].items():
-                # So that the poison meets it.
-                link.others = 0 if name == f"r{place}" else 1000
+            # So that the poison meets it.
+            others = (0 if index == place else 1000 for index in range(len(there)))
+            site.directory.links.update(loads_of(there, others), "x")
             poisons.append(await send(site, prompt=f"deadly {number}", **_schema(number)))
         await asyncio.sleep(0.05)
         for replica in there:

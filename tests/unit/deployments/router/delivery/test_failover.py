@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -36,10 +35,12 @@ class Replica:
 
     Attributes:
         lives: Frames until it breaks, `None` for ever.
+        server: Where it listens.
     """
 
     def __init__(self, lives: int | None = None) -> None:
         self.lives = lives
+        self.server = LinkServer(self)
         self.requests: list[ModelRequest] = []
 
     async def answer(self, request: ModelRequest) -> Reply:
@@ -67,7 +68,7 @@ def replicas(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replicas]:
     def start(*scripts: Replica) -> list[Replica]:
         async def open_links() -> None:
             for script in scripts:
-                servers.append(LinkServer(script))
+                servers.append(script.server)
                 await servers[-1].open()
             links = site.directory.links
             loads = [
@@ -379,15 +380,15 @@ def test_the_constraints_hold_for_the_next_model_too(site: Site, serve: ServeDou
 def test_nobody_waits_for_a_model_whose_last_replica_has_just_died(
     site: Site, replicas: Replicas, serve: ServeDouble
 ) -> None:
-    replicas(Replica())
+    (replica,) = replicas(Replica())
     links = site.directory.links
 
     async def kill() -> None:
-        (link,) = links._links[FRUGAL].values()
         # As a process that is killed has its sockets closed.
-        link._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        for connection in list(replica.server.connections):
+            connection.abort()
         async with asyncio.timeout(5):
-            while link.open:  # noqa: ASYNC110
+            while links.open(FRUGAL):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         links.update([], "x")
 
