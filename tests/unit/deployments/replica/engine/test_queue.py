@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import gc
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -109,8 +110,41 @@ async def test_what_its_client_leaves_is_never_begun() -> None:
     assert engine.dropped == ["many0", "many1", "many2", "many3"]
     assert engine.running == []
     assert len(engine.priorities) == SHARE
-    assert not engine.queue._requests
-    assert not engine.queue._sequences
+
+
+def objects() -> int:
+    gc.collect()
+    return len(gc.get_objects())
+
+
+@pytest.mark.parametrize("caller", ["", "key"])
+@pytest.mark.parametrize("leaves", [True, False])
+def test_nothing_is_kept_of_requests_that_are_over(caller: str, leaves: bool) -> None:
+    # They outlive their requests here: an address that is free again names another one.
+    trails = [Trail(caller=f"{caller}{number}" if caller else "") for number in range(105)]
+
+    async def come_and_go(engine: Engine, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            name = f"many-{number}-"
+            await engine.send(name, trails[number], 6)
+            if leaves:
+                await engine.queue.abort([f"{name}{n}" for n in range(6)])
+            while engine.running:
+                await engine.end(*engine.running)
+        await settled()
+        # The names of callers are kept for a while.
+        engine.now += ALONE_AFTER_S
+        await engine.send("one", Trail(caller="another"))
+        await engine.end("one0")
+
+    async def run() -> None:
+        engine = Engine()
+        await come_and_go(engine, range(5))
+        before = objects()
+        await come_and_go(engine, range(5, 105))
+        assert objects() - before < 100
+
+    asyncio.run(run())
 
 
 @in_a_loop
@@ -179,17 +213,21 @@ def test_nothing_is_lost_and_no_share_is_exceeded(steps: list[tuple[str, int, in
     async def run() -> None:
         engine = Engine()
         trails = [Trail(caller=("", "a", "b")[n % 3]) for n in range(6)]
+        alive: list[str] = []
         added = ended = 0
         for what, who, which in steps:
             if what == "add":
                 request = SimpleNamespace(request_id=f"{who}-{added}", priority=0)
                 await engine.queue.add(request, trails[who])
+                alive.append(request.request_id)
                 added += 1
             elif engine.running and what == "end":
-                await engine.end(engine.running[which % len(engine.running)])
+                name = engine.running[which % len(engine.running)]
+                alive.remove(name)
+                await engine.end(name)
                 ended += 1
-            elif (waiting := list(engine.queue._sequences)) and what == "abort":
-                await engine.queue.abort([waiting[which % len(waiting)]])
+            elif alive and what == "abort":
+                await engine.queue.abort([alive.pop(which % len(alive))])
                 await settled()
                 ended += 1
             for number in range(6):
@@ -198,7 +236,15 @@ def test_nothing_is_lost_and_no_share_is_exceeded(steps: list[tuple[str, int, in
             await engine.end(engine.running[0])
             ended += 1
         assert ended == added
-        assert not engine.queue._requests
-        assert not engine.queue._callers
+        # Each has its whole share again, and who is alone has all slots.
+        for number, trail in enumerate(trails):
+            await engine.send(f"{number}-again-", trail, SHARE + 2)
+            assert engine.of(f"{number}-") == SHARE
+            while engine.running:
+                await engine.end(*engine.running)
+        engine.now += ALONE_AFTER_S
+        for number in range(20):
+            await engine.send(f"alone-{number}-", Trail(caller="c"))
+        assert engine.of("alone") == SLOTS + 2
 
     asyncio.run(run())
