@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 from cluster.store.actor import Store
 from cluster.store.load import LoadView
@@ -81,14 +82,15 @@ class SharedState:
 
     Args:
         router_id: Unique among the routers.
+        clock: Monotonic seconds, for the age of the load.
 
     Attributes:
         loads: What the models run.
         lessons: What finished requests taught, those of this router included at once.
     """
 
-    def __init__(self, router_id: str) -> None:
-        self.loads = LoadView(router_id)
+    def __init__(self, router_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.loads = LoadView(router_id, clock)
         self.lessons = Lessons()
 
     @property
