@@ -126,6 +126,8 @@ async def die(site: Site) -> None:
         while links.open("m2"):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     server.close()
+    # It reports no more.
+    links.update([], "me")
     assert site.directory.why_not("m2") == "its replicas have died"
 
 
