@@ -406,8 +406,6 @@ class Site:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.request(method, path, **content)
 
-    _request = send
-
     def get(self, path: str, **content: Any) -> Any:
         response = self.request("GET", path, **content)
         assert response.status_code == 200, response.text
