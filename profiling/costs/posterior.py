@@ -197,9 +197,8 @@ def serves(shrunk: Regression, plain: Regression, why: str) -> tuple[Regression,
         return shrunk, errors + among
     configurations = shrunk.configurations
     if configurations < ENOUGH_CONFIGURATIONS:
-        return shrunk, (
-            f"{errors}, but {configurations} configurations are too few to do without a prior{among}"
-        )
+        few = f"{configurations} configurations are too few to do without a prior"
+        return shrunk, f"{errors}, but {few}{among}"
     return (
         plain,
         f"{before}held-out error {plain.error:.1%}, {_name(shrunk)} has {shrunk.error:.1%}",
