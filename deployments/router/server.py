@@ -211,7 +211,7 @@ class Router:
         self._directory.set_trials(self._profiles.trials)
         self._profiles.hear_descriptions(self._directory.descriptions())
         for entry in self._directory.entries():
-            if self._profiles.current.find(entry.model) is None:
+            if entry.generates and self._profiles.current.find(entry.model) is None:
                 self._profiles.warn_unprofiled(entry.model)
 
     async def profiles(self) -> str:
@@ -339,7 +339,8 @@ class Router:
                 "reason": state.unavailable,
                 "replicas": state.replicas,
                 "ongoing": state.ongoing,
-                "profile": self._profiles.origin(state.model),
+                "profile": state.profile and self._profiles.origin(state.model),
+                "generates": self._directory[state.model].generates,
                 "input_tokens": self._counter.report(state.model),
             }
             for state in states

@@ -88,6 +88,7 @@ async def _run(args: argparse.Namespace) -> int:
     missing = set(options.models) - {replica.model for replica in replicas}
     for model in sorted(missing):
         console.print(f"[red]{model} has no running replica and is left out[/]")
+    replicas = generating(replicas, console)
     deadline = None if args.budget is None else time.monotonic() + args.budget
 
     with TrialLog.of_run(data_dir, run_id) as log, progress_bars(console) as progress:
@@ -194,6 +195,13 @@ def chosen_models(wanted: str | None, routed: Sequence[str]) -> tuple[str, ...]:
         if model not in routed:
             raise InputError(f"--models: unknown {model!r}, known: {', '.join(routed)}")
     return models
+
+
+def generating(replicas: Sequence[Replica], console: Console) -> list[Replica]:
+    """The replicas that can be measured; says which models have others."""
+    for model in sorted({replica.model for replica in replicas if not replica.generates}):
+        console.print(f"{model} is left out: its engine generates no text that could be measured")
+    return [replica for replica in replicas if replica.generates]
 
 
 def one_of_each_kind(replicas: Sequence[Replica]) -> list[Replica]:
