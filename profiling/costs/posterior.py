@@ -189,16 +189,16 @@ def serves(shrunk: Regression, plain: Regression, why: str) -> tuple[Regression,
     """
     margin = max(BETTER_BY * plain.error, NEGLIGIBLE)
     before = f"{why}; " if why else ""
-    errors = f"{before}held-out error {shrunk.error:.1%}, {_name(plain)} has {plain.error:.1%}"
+    errors = f"held-out error {shrunk.error:.1%}, {_name(plain)} has {plain.error:.1%}"
+    among = f"; without a prior: {why}" if why else ""
     if plain.model.heldout_mape is not None and plain.error <= NEGLIGIBLE < shrunk.error:
         return plain, f"{before}{_name(plain)} is exact"
     if shrunk.error <= plain.error + margin:
-        return shrunk, errors
+        return shrunk, errors + among
     configurations = shrunk.configurations
     if configurations < ENOUGH_CONFIGURATIONS:
-        return shrunk, (
-            f"{errors}, but {configurations} configurations are too few to do without a prior"
-        )
+        few = f"{configurations} configurations are too few to do without a prior"
+        return shrunk, f"{errors}, but {few}{among}"
     return (
         plain,
         f"{before}held-out error {plain.error:.1%}, {_name(shrunk)} has {shrunk.error:.1%}",
