@@ -198,10 +198,17 @@ def chosen_models(wanted: str | None, routed: Sequence[str]) -> tuple[str, ...]:
 
 
 def generating(replicas: Sequence[Replica], console: Console) -> list[Replica]:
-    """The replicas that can be measured; says which models have others."""
+    """The replicas that can be measured; says which models have others.
+
+    Raises:
+        InputError: There are replicas, and none of them can.
+    """
     for model in sorted({replica.model for replica in replicas if not replica.generates}):
         console.print(f"{model} is left out: its engine generates no text that could be measured")
-    return [replica for replica in replicas if replica.generates]
+    able = [replica for replica in replicas if replica.generates]
+    if replicas and not able:
+        raise InputError("--models: none of them generates text, so there is nothing to measure")
+    return able
 
 
 def one_of_each_kind(replicas: Sequence[Replica]) -> list[Replica]:

@@ -197,6 +197,6 @@ def test_auto_leaves_them_out_and_nothing_is_degraded(pooling: Cluster) -> None:
     counted = pooling.post("/tokenize", model=EMBEDDER, prompt=TEXTS[0]).json()
     tokenizer = AutoTokenizer.from_pretrained(pooling.checkpoints[EMBEDDER])
     assert counted["tokens"] == tokenizer(TEXTS[0]).input_ids
-    status = pooling.run("python", "-m", "cluster", "status")
+    status = pooling.run("python", "-m", "cluster", "status", "--address", pooling.dashboard)
     assert status.returncode == 0, status.stdout + status.stderr
     assert EMBEDDER in status.stdout

@@ -336,3 +336,5 @@ def test_a_pooling_engine_has_no_trials() -> None:
     assert output.getvalue() == (
         "b is left out: its engine generates no text that could be measured\n"
     )
+    with pytest.raises(InputError, match="--models: none of them generates text"):
+        job.generating(replicas[1:], Console(file=output))
