@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -120,6 +121,24 @@ def test_what_it_took_is_measured(pooling: Cluster) -> None:
     assert record["task"] == "embeddings"
 
 
+def test_a_client_that_leaves_stops_the_engine(pooling: Cluster) -> None:
+    body = {"model": EMBEDDER, "input": [f"{n} " + "the fox " * 200 for n in range(64)]}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{pooling.url}/v1/embeddings", json=body, timeout=0.4)
+
+    def latest() -> Any:
+        return pooling.get("/v1/decisions?limit=1")["data"][0]
+
+    pooling.wait_until("it is recorded", lambda: latest()["error"] == "the client went away", 30)
+    seen = latest()["observation"]
+    assert seen["stopped"]
+    assert seen["input_tokens"] > 0
+    assert pooling.get("/health")["models"][EMBEDDER]["ongoing"] == 0
+    np.testing.assert_allclose(
+        embed(pooling, TEXTS[0])[0], own_vectors(pooling, TEXTS[:1])[0], atol=1e-4
+    )
+
+
 @torch.inference_mode()
 def own_scores(cluster: Cluster) -> list[float]:
     path = cluster.checkpoints[SCORER]
@@ -199,4 +218,4 @@ def test_auto_leaves_them_out_and_nothing_is_degraded(pooling: Cluster) -> None:
     assert counted["tokens"] == tokenizer(TEXTS[0]).input_ids
     status = pooling.run("python", "-m", "cluster", "status", "--address", pooling.dashboard)
     assert status.returncode == 0, status.stdout + status.stderr
-    assert EMBEDDER in status.stdout
+    assert SCORER in status.stdout
