@@ -22,8 +22,14 @@ TRACES_ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 PROTOCOL_VARIABLE = "OTEL_EXPORTER_OTLP_PROTOCOL"
 TRACES_PROTOCOL_VARIABLE = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 PROTOCOLS = ("grpc", "http/protobuf")
-OPERATIONS: Mapping[Endpoint, str] = {"chat": "chat", "completions": "text_completion"}
-"""As OpenTelemetry's conventions for generative AI name them."""
+OPERATIONS: Mapping[Endpoint, str] = {
+    "chat": "chat",
+    "completions": "text_completion",
+    "embeddings": "embeddings",
+    "rerank": "rerank",
+    "score": "score",
+}
+"""As OpenTelemetry's conventions for generative AI name them, as far as they do."""
 TRACE_HEADERS = frozenset({b"traceparent", b"tracestate"})
 
 PROPAGATOR = TraceContextTextMapPropagator()

@@ -14,6 +14,9 @@ class Feature(StrEnum):
     """Something that not every engine takes."""
 
     CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDINGS = "embeddings"
+    SCORES = "scores"
     OWN_TEMPLATE = "own_template"
     SYSTEM = "system"
     LATE_SYSTEM = "late_system"
@@ -137,6 +140,11 @@ class Capabilities:
         found = (need for need in needs if need.feature in self.ignores)
         need = next(found, None)
         return Refusal(need.field, self.ignores[need.feature]) if need else None
+
+    @property
+    def generates(self) -> bool:
+        """Whether it may generate text: a pooling engine takes neither chat nor completion."""
+        return Feature.CHAT not in self.lacks or Feature.COMPLETION not in self.lacks
 
 
 UNKNOWN = Capabilities()

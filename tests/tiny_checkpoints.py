@@ -6,12 +6,14 @@ the same bytes twice.
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     FalconConfig,
     MistralConfig,
     Phi3Config,
@@ -78,3 +80,21 @@ def build_tiny_checkpoints(folder: Path, dtype: torch.dtype = torch.bfloat16) ->
         result[name] = folder / f"{name}-{str(dtype).removeprefix('torch.')}"
         build_once(result[name], build)
     return result
+
+
+def build_tiny_scorer(folder: Path) -> Path:
+    """A cross-encoder of random weights: one number for a pair of texts."""
+    tokenizer = build_tiny_checkpoints(folder)["tiny-mistral"].parent / "tokenizer"
+
+    def build(partial: Path) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(len(CONFIGS))
+            config = copy.deepcopy(CONFIGS["tiny-mistral"])
+            config.num_labels = 1
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        model.save_pretrained(partial)
+        shutil.copytree(tokenizer, partial, dirs_exist_ok=True)
+
+    path = folder / "tiny-scorer-float32"
+    build_once(path, build)
+    return path

@@ -368,7 +368,10 @@ def models_without_own_profile(address: str) -> list[str]:
     return [
         n
         for n, m in models.items()
-        if m["available"] and m["profile"] not in (MEASURED, CALIBRATED)
+        # A pooling engine has nothing that could be profiled.
+        if m["available"]
+        and m.get("generates", True)
+        and m["profile"] not in (MEASURED, CALIBRATED)
     ]
 
 

@@ -18,6 +18,10 @@ class Limits(Strict):
     n: PositiveInt = Field(default=64, description="Answers to each prompt.")
     prompts: PositiveInt = Field(default=256, description="Prompts of a plain completion.")
     answers: PositiveInt = Field(default=256, description="Answers to all prompts together.")
+    inputs: PositiveInt = Field(
+        default=2_048,
+        description="Inputs of an embedding request, texts on each side of a rerank or score.",
+    )
     stop: PositiveInt = Field(default=32, description="Stop sequences.")
     header_bytes: PositiveInt = Field(default=16_384, description="Names and values together.")
     containers: PositiveInt = Field(default=32_768, description="Arrays and objects of a body.")

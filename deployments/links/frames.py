@@ -16,8 +16,10 @@ import orjson
 from scheduler.costs.observations import Observation
 from scheduler.priority import Priority
 
-Endpoint = Literal["chat", "completions"]
-"""Which of OpenAI's APIs a request belongs to."""
+Endpoint = Literal["chat", "completions", "embeddings", "rerank", "score"]
+"""Which API a request belongs to: OpenAI's, and vLLM's own for scores."""
+POOLING: frozenset[Endpoint] = frozenset({"embeddings", "rerank", "score"})
+"""Those whose answers are numbers about texts: nothing is generated, and nothing is streamed."""
 
 
 class ModelRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):

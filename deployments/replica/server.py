@@ -85,7 +85,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self, llm_config: LLMConfig, watts_per_core: float, limits: ReplicaLimits
     ) -> None:
         """Find out what the engine is, and begin to measure what it takes."""
-        self.engine.constraints.open(limits.vetting)
+        if self.engine.generates:
+            self.engine.constraints.open(limits.vetting)
         slots = self.engine.max_num_seqs
         self._max_queued = limits.queue(slots)
         self._door = Door(slots + self._max_queued, slots)

@@ -32,6 +32,7 @@ class ModelEntry:
         unavailable: Why no request can go there, `None` if one can.
         message: What Serve says of the deployment, empty where it says nothing.
         capabilities: What it says of what its engine takes; nothing while it has said nothing.
+        generates: As far as a replica ever said, it generates text; a pooling engine does not.
         settled: `description` is of the version that is deployed.
         under_trial: Replicas that are being profiled.
         hung: Replicas whose engine gives no sign of life.
@@ -47,6 +48,7 @@ class ModelEntry:
     capabilities: Capabilities = UNKNOWN
     unavailable: str | None = "not deployed"
     message: str = ""
+    generates: bool = True
     settled: bool = False
     under_trial: tuple[str, ...] = ()
     hung: tuple[str, ...] = ()
@@ -156,7 +158,9 @@ class ModelEntry:
             caller: Name of the API key that asks, empty where there is none.
         """
         description = self.description or {}
-        profile = profiles.find(self.model, self.accelerator) or profiles.find(self.model)
+        profile = None
+        if self.generates:
+            profile = profiles.find(self.model, self.accelerator) or profiles.find(self.model)
         runtime_correction = energy_correction = NO_CORRECTION
         if profile is not None:
             key = (self.model, profile.accelerator, profile.fit_id)

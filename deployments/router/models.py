@@ -74,9 +74,9 @@ class ModelDirectory:
         return list(self._entries.values())
 
     def descriptions(self) -> dict[str, dict[str, Any]]:
-        """What the replicas say of themselves, by model, as far as one has answered."""
-        entries = self._entries.items()
-        return {model: e.description for model, e in entries if e.description is not None}
+        """What the replicas of models that generate say of themselves, as far as one answered."""
+        generating = (entry for entry in self._entries.values() if entry.generates)
+        return {e.model: e.description for e in generating if e.description is not None}
 
     def why_not(self, model: str) -> str | None:
         """Why no request can go to a model now, `None` if one can."""
@@ -233,6 +233,7 @@ class ModelDirectory:
         try:
             entry.description = told or await self._ask(entry)
             entry.capabilities = Capabilities.from_dict(entry.description.get("capabilities") or {})
+            entry.generates = entry.capabilities.generates
             entry.unavailable = None
         except Exception as error:
             # The replica may die between Serve's word and ours; the next round asks again.

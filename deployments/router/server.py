@@ -214,7 +214,7 @@ class Router:
         self.directory.set_trials(self._profiles.trials)
         self._profiles.hear_descriptions(self.directory.descriptions())
         for entry in self.directory.entries():
-            if self._profiles.current.find(entry.model) is None:
+            if entry.generates and self._profiles.current.find(entry.model) is None:
                 self._profiles.warn_unprofiled(entry.model)
 
     async def profiles(self) -> str:
@@ -342,7 +342,8 @@ class Router:
                 "reason": state.unavailable,
                 "replicas": state.replicas,
                 "ongoing": state.ongoing,
-                "profile": self._profiles.origin(state.model),
+                "profile": state.profile and self._profiles.origin(state.model),
+                "generates": self.directory[state.model].generates,
                 "input_tokens": self._counter.report(state.model),
             }
             for state in states

@@ -63,7 +63,7 @@ class Waker:
 
         Args:
             wanted: A model, which is woken where it sleeps; else (`auto`) the first that can be
-                and has not just failed to start, where no model is up.
+                and has not just failed to start, where no model that generates text is up.
             timeout_s: So long is waited.
 
         Returns:
@@ -107,9 +107,11 @@ class Waker:
     def _sleeper(self, wanted: str) -> str | None:
         if wanted in self._directory:
             return wanted if self._sleeps(wanted) else None
-        if any(entry.unavailable is None for entry in self._directory.entries()):
+        generating = [entry for entry in self._directory.entries() if entry.generates]
+        if any(entry.unavailable is None for entry in generating):
             return None
-        sleeping = [model for model in self.models if self._sleeps(model)]
+        able = {entry.model for entry in generating}
+        sleeping = [model for model in self.models if model in able and self._sleeps(model)]
         return min(sleeping, key=self._failed_lately, default=None)
 
     def _failed_lately(self, model: str) -> bool:

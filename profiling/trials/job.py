@@ -88,6 +88,7 @@ async def _run(args: argparse.Namespace) -> int:
     missing = set(options.models) - {replica.model for replica in replicas}
     for model in sorted(missing):
         console.print(f"[red]{model} has no running replica and is left out[/]")
+    replicas = generating(replicas, console)
     deadline = None if args.budget is None else time.monotonic() + args.budget
 
     with TrialLog.of_run(data_dir, run_id) as log, progress_bars(console) as progress:
@@ -194,6 +195,20 @@ def chosen_models(wanted: str | None, routed: Sequence[str]) -> tuple[str, ...]:
         if model not in routed:
             raise InputError(f"--models: unknown {model!r}, known: {', '.join(routed)}")
     return models
+
+
+def generating(replicas: Sequence[Replica], console: Console) -> list[Replica]:
+    """The replicas that can be measured; says which models have others.
+
+    Raises:
+        InputError: There are replicas, and none of them can.
+    """
+    for model in sorted({replica.model for replica in replicas if not replica.generates}):
+        console.print(f"{model} is left out: its engine generates no text that could be measured")
+    able = [replica for replica in replicas if replica.generates]
+    if replicas and not able:
+        raise InputError("--models: none of them generates text, so there is nothing to measure")
+    return able
 
 
 def one_of_each_kind(replicas: Sequence[Replica]) -> list[Replica]:

@@ -21,6 +21,7 @@ from deployments.links.frames import ModelRequest, decode_observation
 from profiling.errors import TrialError
 from profiling.trials.log import Trial
 from profiling.trials.workload import TrialPlan, prompt_token_ids
+from scheduler.capabilities import Capabilities
 from scheduler.costs.observations import Observation
 
 DISCOVERY_TIMEOUT_S = 30.0
@@ -35,6 +36,7 @@ class Replica:
     Attributes:
         accelerator: Kind of device.
         device: The very device on its node; replicas with the same one disturb each other.
+        generates: It generates text; a pooling engine does not, and has no trials.
     """
 
     model: str
@@ -44,11 +46,14 @@ class Replica:
     device: str
     max_model_len: int
     vocab_size: int
+    generates: bool = True
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> Self:
         """From what `ModelServer.describe` returns."""
-        return cls(**{name: description[name] for name in cls.__slots__})
+        capabilities = Capabilities.from_dict(description.get("capabilities") or {})
+        said = {name: description[name] for name in cls.__slots__ if name != "generates"}
+        return cls(**said, generates=capabilities.generates)
 
     @property
     def place(self) -> tuple[str, str]:

@@ -63,6 +63,31 @@ def test_vllms_client_generates_asynchronously_and_reports_what_is_read() -> Non
     assert {"queued_ts", "scheduled_ts", "first_token_latency"} <= fields
 
 
+def test_vllm_pools_where_the_replica_asks_it() -> None:
+    from vllm.config import ModelConfig
+    from vllm.entrypoints.pooling.base.serving import PoolingBaseServing
+    from vllm.outputs import PoolingRequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from deployments.replica.engine.engine import VLLMEngine
+
+    source = inspect.getsource(VLLMEngine)
+    for name in ("_oai_serving_embedding", "_oai_serving_scores", "_app_state"):
+        assert f"self.{name} = " in source or f"self.{name}:" in source
+    assert inspect.isasyncgenfunction(AsyncLLM.encode)
+    assert inspect.iscoroutinefunction(AsyncLLM.get_supported_tasks)
+    assert callable(ModelConfig.get_pooling_task)
+    assert "self.runner_type = " in inspect.getsource(ModelConfig)
+    called = inspect.getsource(PoolingBaseServing._prepare_generators)
+    for member in ("request_id", "prompt", "pooling_params", "trace_headers"):
+        assert f"{member}=" in called
+    assert 'raw_request.headers.get("X-Request-Id")' in inspect.getsource(
+        PoolingBaseServing._base_request_id
+    )
+    parameters = set(inspect.signature(PoolingRequestOutput.__init__).parameters)
+    assert {"prompt_token_ids", "finished", "num_cached_tokens"} <= parameters
+
+
 def test_the_engine_cores_processes_are_known() -> None:
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.core_client import BackgroundResources

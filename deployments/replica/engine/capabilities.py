@@ -8,7 +8,7 @@ holds the names. The features are those of `scheduler.capabilities`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,20 @@ from scheduler.capabilities import Feature
 ALL_LOGPROBS = 2**31
 MODALITIES = (Feature.IMAGE, Feature.AUDIO, Feature.VIDEO)
 SHOWN_CHARS = 200
+NOT_GENERATED = (
+    "its engine generates no text (engine_kwargs: runner: pooling); "
+    "it is asked at /v1/embeddings, /v1/rerank or /v1/score"
+)
+NOT_POOLED = {
+    Feature.EMBEDDINGS: (
+        "its engine makes no embeddings (engine_kwargs: {runner: pooling, convert: embed})"
+    ),
+    Feature.SCORES: (
+        "its engine scores no texts "
+        "(engine_kwargs: {runner: pooling, convert: embed}, or classify with one label)"
+    ),
+}
+"""What a pooling engine may do -> why another one does not."""
 
 _WORD = "heliotrope"
 """What a probe looks for in the prompt: no template has it by itself."""
@@ -85,17 +99,22 @@ class _Found:
 
 
 def describe_capabilities(
-    online: OnlineRenderer | None, settings: Mapping[str, Any], loras: Sequence[str]
+    online: OnlineRenderer | None,
+    settings: Mapping[str, Any],
+    loras: Sequence[str],
+    pools: Collection[Feature] = (),
 ) -> dict[str, Any]:
     """The member `capabilities` of a replica's description, as JSON has it. Takes milliseconds.
 
     Args:
-        online: Renders the engine's requests; `None` where it takes no chat.
+        online: Renders the engine's requests; `None` where it generates no text.
         settings: Arguments of the engine, for the names of its parsers.
         loras: Names of its adapters.
+        pools: Which of `NOT_POOLED` it does.
     """
     found = _Found()
     facts = _find(online, settings, found)
+    found.lacks |= {one: reason for one, reason in NOT_POOLED.items() if one not in pools}
     for name in ("lacks", "ignores", "at_most"):
         facts[name] = {feature.value: said for feature, said in getattr(found, name).items()}
     return facts | {"loras": list(loras)}
@@ -113,7 +132,7 @@ def _find(
         "continues": {},
     }
     if online is None:
-        lacks[Feature.CHAT] = "its engine takes no chat"
+        lacks[Feature.CHAT] = lacks[Feature.COMPLETION] = NOT_GENERATED
         return facts
     model_config = online.model_config
     most = int(model_config.max_logprobs)

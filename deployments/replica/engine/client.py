@@ -1,8 +1,8 @@
 """What lies around vLLM's engine client: it sees what the OpenAI layer hides, and hands on less.
 
 Wrappers around its `generate`, which follow each request's tokens, let an answer go on behind those
-of another replica and keep untried constraints away, and around its `add_request`. Private names of
-vLLM 0.29, held by tests/integration/test_engine_contract.py.
+of another replica and keep untried constraints away, and around its `encode` and `add_request`.
+Private names of vLLM 0.29, held by tests/integration/test_engine_contract.py.
 """
 
 from __future__ import annotations
@@ -91,6 +91,39 @@ def accepted(add_request: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
         if (trail := current_trail.get()) is not None:
             trail.accept()
         return added
+
+    return wrapper
+
+
+def pooled(encode: Callable[..., AsyncIterator[Any]], feed: StepFeed) -> Callable[..., Any]:
+    """Wrap an engine client's `encode` so that it keeps the current request's trail.
+
+    Args:
+        encode: The client's own.
+        feed: Brings the engine's steps to the trail.
+    """
+
+    async def follow(
+        outputs: AsyncIterator[Any], trail: Trail, request_id: str
+    ) -> AsyncIterator[Any]:
+        called = time.monotonic()
+        feed.open(request_id, trail)
+        try:
+            async for output in outputs:
+                if output.finished:
+                    _close(trail, output, called)
+                yield output
+        finally:
+            feed.close(request_id, trail)
+
+    def wrapper(*, prompt: Any, request_id: str, **kwargs: Any) -> AsyncIterator[Any]:
+        trail = current_trail.get()
+        if trail is not None:
+            trail.running += 1
+            kwargs["trace_headers"] = trail.trace_headers
+            trail.prompt_tokens += len(prompt.get("prompt_token_ids") or ())
+        outputs = encode(prompt=prompt, request_id=request_id, **kwargs)
+        return outputs if trail is None else follow(outputs, trail, request_id)
 
     return wrapper
 
@@ -226,7 +259,9 @@ def _close(trail: Trail, output: Any, called: float) -> None:
     trail.finished = trail.running == 0
     trail.input_tokens += len(output.prompt_token_ids or ())
     trail.cached_input_tokens += output.num_cached_tokens or 0
-    if output.metrics and output.metrics.scheduled_ts:
-        waited = output.metrics.scheduled_ts - output.metrics.queued_ts
+    # What is pooled has none.
+    metrics = getattr(output, "metrics", None)
+    if metrics and metrics.scheduled_ts:
+        waited = metrics.scheduled_ts - metrics.queued_ts
         waited += called - trail.started + trail.held_s
         trail.queue_time_s = max(trail.queue_time_s, waited)

@@ -3,9 +3,10 @@
 The seam is a subclass of Ray's `VLLMEngine`, injected through
 `build_llm_deployment(bind_kwargs={"engine_cls": ...})`, and wrappers around functions of vLLM's
 engine client: its `generate`, which sees token ids and timestamps that the OpenAI layer hides and
-lets an answer go on behind tokens of another replica, its output processor, which sees every step
-of the engine, and the two that hand sequences to the engine core and take them back. Requests and
-responses use vLLM's own OpenAI types. tests/integration/test_engine_contract.py holds the names.
+lets an answer go on behind tokens of another replica, its `encode`, its output processor, which
+sees every step of the engine, and the two that hand sequences to the engine core and take them
+back. Requests and responses use vLLM's own OpenAI types.
+tests/integration/test_engine_contract.py holds the names.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -22,25 +24,32 @@ from pydantic import ValidationError
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from deployments.demo_models.catalog import resolve_source
-from deployments.links.frames import Endpoint, Flag, Frame
+from deployments.links.frames import POOLING, Endpoint, Flag, Frame
 from deployments.links.tokenizer_bundle import TokenizerBundle
 from deployments.replica.engine.acceptance import with_acceptance
 from deployments.replica.engine.capabilities import describe_capabilities
-from deployments.replica.engine.client import accepted, current_trail, followed, tried
+from deployments.replica.engine.client import accepted, current_trail, followed, pooled, tried
 from deployments.replica.engine.cpu_engine import computing_in_engine_core
+from deployments.replica.engine.pooling import as_http, blamed_field, pooling_request
 from deployments.replica.engine.queue import EngineQueue
 from deployments.replica.engine.tokenizer_export import export_tokenizer
 from deployments.replica.liveness import Liveness
 from deployments.replica.request_trace import StepFeed, Trail
-from deployments.replica.startup.model_card import describe_card
+from deployments.replica.startup.model_card import describe_card, no_card
 from deployments.replica.startup.rehearsal import rehearse
 from deployments.replica.vetting.constraints import Constraints, field_of
 from deployments.tracing import trace_engine
+from scheduler.capabilities import Feature
+
+REHEARSED = ("embed", "token_embed", "classify")
+"""Work of pooling engines that takes nothing but tokens."""
 
 
 def _runs(pid: int) -> bool:
@@ -69,6 +78,11 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         self.liveness = Liveness()
         await super().start()
         config = self._engine_client.vllm_config
+        self._pooling_task = config.model_config.get_pooling_task(
+            await self._engine_client.get_supported_tasks()
+        )
+        if not self.generates and self._pooling_task not in REHEARSED:
+            return
         tokens = config.scheduler_config.max_num_batched_tokens
         await rehearse(
             self._run_step,
@@ -80,9 +94,16 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
     async def _run_step(self, length: int, turn: int) -> None:
         """One step over so many prompt tokens; no two turns have a prefix in common."""
         tokens = [(7 * length + number + turn) % self.vocab_size for number in range(length)]
-        outputs = self._engine_client.generate(
-            {"prompt_token_ids": tokens}, SamplingParams(max_tokens=1), f"rehearsal-{length}-{turn}"
-        )
+        prompt, request_id = {"prompt_token_ids": tokens}, f"rehearsal-{length}-{turn}"
+        if self.generates:
+            params = SamplingParams(max_tokens=1)
+            outputs = self._engine_client.generate(prompt, params, request_id)
+        else:
+            outputs = self._engine_client.encode(
+                prompt=prompt,
+                pooling_params=PoolingParams(task=self._pooling_task),
+                request_id=request_id,
+            )
         async for _ in outputs:
             pass
 
@@ -122,7 +143,13 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         client.add_request = accepted(client.add_request)
         generate = tried(client.generate, self.constraints)
         client.generate = followed(generate, feed, processor.tokenizer)
+        client.encode = pooled(client.encode, feed)
         return client
+
+    @property
+    def generates(self) -> bool:
+        """Whether it generates text; else it pools what it computes over a prompt."""
+        return str(self._engine_client.model_config.runner_type) != "pooling"
 
     @property
     def max_model_len(self) -> int:
@@ -157,22 +184,29 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             source: Where the weights come from, as the configuration of the application says it.
         """
         settings = self._engine_client.vllm_config
+        devices = int(settings.parallel_config.tensor_parallel_size)
+        if not self.generates:
+            return no_card("a pooling engine generates no answers", devices, source)
         config = settings.model_config.hf_config.to_dict()
         # The engine may compute in other numbers than the file says.
         config["dtype"] = str(settings.model_config.dtype)
-        return describe_card(
-            config,
-            str(settings.cache_config.cache_dtype),
-            int(settings.parallel_config.tensor_parallel_size),
-            source,
-        )
+        return describe_card(config, str(settings.cache_config.cache_dtype), devices, source)
 
     def capabilities(self) -> dict[str, Any]:
         """What the engine takes, see `describe_capabilities`; renders a few conversations."""
         chat = self._oai_serving_chat
         loras = self._oai_models.lora_requests if self._oai_models else ()
         settings = self.llm_config.engine_kwargs
-        return describe_capabilities(chat and chat.online_renderer, settings, list(loras))
+        pools = {
+            Feature.EMBEDDINGS: self._oai_serving_embedding,
+            Feature.SCORES: self._oai_serving_scores,
+        }
+        return describe_capabilities(
+            chat and chat.online_renderer,
+            settings,
+            list(loras),
+            {feature for feature, serving in pools.items() if serving},
+        )
 
     def tokenizer(self) -> TokenizerBundle:
         """What the engine counts prompt tokens with; takes about a second.
@@ -180,7 +214,7 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         Raises:
             NoBundleError: It cannot be handed on.
         """
-        return export_tokenizer(self._oai_serving_chat.online_renderer)
+        return export_tokenizer(self._app_state.online_renderer)
 
     async def device_uuids(self) -> list[str]:
         """UUIDs of all GPUs of this engine's workers; empty on CPU."""
@@ -196,6 +230,8 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             return trail.rejection
         if isinstance(response, ErrorResponse):
             return response.error.code, orjson.dumps(response.model_dump())
+        if endpoint in POOLING:
+            return 200, bytes(response.body)
         return 200, response.model_dump_json().encode()
 
     async def frames(
@@ -239,16 +275,21 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
     async def _respond(self, endpoint: Endpoint, payload: Mapping[str, Any], trail: Trail) -> Any:
         current_trail.set(trail)
         trail.constrained_by = field_of(payload)
-        serving: Any
+        serving: Any = self._serving(endpoint)
+        if serving is None:
+            # Routers know better, but hear of an engine later than it starts.
+            status = HTTPStatus.NOT_IMPLEMENTED
+            message = f"the engine does not serve {endpoint}"
+            return create_error_response(message, "NotImplementedError", status, "model")
         create: Callable[..., Any]
         try:
+            if endpoint in POOLING:
+                return await serving(pooling_request(endpoint, payload), as_http(payload))
             if endpoint == "chat":
-                serving = self._oai_serving_chat
                 trail.replays = serving.parser_cls is not None
                 create = serving.create_chat_completion
                 request = ChatCompletionRequest.model_validate(payload)
             else:
-                serving = self._oai_serving_completion
                 create = serving.create_completion
                 request = CompletionRequest.model_validate(payload)
             return await create(request)
@@ -260,4 +301,15 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         except Exception as error:
             # vLLM's own server turns every exception of a request into an error object here; its
             # function names the status (400 for what the client did, 500 for the rest).
-            return serving.create_error_response(error)
+            said = serving.create_error_response(error)
+            if endpoint in POOLING and said.error.code == HTTPStatus.BAD_REQUEST:
+                said.error.param = blamed_field(endpoint, payload, said.error.message)
+            return said
+
+    def _serving(self, endpoint: Endpoint) -> Any:
+        """What answers in vLLM, `None` where this engine has nothing of the kind."""
+        if endpoint == "chat":
+            return self._oai_serving_chat
+        if endpoint == "completions":
+            return self._oai_serving_completion
+        return self._oai_serving_embedding if endpoint == "embeddings" else self._oai_serving_scores

@@ -31,10 +31,19 @@ def describe_card(
     Returns:
         `model_card` is `None` where there is none, and then `model_card_fault` says why.
     """
-    where = {"tensor_parallel": devices, "model_source": source}
     try:
         card = ModelCard.from_config(config, 8 if "8" in cache_dtype else None)
     except ModelCardError as error:
         logger.warning("no prior from the model card: %s", error)
-        return {"model_card": None, "model_card_fault": str(error), **where}
-    return {"model_card": asdict(card), "model_card_fault": "", **where}
+        return no_card(str(error), devices, source)
+    return no_card("", devices, source) | {"model_card": asdict(card)}
+
+
+def no_card(fault: str, devices: int, source: str) -> dict[str, Any]:
+    """The same fields of a model without a card, and why it has none."""
+    return {
+        "model_card": None,
+        "model_card_fault": fault,
+        "tensor_parallel": devices,
+        "model_source": source,
+    }

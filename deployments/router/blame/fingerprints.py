@@ -28,6 +28,10 @@ _TEXT = ("messages", "prompt", "suffix", "stop", "echo", "logprobs", "top_logpro
          "prompt_logprobs", "documents", "add_special_tokens", "add_generation_prompt",
          "continue_final_message", "bad_words", "stop_token_ids", "prompt_embeds")  # fmt: skip
 """Only in `whole`."""
+_POOLED = ("input", "query", "queries", "documents", "items", "text_1", "text_2", "data_1",
+           "data_2", "dimensions", "instruction", "add_special_tokens", "truncation_side",
+           "padding", "use_activation", "max_tokens_per_query", "max_tokens_per_doc")  # fmt: skip
+"""The same of a request for embeddings or scores: no other engine reads these."""
 _SHAPE = ("tools", "functions", "tool_choice", "logit_bias", "allowed_token_ids", "chat_template",
           "chat_template_kwargs", "mm_processor_kwargs", "media_io_kwargs", "vllm_xargs",
           "logits_processors", "truncate_prompt_tokens", "repetition_detection")  # fmt: skip
@@ -79,19 +83,21 @@ class Fingerprint:
         return (self.whole,) if self.shape is None else (self.whole, self.shape)
 
 
-def fingerprint(body: bytes, key: str | None = None) -> Fingerprint:
+def fingerprint(body: bytes, key: str | None = None, *, pooled: bool = False) -> Fingerprint:
     """The fingerprint of a request.
 
     Args:
         body: As the client sent it: a JSON object.
         key: Name of its API key.
+        pooled: It asks for embeddings or scores.
     """
     data = orjson.loads(body)
     if not isinstance(data, dict):
         return Fingerprint(_hash(body))
     plain = len(body) > MAX_WALKED_BYTES
     shape = _shape(data, _same if plain else _schema)
-    text = {name: data[name] for name in _TEXT if data.get(name) not in (None, False, [], {})}
+    read = _POOLED if pooled else _TEXT
+    text = {name: data[name] for name in read if data.get(name) not in (None, False, [], {})}
     if isinstance(messages := text.get("messages"), list):
         text["messages"] = [_without_ids(message) for message in messages]
     odd = {

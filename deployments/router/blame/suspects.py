@@ -32,12 +32,14 @@ class Suspicion:
     Attributes:
         body: As the client sent it.
         key: Name of its API key.
+        pooled: It asks for numbers about its texts.
         breaks: Breaks that it may have caused.
         fled: Its replica died for another request's reason.
     """
 
     body: bytes
     key: str | None = None
+    pooled: bool = False
     breaks: int = 0
     fled: bool = False
     _fingerprint: Fingerprint | None = None
@@ -46,7 +48,7 @@ class Suspicion:
     def fingerprint(self) -> Fingerprint:
         """Computed when it is first needed: most requests break nothing."""
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.body, self.key)
+            self._fingerprint = fingerprint(self.body, self.key, pooled=self.pooled)
         return self._fingerprint
 
 

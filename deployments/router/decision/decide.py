@@ -28,9 +28,10 @@ from deployments.router.sync.shared import SharedState
 from deployments.router.tokens.counting import TokenCount, TokenCounter
 from deployments.router.waking import Waker
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.error_codes import ErrorCode
 from deployments.router.wire.limits.request import check_input_tokens, check_request
 from deployments.router.wire.openai import HourlyWeights, ParsedRequest
-from scheduler.capabilities import Refusal
+from scheduler.capabilities import Feature, Refusal
 from scheduler.choice.admission import REJECTIONS
 from scheduler.costs.grid import NO_GRID
 from scheduler.costs.observations import Observation
@@ -102,13 +103,32 @@ class Decider:
         self.waker.max_waiting = config.max_waking_requests
 
     def named(self, parsed: ParsedRequest) -> ParsedRequest:
-        """The request with the model that its alias, or no name at all, stands for."""
+        """The request with the model that its alias, or no name at all, stands for.
+
+        Raises:
+            ApiError: 400, its weights need a grid; or it asks for numbers about texts, which are of
+                use only from a model that its client chose.
+        """
         meaning = self._meanings.get(parsed.model)
         if meaning is not None:
             parsed = replace(parsed, model=meaning)
+        if parsed.pooled and parsed.model in ("", AUTO):
+            raise self._wants_a_name(parsed.needs[0].feature)
         if parsed.weights and parsed.hourly:
             parsed = replace(parsed, weights=self._at_this_hour(parsed.weights, parsed.hourly))
         return parsed
+
+    def _wants_a_name(self, feature: Feature) -> ApiError:
+        able = [
+            entry.model
+            for entry in self._directory.entries()
+            if entry.description is not None and feature not in entry.capabilities.lacks
+        ]
+        message = (
+            f"model: name the model whose {feature} are wanted, {AUTO!r} chooses among models that "
+            f"generate; of those that are up, these do it: {', '.join(able) or 'none'}"
+        )
+        return ApiError(400, message, param="model", code=ErrorCode.INVALID_VALUE)
 
     def _at_this_hour(self, weights: Weights, hourly: HourlyWeights) -> Weights:
         """The weights with that of energy as its price and its carbon are now.
@@ -166,7 +186,12 @@ class Decider:
         check_request(parsed, self.config.limits)
         named = parsed.model in self._directory
         models = [parsed.model] if named else [e.model for e in self._directory.entries()]
-        counts = await self._counter.count(parsed.prompt, models, self.config.exact_count_bytes)
+        if parsed.pooled:
+            # Nothing is predicted of it, and its texts may be a whole library.
+            counts = {model: self._counter.estimate(parsed.prompt, model) for model in models}
+        else:
+            most = self.config.exact_count_bytes
+            counts = await self._counter.count(parsed.prompt, models, most)
         check_input_tokens(parsed, counts, self.config.limits)
         return counts
 
@@ -231,7 +256,7 @@ class Decider:
                 if count.rejection
             },
             doubted=self.rejections.of(parsed, ((m.model, m.capabilities) for m in state.models)),
-            prompt_field="messages" if parsed.prompt.is_chat else "prompt",
+            prompt_field=parsed.prompt.field,
             max_tokens_field=(
                 "max_completion_tokens" if "max_completion_tokens" in parsed.asked else "max_tokens"
             ),
@@ -271,8 +296,9 @@ class Decider:
 
         Several answers to one request teach nothing: they have no one length, and share the costs
         of their prompt. A stopped one teaches what its tokens cost, and nothing about its length.
+        What is learnt is of generated text.
         """
-        if observation is None or parsed.choices != 1:
+        if observation is None or parsed.choices != 1 or parsed.pooled:
             return
         if observation.stopped and observation.output_tokens < LEAST_TOKENS_OF_STOPPED:
             return

@@ -1,4 +1,4 @@
-"""The two routes that everything else is for, on bare ASGI: a body in, a decision, an answer out.
+"""The routes that everything else is for, on bare ASGI: a body in, a decision, an answer out.
 
 A framework's request and response objects cost more here than the decision does. What is learnt of
 an answer, and what is logged, waits until the answer has left.
@@ -129,7 +129,7 @@ class Completions:
     async def _generate(self, asked: _Asked, send: Send) -> bool:
         """Have a model answer; says whether the answer was whole."""
         parsed, caller, measured = asked.parsed, asked.caller, asked.measured
-        suspicion = Suspicion(asked.body, caller.key)
+        suspicion = Suspicion(asked.body, caller.key, pooled=parsed.pooled)
         try:
             self._decider.directory.blame.admit(suspicion)
             if await self._decider.waker.wake(parsed.model, self._args.request_timeout_s):

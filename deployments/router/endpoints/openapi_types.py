@@ -57,6 +57,48 @@ class CompletionRequest(CommonFields):
     echo: bool | None = None
 
 
+class PooledFields(BaseModel):
+    """What the router reads of any request for numbers about texts."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str = Field(min_length=1, description="A model's id or an alias of one, not `auto`.")
+    user: str | None = None
+    routing: RoutingFields | None = None
+
+
+class EmbeddingRequest(PooledFields):
+    """Body of `POST /v1/embeddings`."""
+
+    input: Text | TokenIds | list[Text] | list[TokenIds]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+
+
+class TextObject(BaseModel):
+    """A text, or what is more than that, in parts."""
+
+    model_config = ConfigDict(extra="allow")
+    content: list[dict[str, Any]]
+
+
+Texts = str | TextObject | list[str | TextObject]
+
+
+class RerankRequest(PooledFields):
+    """Body of `POST /v1/rerank`."""
+
+    query: str | TextObject
+    documents: Texts
+    top_n: int | None = Field(None, ge=0)
+
+
+class ScoreRequest(PooledFields):
+    """Body of `POST /v1/score`; vLLM's other names of the two sides are taken too."""
+
+    text_1: Texts
+    text_2: Texts
+
+
 class MessageBlock(BaseModel):
     """One block of a message's content."""
 

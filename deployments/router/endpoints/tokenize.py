@@ -47,7 +47,7 @@ class Tokenize:
         parsed = self._decider.named(parse_bounded(body, None, self._decider.config.limits))
         data = json_object(body)
         model, tokenizer = self._tokenizer(parsed.model)
-        field = "messages" if parsed.prompt.is_chat else "prompt"
+        field = parsed.prompt.field
         if not parsed.prompt.is_chat and not isinstance(data["prompt"], str):
             raise invalid_value("prompt", "must be a string", data["prompt"])
         most = self._decider.config.exact_count_bytes

@@ -37,17 +37,24 @@ class Prompt:
         text_bytes: Length of its text in UTF-8.
         other_tokens: About how many come from no text: what templates add, and token ids.
         token_ids: Their number, where it is made of nothing else.
+        source: Member of the body that it comes from, where it is no chat.
     """
 
     members: Mapping[str, Any]
     text_bytes: int
     other_tokens: int = 0
     token_ids: int | None = None
+    source: str = "prompt"
 
     @property
     def is_chat(self) -> bool:
         """Whether a template makes a text of it."""
         return "messages" in self.members
+
+    @property
+    def field(self) -> str:
+        """Member of the body that it comes from."""
+        return "messages" if self.is_chat else self.source
 
     def content(self) -> bytes | None:
         """The members as JSON, `None` where they are nested too deep for that."""

@@ -55,8 +55,10 @@ def needs_of(data: Mapping[str, Any], endpoint: Endpoint) -> tuple[Need, ...]:
                 _of_turns(messages, found)
                 if data.get("continue_final_message") is True:
                     _need(found, Feature.CONTINUATION, "continue_final_message")
-    elif data.get("prompt_embeds") is not None:
-        _need(found, Feature.PROMPT_EMBEDS, "prompt_embeds")
+    else:
+        _need(found, Feature.COMPLETION, "prompt")
+        if data.get("prompt_embeds") is not None:
+            _need(found, Feature.PROMPT_EMBEDS, "prompt_embeds")
     _of_logprobs(data, endpoint, found)
     if field := structured_field(data):
         _need(found, Feature.STRUCTURED, field)

@@ -37,7 +37,7 @@ def _no_candidate(error: NoCandidateError) -> ApiError:
         return _beyond_all(error, wanting)
     if kinds == {ExclusionKind.RULE}:
         return ApiError(403, str(error), param="model", code="barred_by_rules")
-    if kinds == {ExclusionKind.NO_PROFILE}:
+    if ExclusionKind.NO_PROFILE in kinds <= {ExclusionKind.NO_PROFILE, ExclusionKind.CAPABILITY}:
         return ApiError(
             503, f"{error}; name a model, or run `python -m profiling run`", code="no_profile"
         )

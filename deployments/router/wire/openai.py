@@ -102,6 +102,7 @@ class ParsedRequest:
         priority: Who is served before it.
         hourly: What the weight of energy is made of, where a part of it depends on the hour.
         needs: What it needs of an engine.
+        pooled: Nothing is generated: it asks for numbers about its texts.
         body: The JSON that all of this was read from.
     """
 
@@ -124,6 +125,7 @@ class ParsedRequest:
     prompts: int = 1
     hourly: HourlyWeights | None = None
     needs: tuple[Need, ...] = ()
+    pooled: bool = False
     body: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -297,7 +299,7 @@ def _count(data: dict[str, Any], name: str) -> int:
 
 def _prompts(data: dict[str, Any], endpoint: Endpoint) -> int:
     prompt = data.get("prompt")
-    several = endpoint == "completions" and isinstance(prompt, list) and not _is_token_ids(prompt)
+    several = endpoint == "completions" and isinstance(prompt, list) and not is_token_ids(prompt)
     return max(len(prompt), 1) if several and isinstance(prompt, list) else 1
 
 
@@ -307,7 +309,7 @@ def _asked(data: dict[str, Any], endpoint: Endpoint) -> dict[str, int]:
     lists = ("stop", "stop_token_ids", *(("prompt",) if endpoint == "completions" else ()))
     asked = {name: data[name] for name in numbers if type(data.get(name)) is int}
     asked |= {name: len(data[name]) for name in lists if isinstance(data.get(name), list)}
-    if _is_token_ids(data.get("prompt")):
+    if is_token_ids(data.get("prompt")):
         asked.pop("prompt", None)
     return asked
 
@@ -352,19 +354,20 @@ def content_text(content: Any) -> str:
 
 def _completion(data: dict[str, Any]) -> Prompt:
     prompt: Any = data.get("prompt")
-    several = isinstance(prompt, list) and not _is_token_ids(prompt)
+    several = isinstance(prompt, list) and not is_token_ids(prompt)
     prompts: list[Any] = prompt if several else [prompt]
     members = {name: data[name] for name in COMPLETION_MEMBERS if name in data}
     if prompts and all(isinstance(item, str) and item != "" for item in prompts):
         return Prompt(members, sum(utf8_bytes(item) for item in prompts))
-    if prompts and all(_is_token_ids(item) for item in prompts):
+    if prompts and all(is_token_ids(item) for item in prompts):
         tokens = sum(len(item) for item in prompts)
         alone = members.keys() <= {"prompt", "add_special_tokens"}
         return Prompt(members, 0, other_tokens=tokens, token_ids=tokens if alone else None)
     raise invalid_value("prompt", "must be text or token ids, one or several, not empty", prompt)
 
 
-def _is_token_ids(value: Any) -> bool:
+def is_token_ids(value: Any) -> bool:
+    """Whether a value is a list of token ids, not an empty one."""
     # A prompt may have half a million: no loop in Python.
     return isinstance(value, list) and set(map(type, value)) == {int}
 

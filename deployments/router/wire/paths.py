@@ -7,6 +7,9 @@ from deployments.links.frames import Endpoint
 ENDPOINTS: dict[str, Endpoint] = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+    "/v1/rerank": "rerank",
+    "/v1/score": "score",
 }
 """Path -> wire format."""
 CHAT = "/v1/chat/completions"

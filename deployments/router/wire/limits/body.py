@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from deployments.config.limits import Limits
-from deployments.links.frames import Endpoint
+from deployments.links.frames import POOLING, Endpoint
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.limits.constraints import check_constraints
 from deployments.router.wire.members import too_much
 from deployments.router.wire.openai import ParsedRequest, json_object, parse_request
+from deployments.router.wire.pooling import parse_pooled
 
 ENGINE_FIELDS = (
     *("kv_transfer_params", "ec_transfer_params", "vllm_xargs", "trace_decode_token_ids"),
@@ -53,7 +54,7 @@ _QUOTE, _BACKSLASH = b'"', b"\\"
 
 
 def parse_bounded(body: bytes, endpoint: Endpoint | None, limits: Limits) -> ParsedRequest:
-    """Read a completion request that is within the limits.
+    """Read a request that is within the limits.
 
     Args:
         body: As the client sent it.
@@ -61,12 +62,15 @@ def parse_bounded(body: bytes, endpoint: Endpoint | None, limits: Limits) -> Par
         limits: What the request may ask for.
 
     Raises:
-        ApiError: 400 with the field, its value and the limit, or as `parse_request`.
+        ApiError: 400 with the field, its value and the limit, or as `parse_request` or
+            `parse_pooled`.
         InvalidRequestError: As `parse_request`.
     """
     containers = check_size(body, limits)
     data = json_object(body)
     check_body(data, limits, containers)
+    if endpoint in POOLING:
+        return parse_pooled(data, endpoint, limits.inputs)
     parsed = parse_request(data, endpoint)
     if parsed.choices > limits.answers:
         field = "prompt" if parsed.prompts > 1 else "n"

@@ -39,8 +39,7 @@ def check_input_tokens(
     """
     least = min((count.tokens for count in counts.values()), default=0)
     if least > limits.prompt_tokens:
-        field = "messages" if parsed.prompt.is_chat else "prompt"
-        raise _too_much(field, least, limits.prompt_tokens, " input tokens")
+        raise _too_much(parsed.prompt.field, least, limits.prompt_tokens, " input tokens")
 
 
 def check_headers(headers: Iterable[tuple[bytes, bytes]], most: int) -> None:

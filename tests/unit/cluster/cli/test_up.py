@@ -95,6 +95,13 @@ def test_models_that_were_not_measured_here(router: Router) -> None:
     assert launcher.models_without_own_profile(router.address) == ["b", "c"]
 
 
+def test_a_pooling_model_is_not_profiled(router: Router) -> None:
+    model = {"available": True, "profile": None, "reason": None}
+    models = {"a": model | {"generates": True}, "b": model | {"generates": False}}
+    router.answers.append((200, json.dumps({"models": models})))
+    assert launcher.models_without_own_profile(router.address) == ["a"]
+
+
 def test_it_waits_for_the_router_and_its_models(router: Router) -> None:
     router.answers.append((502, "bad gateway"))
     router.answers.append((200, "<html>"))

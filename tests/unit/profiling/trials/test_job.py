@@ -324,3 +324,17 @@ def test_a_job_that_is_told_to_stop_gives_the_replica_back(
     assert cluster.store.trials() == {}
     assert cluster.seen[-1] == {}
     assert "stopped" in capsys.readouterr().err
+
+
+def test_a_pooling_engine_has_no_trials() -> None:
+    lacks = {"capabilities": {"lacks": {"chat": "x", "completion": "x"}}}
+    descriptions = [FakeReplica("a").describe(), FakeReplica("b").describe() | lacks]
+    output = io.StringIO()
+    replicas = [Replica.of(description) for description in descriptions]
+    (left,) = job.generating(replicas, Console(file=output, width=120))
+    assert left.model == "a"
+    assert output.getvalue() == (
+        "b is left out: its engine generates no text that could be measured\n"
+    )
+    with pytest.raises(InputError, match="--models: none of them generates text"):
+        job.generating(replicas[1:], Console(file=output))

@@ -130,3 +130,19 @@ def test_nesting_costs_nothing(deep: int, field: str) -> None:
 @pytest.mark.parametrize("body", [b"[1]", b"{}", b'{"messages": "x", "tools": 3, "n": {}}'])
 def test_any_json_has_one(body: bytes) -> None:
     assert fingerprint(body).whole
+
+
+def pooled(**fields: Any) -> Fingerprint:
+    return fingerprint(json.dumps({"model": "m"} | fields).encode(), pooled=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["input", "query", "documents", "items", "queries", "text_1", "text_2", "data_1"]
+)
+def test_texts_to_embed_or_score_are_told_apart(name: str) -> None:
+    assert pooled(**{name: "a"}).whole != pooled(**{name: "b"}).whole
+    assert pooled(**{name: "a"}) == pooled(**{name: "a"}, user="u", prompt="x", messages=["y"])
+
+
+def test_a_member_that_only_another_route_reads_makes_no_other_request() -> None:
+    assert of(input="a", query="b") == of()

@@ -256,6 +256,21 @@ def test_a_whole_answer_comes_from_another_replica(site: Site, replicas: Replica
     assert (len(broken.requests), len(whole.requests)) == (1, 1)
 
 
+def test_embeddings_come_from_another_replica(site: Site, replicas: Replicas) -> None:
+    broken, whole = replicas(Replica(0), Replica())
+    response = site.request("POST", "/v1/embeddings", json={"model": FRUGAL, "input": ["a", "b"]})
+    assert response.status_code == 200, response.text
+    assert [a["replica_id"] for a in response.json()["routing"]["attempts"]] == ["r0", "r1"]
+    assert [request.endpoint for request in broken.requests + whole.requests] == ["embeddings"] * 2
+
+
+def test_embeddings_come_from_no_other_model(site: Site, serve: ServeDouble) -> None:
+    serve.models[FRUGAL].reply = DIE
+    response = site.request("POST", "/v1/embeddings", json={"model": FRUGAL, "input": "a"})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "model_failed")
+    assert not serve.models[ACCURATE].calls
+
+
 def rejecting(model: Any, message: str, status: int = 400) -> None:
     told = error_object(status, message)
     model.reply, model.frames = (status, told, b""), [(told, (), Flag.ERROR)]

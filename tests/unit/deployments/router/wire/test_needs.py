@@ -19,7 +19,7 @@ def found(endpoint: Any = "chat", **body: Any) -> dict[str, tuple[str, int]]:
     return {
         need.feature.value: (need.field, need.amount)
         for need in needs
-        if need.feature is not Feature.CHAT
+        if need.feature not in (Feature.CHAT, Feature.COMPLETION)
     }
 
 

@@ -9,6 +9,7 @@ from deployments.router.tokens.prompts import TOKENS_PER_MESSAGE, Prompt
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.no_candidate import from_scheduler
 from deployments.router.wire.openai import Endpoint, ParsedRequest, parse_request
+from scheduler.capabilities import Feature, Need
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.preferences import Constraints, Weights
@@ -36,6 +37,7 @@ def test_a_plain_request_leaves_everything_to_the_configuration() -> None:
         models=None,
         constraints=Constraints(),
         priority=Priority.NORMAL,
+        needs=(Need(Feature.COMPLETION, "prompt"),),
     )
 
 
