@@ -20,7 +20,6 @@ from fake_serve import (
     observation,
 )
 
-from cluster.store.usage import Period
 from deployments.links.frames import encode_observation
 from deployments.replica.engine.capabilities import NOT_GENERATED, NOT_POOLED
 from scheduler.capabilities import Feature
@@ -258,8 +257,7 @@ def test_its_tokens_are_charged(keyed: Site, serve: ServeDouble) -> None:
     body = {"model": FRUGAL, "input": "one"}
     response = keyed.request("POST", "/v1/embeddings", json=body, **bearing("ann"))
     assert response.status_code == 200
-    now = keyed.budgets._clock()
-    used = keyed.budgets._own[Period.at("minute", now)]["ann"]
+    used = keyed.used_by("ann")
     assert (used.requests, used.tokens) == (1, 7)
     assert keyed.request("POST", "/v1/embeddings", json=body).status_code == 401
 
