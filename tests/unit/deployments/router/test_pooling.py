@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -40,8 +41,7 @@ def configure(site: Site, **more: Any) -> None:
     site.configure(models=models, **more)
 
 
-@pytest.fixture
-def pooling(serve: ServeDouble, site: Site) -> Site:
+def with_embedder(serve: ServeDouble, site: Site) -> Site:
     """Two models that generate, and one that does not."""
     for model in serve.models.values():
         model.capabilities = GENERATING
@@ -54,6 +54,17 @@ def pooling(serve: ServeDouble, site: Site) -> Site:
     configure(site, aliases={"small": EMBEDDER, "any": "auto"})
     site.wait_until(lambda health: all(m["available"] for m in health["models"].values()))
     return site
+
+
+@pytest.fixture
+def pooling(serve: ServeDouble, site: Site) -> Site:
+    return with_embedder(serve, site)
+
+
+@pytest.fixture
+def patient(serve: ServeDouble, start_site: Callable[..., Site]) -> Site:
+    """One that waits for a model that starts."""
+    return with_embedder(serve, start_site(request_timeout_s=5))
 
 
 def ask(site: Site, path: str = "/v1/embeddings", **body: Any) -> httpx.Response:
@@ -190,35 +201,32 @@ def test_the_engines_word_comes_with_its_field(pooling: Site, serve: ServeDouble
     assert ask(pooling).json()["error"]["code"] == "unsupported"
 
 
-def test_a_model_at_0_replicas_is_woken_or_503(pooling: Site, serve: ServeDouble) -> None:
+def test_a_model_at_0_replicas_is_woken_or_503(patient: Site, serve: ServeDouble) -> None:
     embedder = serve.models[EMBEDDER]
     embedder.replicas, embedder.wakes = 0, True
-    pooling.wait_until(lambda health: not health["models"][EMBEDDER]["available"])
-    pooling.change_args(request_timeout_s=5)
-    assert ask(pooling).status_code == 200
+    patient.wait_until(lambda health: not health["models"][EMBEDDER]["available"])
+    assert ask(patient).status_code == 200
     embedder.replicas, embedder.wakes = 0, False
-    pooling.configure(models=[{"id": ACCURATE}, {"id": EMBEDDER}])
-    pooling.wait_until(lambda health: not health["models"][EMBEDDER]["available"])
-    assert ask(pooling).json()["error"]["code"] == "no_model_available"
+    patient.configure(models=[{"id": ACCURATE}, {"id": EMBEDDER}])
+    patient.wait_until(lambda health: not health["models"][EMBEDDER]["available"])
+    assert ask(patient).json()["error"]["code"] == "no_model_available"
 
 
-def test_auto_wakes_only_what_generates(pooling: Site, serve: ServeDouble) -> None:
+def test_auto_wakes_only_what_generates(patient: Site, serve: ServeDouble) -> None:
     for model in serve.models.values():
         model.replicas, model.wakes = 0, True
     models = [{"id": EMBEDDER, "wake": True}, {"id": FRUGAL, "wake": True}]
-    pooling.configure(models=models)
-    pooling.wait_until(lambda health: not any(m["available"] for m in health["models"].values()))
-    pooling.change_args(request_timeout_s=5)
-    assert pooling.complete().json()["model"] == FRUGAL
+    patient.configure(models=models)
+    patient.wait_until(lambda health: not any(m["available"] for m in health["models"].values()))
+    assert patient.complete().json()["model"] == FRUGAL
     assert serve.models[EMBEDDER].replicas == 0
 
 
-def test_auto_wakes_although_a_pooling_model_is_up(pooling: Site, serve: ServeDouble) -> None:
+def test_auto_wakes_although_a_pooling_model_is_up(patient: Site, serve: ServeDouble) -> None:
     serve.models[FRUGAL].replicas, serve.models[FRUGAL].wakes = 0, True
-    pooling.configure(models=[{"id": EMBEDDER}, {"id": FRUGAL, "wake": True}])
-    pooling.wait_until(lambda health: not health["models"][FRUGAL]["available"])
-    pooling.change_args(request_timeout_s=5)
-    assert pooling.complete().json()["model"] == FRUGAL
+    patient.configure(models=[{"id": EMBEDDER}, {"id": FRUGAL, "wake": True}])
+    patient.wait_until(lambda health: not health["models"][FRUGAL]["available"])
+    assert patient.complete().json()["model"] == FRUGAL
 
 
 def test_it_shows_without_a_fault(pooling: Site) -> None:
