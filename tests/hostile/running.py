@@ -29,6 +29,9 @@ SLOW_S = 2.0
 SETTLE_S = 4.0
 """After an answer that was late or wrong: Serve notices a replica that hangs after three looks."""
 START_WITHIN_S = 60.0
+CASE_S = 120.0
+"""After so many no other form of a case begins: on slow engines a few long ones take the time of
+all others."""
 SHOWN_WRONG = 8
 """Of one case: a flood of a hundred is wrong a hundred times."""
 
@@ -226,7 +229,10 @@ class _Runner:
         began = time.monotonic()
         thorough = case.thorough and self.options.thorough
         forms = case.variants(self.target, 99 if thorough else self.options.forms, number)
-        for variant in forms:
+        for sent, variant in enumerate(forms):
+            if time.monotonic() - began > CASE_S:
+                self.tell(f"{case.name}: slow, {len(forms) - sent} of its forms are left out")
+                break
             answers = asyncio.run(case.act(self.target, variant))
             if self._judge(row, variant, answers) or case.settles:
                 time.sleep(SETTLE_S)

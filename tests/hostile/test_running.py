@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from hostile.cases import LENIENT, Case, Right, Target, Variant, table
@@ -162,3 +163,13 @@ def test_how_late_the_machine_is_stands_beside_the_health_routes() -> None:
     found = {name: (seen, goal) for name, seen, goal in figures(made)}
     assert found[f"p99 of {WAKING}"] == ("250, longest 250 ms", "")
     assert found["p99 of /health"][1] == "100 ms"
+
+
+def test_a_slow_case_leaves_its_other_forms_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    slow = runner()
+    slow.tell = said.append
+    monkeypatch.setattr(slow, "_recover", lambda row, began: None)
+    monkeypatch.setattr("hostile.running.CASE_S", -1.0)
+    assert slow.run(case(), 0).requests == 0
+    assert said == ["f/x: slow, 2 of its forms are left out"]
