@@ -133,7 +133,7 @@ CLIENTS = (
             "ANTHROPIC_BASE_URL": "{url}",
             "ANTHROPIC_API_KEY": "none",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-            "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "16",
+            "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "512",
             "DISABLE_AUTOUPDATER": "1",
             "HOME": "{folder}",
         },

@@ -24,7 +24,7 @@ MODEL = "tiny-mistral"
 CONTEXT = 65_536
 ENVIRONMENT = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
 """Else the parser's own grammar has noise write spaces for ever, see `configuration`."""
-RARE = 40_000
+RARE = 47_000
 """Ids of tokens from here on are of long words."""
 
 

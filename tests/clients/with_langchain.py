@@ -8,6 +8,7 @@ chat = ChatOpenAI(
     model="auto",
     base_url=sys.argv[1],
     max_tokens=16,
+    temperature=0,
     extra_body={"routing": {"weights": {"accuracy": 1}}},
 )
 answer = chat.invoke("What is the capital of France?")

@@ -13,6 +13,7 @@ common = {
     "api_key": os.environ["OPENAI_API_KEY"],
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "max_tokens": 16,
+    "temperature": 0,
 }
 answer = litellm.completion(**common, extra_body={"routing": {"weights": {"energy": 1}}})
 assert answer.choices[0].message.content

@@ -7,5 +7,5 @@ cat > "$LLM_USER_PATH/extra-openai-models.yaml" <<YAML
   model_name: auto
   api_base: "$1"
 YAML
-llm --no-log -m auto -o max_tokens 16 --no-stream 'What is the capital of France?' | grep .
-llm --no-log -m auto -o max_tokens 16 'What is the capital of France?' | grep .
+llm --no-log -m auto -o max_tokens 16 -o temperature 0 --no-stream 'What is the capital of France?' | grep .
+llm --no-log -m auto -o max_tokens 16 -o temperature 0 'What is the capital of France?' | grep .

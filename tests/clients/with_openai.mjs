@@ -8,6 +8,7 @@ const answer = await client.chat.completions.create({
   model: "auto",
   messages,
   max_tokens: 16,
+  temperature: 0,
   routing: { weights: { energy: 1 } },
 });
 if (!answer.choices[0].message.content || !answer.routing) throw new Error(JSON.stringify(answer));
@@ -19,6 +20,7 @@ for await (const chunk of await client.chat.completions.create({
   model: "auto",
   messages,
   max_tokens: 16,
+  temperature: 0,
   stream: true,
 })) {
   text += chunk.choices[0]?.delta?.content ?? "";

@@ -11,7 +11,11 @@ assert "auto" in models, models
 
 for weights in ({"accuracy": 1}, {"energy": 1}):
     answer = client.chat.completions.create(
-        model="auto", messages=question, max_tokens=16, extra_body={"routing": {"weights": weights}}
+        model="auto",
+        messages=question,
+        max_tokens=16,
+        temperature=0,
+        extra_body={"routing": {"weights": weights}},
     )
     assert answer.model in models
     assert answer.choices[0].message.content
@@ -22,6 +26,7 @@ stream = client.chat.completions.create(
     model="auto",
     messages=question,
     max_tokens=16,
+    temperature=0,
     stream=True,
     stream_options={"include_usage": True},
 )
@@ -31,5 +36,7 @@ assert text
 assert chunks[-1].usage.completion_tokens > 0
 print("stream:", text)
 
-completion = client.completions.create(model="auto", prompt="Once upon a time", max_tokens=8)
+completion = client.completions.create(
+    model="auto", prompt="Once upon a time", max_tokens=8, temperature=0
+)
 assert completion.choices[0].text
