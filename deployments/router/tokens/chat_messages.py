@@ -78,9 +78,8 @@ def _message(message: Mapping[str, Any], *, parts: bool) -> Message:
 def _content(content: Any, *, parts: bool) -> str | list[dict[str, str]]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if parts else content
-    texts = [
-        _text(part, alone=parts) for part in _listed([] if content is None else content, "content")
-    ]
+    given = [] if content is None else _listed(content, "content")
+    texts = [_text(part, alone=parts) for part in given]
     if parts:
         return [{"type": "text", "text": text} for text in texts]
     return "\n".join(text for text in texts if text)
