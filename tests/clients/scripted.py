@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS / "unit" / "deployments"))
+sys.path.insert(0, str(TESTS / "unit" / "helpers"))
 
 import orjson
 import ray.serve

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from gpu_decoder import Decoder
-from gpu_metering import metered
+from gpu.gpu_decoder import Decoder
+from gpu.gpu_metering import metered
 from transformers import MistralConfig, MistralForCausalLM
 
 from cluster.energy.counters import EnergyCounter
