@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
@@ -33,7 +33,8 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Serve uses uvloop, whose transports differ."""
-    return request.param  # type: ignore[no-any-return]
+    runner: Run = request.param
+    return runner
 
 
 FRAMES: list[Frame] = [(b"a", (1, 2), 0), (b"b", (), Flag.FINISH), (b"c", (), Flag.DONE)]
@@ -59,7 +60,7 @@ class Replica:
         await self._wait()
         return REPLY
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
         self.requests.append(request)
         for frame in FRAMES:
             await self._wait()
@@ -241,7 +242,7 @@ def test_a_call_that_nobody_waits_for_is_cancelled(run: Run, streamed: bool) -> 
         async with Site(replica) as site:
             link = site.link()
             call = collect(link, request()) if streamed else link.answer(request())
-            task = asyncio.create_task(call)  # type: ignore[arg-type]
+            task = asyncio.create_task(call)
             await until(lambda: replica.requests)
             assert link.load == 1
             task.cancel()
@@ -615,7 +616,7 @@ def test_a_replica_that_is_only_busy_is_not_sick(run: Run, monkeypatch: pytest.M
             link = site.link()
             streaming = asyncio.create_task(collect(link, request()))
             await until(lambda: replica.requests)
-            replica.answer = lambda _: asyncio.sleep(60)  # type: ignore[assignment,method-assign,return-value]
+            monkeypatch.setattr(replica, "answer", lambda _: asyncio.sleep(60))
             for kind in (b"a", b"b", b"c"):
                 link.breaker.broke(kind)
             site.pool.update(site.reports(), "router")
@@ -628,7 +629,7 @@ def test_a_replica_that_is_only_busy_is_not_sick(run: Run, monkeypatch: pytest.M
 
 def test_a_reader_that_is_too_slow_loses_its_stream_and_no_other_call(run: Run) -> None:
     class Flood(Replica):
-        async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
             self.requests.append(request)
             while True:
                 await self._wait()
@@ -656,7 +657,7 @@ def test_a_reader_that_is_too_slow_loses_its_stream_and_no_other_call(run: Run) 
 
 def test_one_large_piece_is_no_fault_of_its_reader(run: Run) -> None:
     class Large(Replica):
-        async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
             yield bytes(3 * MAX_UNREAD_BYTES), (), Flag.FINISH
 
     async def scenario() -> None:
@@ -667,7 +668,9 @@ def test_one_large_piece_is_no_fault_of_its_reader(run: Run) -> None:
     run(scenario())
 
 
-def test_a_heap_of_messages_leaves_the_loop_to_others(run: Run) -> None:
+def test_a_heap_of_messages_leaves_the_loop_to_others(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What came in one read is handed on bit by bit, in its order."""
 
     async def scenario() -> None:
@@ -675,7 +678,7 @@ def test_a_heap_of_messages_leaves_the_loop_to_others(run: Run) -> None:
             link = site.link()
             turns: list[int] = []
             taken: list[int] = []
-            link.received = lambda message: taken.append(message.id)  # type: ignore
+            monkeypatch.setattr(link, "received", lambda message: taken.append(message.id))
             heap = b"".join(
                 LENGTH.pack(len(data)) + data
                 for data in (msgspec.msgpack.encode(End(number)) for number in range(100))
@@ -695,7 +698,7 @@ def test_what_was_sent_before_the_end_arrives(run: Run) -> None:
 
     async def scenario() -> None:
         class Dying(Replica):
-            async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+            async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
                 for number in range(500):
                     yield b"x", (number,), 0
                 (connection,) = site.servers[0].connections
