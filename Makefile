@@ -70,7 +70,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=benchmarks:tests $(BIN)/mypy --explicit-package-bases benchmarks examples
+	MYPYPATH=benchmarks:tests:tests/unit/helpers $(BIN)/mypy --explicit-package-bases benchmarks examples tests
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir .cache/docs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,8 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Serve uses uvloop, whose transports differ."""
-    return request.param  # type: ignore[no-any-return]
+    runner: Run = request.param
+    return runner
 
 
 async def late_of(late: Late) -> bytes:
@@ -153,7 +154,7 @@ def test_a_call_that_nobody_waits_for_is_cancelled(run: Run, streamed: bool) -> 
         async with Site(replica) as site:
             link = site.link()
             call = collect(link, request()) if streamed else link.answer(request())
-            task = asyncio.create_task(call)  # type: ignore[arg-type]
+            task = asyncio.create_task(call)
             await until(lambda: replica.requests)
             assert link.load == 1
             task.cancel()
@@ -527,7 +528,7 @@ def test_a_replica_that_is_only_busy_is_not_sick(run: Run, monkeypatch: pytest.M
             link = site.link()
             streaming = asyncio.create_task(collect(link, request()))
             await until(lambda: replica.requests)
-            replica.answer = lambda _: asyncio.sleep(60)  # type: ignore[assignment,method-assign,return-value]
+            monkeypatch.setattr(replica, "answer", lambda _: asyncio.sleep(60))
             for kind in (b"a", b"b", b"c"):
                 link.breaker.broke(kind)
             site.pool.update(site.reports(), "router")
@@ -540,7 +541,7 @@ def test_a_replica_that_is_only_busy_is_not_sick(run: Run, monkeypatch: pytest.M
 
 def test_a_reader_that_is_too_slow_loses_its_stream_and_no_other_call(run: Run) -> None:
     class Flood(Replica):
-        async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
             self.requests.append(request)
             while True:
                 await self._wait()
@@ -568,7 +569,7 @@ def test_a_reader_that_is_too_slow_loses_its_stream_and_no_other_call(run: Run) 
 
 def test_one_large_piece_is_no_fault_of_its_reader(run: Run) -> None:
     class Large(Replica):
-        async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
             yield bytes(3 * MAX_UNREAD_BYTES), (), Flag.FINISH
 
     async def scenario() -> None:
@@ -579,7 +580,9 @@ def test_one_large_piece_is_no_fault_of_its_reader(run: Run) -> None:
     run(scenario())
 
 
-def test_a_heap_of_messages_leaves_the_loop_to_others(run: Run) -> None:
+def test_a_heap_of_messages_leaves_the_loop_to_others(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What came in one read is handed on bit by bit, in its order."""
 
     async def scenario() -> None:
@@ -587,7 +590,7 @@ def test_a_heap_of_messages_leaves_the_loop_to_others(run: Run) -> None:
             link = site.link()
             turns: list[int] = []
             taken: list[int] = []
-            link.received = lambda message: taken.append(message.id)  # type: ignore
+            monkeypatch.setattr(link, "received", lambda message: taken.append(message.id))
             heap = b"".join(
                 LENGTH.pack(len(data)) + data
                 for data in (msgspec.msgpack.encode(End(number)) for number in range(100))
@@ -607,7 +610,7 @@ def test_what_was_sent_before_the_end_arrives(run: Run) -> None:
 
     async def scenario() -> None:
         class Dying(Replica):
-            async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+            async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
                 for number in range(500):
                     yield b"x", (number,), 0
                 (connection,) = site.servers[0].connections

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from cluster.store.load import LinkAddress, ReplicaLoad
@@ -37,7 +37,7 @@ class Replica:
         await self._wait()
         return REPLY
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
         self.requests.append(request)
         for frame in FRAMES:
             await self._wait()
