@@ -57,7 +57,7 @@ def llm_settings(args: ModelArgs) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "model_loading_config": {"model_id": args.model_id, "model_source": args.source},
         "engine_kwargs": {
-            "worker_extension_cls": "deployments.replica.engine_worker.DeviceReport",
+            "worker_extension_cls": "deployments.replica.engine_worker.WorkerCalls",
             # Requests wait in the engine and nowhere else: one order for those of all routers.
             "scheduling_policy": "priority",
             **_share_of_memory(args),

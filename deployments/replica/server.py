@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import orjson
 from ray import get_runtime_context, serve
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from cluster.connection import links_allowed
 from cluster.energy.counters import open_counter
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray.serve")
 
+RETURN_PERIOD_S = 60.0
+"""How often an engine on a CPU gives back memory that it has freed."""
 MAX_STOPPED = 1_000
 """Measurements of cancelled requests that are kept until somebody asks for them."""
 
@@ -62,6 +65,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
     _tracer: Tracer | None
     _stopped: dict[str, bytes]
     _links: LinkServer | None = None
+    _returning: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -131,6 +135,15 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         self._watching = asyncio.create_task(self._watch.run())
         self._reporter = LoadReporter(self._load, self._meter.set_weights, self.describe)
         self._reporting = asyncio.create_task(self._reporter.run())
+        if self._meter.identity.device == "cpu":
+            self._returning = asyncio.create_task(self._return_memory())
+
+    async def _return_memory(self) -> None:
+        # Serve replaces the replica of a dead engine.
+        with suppress(EngineDeadError):
+            while True:
+                await asyncio.sleep(RETURN_PERIOD_S)
+                await self.engine.return_memory()
 
     def _find_capabilities(self) -> dict[str, Any]:
         try:
@@ -265,6 +278,8 @@ class ModelServer(LLMServer):  # type: ignore[misc]
         """Called once, before the replica ends: Serve waits for its own requests only."""
         self._reporting.cancel()
         self._reporter.close()
+        if self._returning is not None:
+            self._returning.cancel()
         if self._links is not None:
             await self._links.drain()
         await self.engine.constraints.close()

@@ -221,6 +221,14 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         per_worker = await self._engine_client.collective_rpc("device_uuids")
         return sorted({uuid for uuids in per_worker for uuid in uuids})
 
+    async def return_memory(self) -> None:
+        """Have the workers give back what they have freed, between two steps.
+
+        Raises:
+            EngineDeadError: The engine core is dead.
+        """
+        await self._engine_client.collective_rpc("return_memory")
+
     async def answer(
         self, endpoint: Endpoint, payload: Mapping[str, Any], trail: Trail
     ) -> tuple[int, bytes]:

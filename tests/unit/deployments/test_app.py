@@ -23,7 +23,7 @@ def test_a_model_of_its_own_name_and_source() -> None:
 def test_what_the_yaml_says_of_the_engine_stands_beside_ours() -> None:
     kwargs = settings(engine_kwargs={"max_model_len": 512})["engine_kwargs"]
     assert kwargs["max_model_len"] == 512
-    assert kwargs["worker_extension_cls"] == "deployments.replica.engine_worker.DeviceReport"
+    assert kwargs["worker_extension_cls"] == "deployments.replica.engine_worker.WorkerCalls"
     assert kwargs["scheduling_policy"] == "priority"
     ordered = settings(engine_kwargs={"scheduling_policy": "fcfs"})["engine_kwargs"]
     assert ordered["scheduling_policy"] == "fcfs"

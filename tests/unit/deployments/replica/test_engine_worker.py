@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import zmq
 from vllm.distributed.device_communicators import shm_broadcast
 from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 from vllm.platforms import current_platform
 
-from deployments.replica.engine_worker import STEP_S, DeviceReport, wait_without_spinning
+from deployments.replica.engine_worker import STEP_S, WorkerCalls, wait_without_spinning
 
 
 @pytest.fixture
@@ -54,4 +55,15 @@ def test_nothing_changes_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_worker_without_a_gpu_reports_no_device() -> None:
-    assert DeviceReport().device_uuids() == []
+    assert WorkerCalls().device_uuids() == []
+
+
+def test_pages_between_live_allocations_are_given_back() -> None:
+    # Below the size from which malloc asks the system for each allocation.
+    blocks = [bytes(2**16) for _ in range(4000)]
+    kept = blocks[::8]
+    blocks.clear()
+    before = psutil.Process().memory_info().rss
+    WorkerCalls().return_memory()
+    assert before - psutil.Process().memory_info().rss > 100 * 2**20
+    assert len(kept) == 500
