@@ -96,6 +96,7 @@ bench: install
 	$(BIN)/python benchmarks/simulate.py --quick $(TRACE_OPTION)
 	$(BIN)/python benchmarks/shared_device.py $(TRACE_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)
+	$(BIN)/python benchmarks/first_run.py $(TRACE_OPTION)
 	$(BIN)/python benchmarks/trace.py $(TRACE_OPTION) --plot plots/trace.png
 
 # Needs the outcomes that DATA names, three files quality_*.csv.gz, and outcomes_zeroeval.csv.gz.

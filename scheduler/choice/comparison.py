@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import overload
+from typing import Any, overload
 
 from scheduler.choice.normalization import DEFAULT_TEMPERATURE, StageColumns, normalize_metric
 from scheduler.costs.externality import delays_of_others
@@ -28,6 +28,7 @@ class Comparison:
         stages: By metric, the costs through the normalization.
         delays_of_others: Seconds that the requests of other models would wait for each; a part of
             its costs in time. `None` where none of them delays another.
+        worked_out: What a policy has worked out for its scores and needs again for its reports.
     """
 
     contenders: Sequence[Contender]
@@ -35,6 +36,7 @@ class Comparison:
     costs: Mapping[Metric, Sequence[float]]
     stages: Mapping[Metric, StageColumns]
     delays_of_others: Sequence[float] | None = None
+    worked_out: dict[type, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def candidate(self, index: int, score: float) -> Candidate:
         """One candidate with everything that is known of it."""

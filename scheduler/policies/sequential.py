@@ -30,7 +30,7 @@ class SequentialPolicy(Policy):
         self, request: RoutingRequest, state: ClusterState, comparison: Comparison
     ) -> list[float]:
         """Expected utility of asking each candidate first, negative."""
-        first = plan_of(request, state, comparison).first
+        first = _plan(request, state, comparison).first
         worth = dict(first.worth)
         if first.ask and first.also:
             # What the pair is worth, so that the decision names its first model.
@@ -53,9 +53,16 @@ class SequentialPolicy(Policy):
         """The plan, where there is more than one model to ask."""
         if len(ranked) < 2:
             return ()
-        plan = plan_of(request, state, comparison)
+        plan = _plan(request, state, comparison)
         # A rule may have put a model first that the plan does not know.
         return (plan,) if ranked[0] in plan.models else ()
+
+
+def _plan(request: RoutingRequest, state: ClusterState, comparison: Comparison) -> Plan:
+    plan: Plan | None = comparison.worked_out.get(Plan)
+    if plan is None:
+        plan = comparison.worked_out[Plan] = plan_of(request, state, comparison)
+    return plan
 
 
 def _ranked_costs(comparison: Comparison) -> list[float]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,8 @@ from scheduler.policies import POLICIES, get_policy
 from scheduler.policies.cascade import CascadeStep, Ladder
 from scheduler.policies.static import StaticModel
 from scheduler.preferences import Weights
+from scheduler.sequential.planning import plan_of
+from scheduler.sequential.steps import Plan
 from scheduler.types import ClusterState, Decision
 
 LADDER = Ladder((CascadeStep("fast", -0.3), CascadeStep("accurate")))
@@ -65,6 +68,19 @@ def test_every_policy_reports_the_stages_and_is_deterministic(name: str) -> None
         if c.model == w.model
     )
     assert tuple(decide(state, policy=name).candidates) == tuple(decision.candidates)
+
+
+def test_sequential_plans_once_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+
+    def counted(*arguments: Any) -> Plan:
+        plans.append(plan_of(*arguments))
+        return plans[-1]
+
+    monkeypatch.setattr("scheduler.policies.sequential.plan_of", counted)
+    decision = decide(policy="sequential")
+    assert plans[0] in decision.reports.values()
+    assert len(plans) == 1
 
 
 def test_a_cascade_asks_in_the_order_of_the_ladder() -> None:
