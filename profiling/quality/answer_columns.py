@@ -19,7 +19,6 @@ from profiling.quality.answer_fit import Seen, fit_answers
 from profiling.quality.answer_table import numbered
 from profiling.quality.fit import QualityFit
 from profiling.quality.outcomes import LONG_COLUMNS
-from profiling.quality.prompt_estimates import log_odds
 from scheduler.prompts.quality import QualityModel
 from scheduler.prompts.task_model import TaskModel
 from scheduler.prompts.tasks import SHIPPED_MODEL, classify
@@ -33,6 +32,9 @@ BOUNDS = {
     "output_tokens": (0.0, np.inf),
     "mean_logprob": (-np.inf, 0.0),
 }
+
+EDGE = 0.02
+"""No chance is nearer to 0 or 1 than this."""
 
 Floats = NDArray[np.float64]
 
@@ -76,6 +78,13 @@ def note_of(model: AnswerModel) -> str:
             "what is believed of answers stays near what is assumed without any"
         )
     return ""
+
+
+def log_odds(chance: Floats) -> Floats:
+    """Of chances, kept finite."""
+    inside = np.clip(chance, EDGE, 1 - EDGE)
+    odds: Floats = np.log(inside / (1 - inside))
+    return odds
 
 
 def _fit(
