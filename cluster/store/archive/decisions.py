@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -155,11 +156,8 @@ class Record:
         if not self.path.exists():
             return None
         try:
-            file = RecordFile(self.path, read_only=True)
-            try:
+            with closing(RecordFile(self.path, read_only=True)) as file:
                 return look(file)
-            finally:
-                file.close()
         except (sqlite3.Error, OSError) as error:
             logger.warning("%s cannot be read: %s", self.path, error)
             return None
