@@ -26,8 +26,8 @@ from deployments.config.policies import CascadeStepConfig, ConstrainedConfig
 from deployments.config.rules import MAX_RULES, RuleConfig
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES
+from scheduler.policies.baselines import StaticModel
 from scheduler.policies.cascade import Ladder
-from scheduler.policies.static import StaticModel
 from scheduler.preferences import LimitSettings, Weights
 
 
