@@ -29,7 +29,7 @@ from deployments.router.tokens.counting import TokenCount, TokenCounter
 from deployments.router.waking import Waker
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import ErrorCode
-from deployments.router.wire.limits.request import check_input_tokens, check_request
+from deployments.router.wire.limits.request import check_input_tokens
 from deployments.router.wire.openai import HourlyWeights, ParsedRequest
 from scheduler.capabilities import Feature, Refusal
 from scheduler.choice.admission import REJECTIONS
@@ -177,9 +177,8 @@ class Decider:
         """The input tokens of a request for every model that it may go to.
 
         Raises:
-            ApiError: 400, the request is beyond the configured limits.
+            ApiError: 400, they are more than the configured limit.
         """
-        check_request(parsed, self.config.limits)
         named = parsed.model in self.directory
         models = [parsed.model] if named else [e.model for e in self.directory.entries()]
         if parsed.pooled:
@@ -254,7 +253,9 @@ class Decider:
             doubted=self.rejections.of(parsed, ((m.model, m.capabilities) for m in state.models)),
             prompt_field=parsed.prompt.field,
             max_tokens_field=(
-                "max_completion_tokens" if "max_completion_tokens" in parsed.asked else "max_tokens"
+                "max_completion_tokens"
+                if type(parsed.body.get("max_completion_tokens")) is int
+                else "max_tokens"
             ),
         )
 
