@@ -42,12 +42,12 @@ from profiling.costs.shrinkage import CostPrior, shrink
 from scheduler.costs.priors.origins import SHIPPED
 from scheduler.costs.priors.prior import Efficiencies, predict_from_card
 from scheduler.costs.profiles import ModelProfile, ProfileSet
+from scheduler.types import NORMAL_90
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "energy_mlenergy.csv.gz"
 TARGETS = ("runtime", "energy")
 METHODS = ("before", "usual", "card")
 FACTOR = 1.5
-NORMAL_90 = 1.645
 
 
 @dataclass(frozen=True, slots=True)
