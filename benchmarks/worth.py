@@ -30,10 +30,10 @@ from worth_estimates import estimate
 from worth_figure import draw_worth
 from worth_lengths import LengthReport, report_lengths
 from worth_policies import OURS, SHARES, Rates, Run, reach, replay_table, shares_reached
+from worth_table import AnswerTable, read_answer_table
 
 from profiling.errors import InputError
 from profiling.figures.style import house_style, save_figure
-from profiling.quality.answer_table import AnswerTable, read_answer_table
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 OUTCOMES = "outcomes_zeroeval.csv.gz"

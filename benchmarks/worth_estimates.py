@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import LogisticRegression
+from worth_table import AnswerTable
 
 from profiling.quality.answer_columns import log_odds
-from profiling.quality.answer_table import AnswerTable
 from profiling.quality.fit import fit_quality
 from profiling.quality.outcomes import Outcomes
 from scheduler.prompts.features import extract

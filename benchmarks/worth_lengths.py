@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from worth_estimates import FOLDS, counts_of, forest_of
-
-from profiling.quality.answer_table import AnswerTable
+from worth_table import AnswerTable
 
 LOW, HIGH = 0.05, 0.95
 ENOUGH = 40

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from worth_estimates import PromptEstimates, kinds_of
 from worth_sequential import Settings, replay_sequential
+from worth_table import AnswerTable
 
-from profiling.quality.answer_table import AnswerTable
 from profiling.quality.evaluation import by_length, by_tfidf
 from profiling.quality.outcomes import Outcomes
 from profiling.quality.routing_metrics import Curve, cost_at, mean_curve, trade_off

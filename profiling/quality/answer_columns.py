@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import logit
 
 from profiling.errors import InputError
 from profiling.quality.answer_fit import Seen, fit_answers
 from profiling.quality.answer_table import numbered
 from profiling.quality.fit import QualityFit
-from profiling.quality.outcomes import LONG_COLUMNS
+from profiling.quality.outcomes import LONG_COLUMNS, YES_NO
 from scheduler.prompts.quality import QualityModel
 from scheduler.prompts.task_model import TaskModel
 from scheduler.prompts.tasks import SHIPPED_MODEL, classify
@@ -82,8 +83,7 @@ def note_of(model: AnswerModel) -> str:
 
 def log_odds(chance: Floats) -> Floats:
     """Of chances, kept finite."""
-    inside = np.clip(chance, EDGE, 1 - EDGE)
-    odds: Floats = np.log(inside / (1 - inside))
+    odds: Floats = logit(np.clip(chance, EDGE, 1 - EDGE))
     return odds
 
 
@@ -117,7 +117,7 @@ def _wide(
     if name not in frame:
         return found
     text = frame[name].str.strip().str.lower()
-    text = text.replace({"true": "1", "false": "0", "yes": "1", "no": "0", "up": "1", "down": "0"})
+    text = text.replace(YES_NO)
     values = pd.to_numeric(text, errors="coerce").astype(np.float64)
     bounds = BOUNDS[name]
     wrong = (text != "") & ~values.between(*bounds)

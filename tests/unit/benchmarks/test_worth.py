@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from worth_estimates import PromptEstimates, estimate
 from worth_lengths import report_lengths
 from worth_policies import OURS, Rates, reach, replay_table, roster_of, shares_reached
 from worth_sequential import Settings, replay_sequential
+from worth_table import AnswerTable, read_answer_table
 
-from profiling.quality.answer_table import AnswerTable
+from profiling.quality.answer_table import COLUMNS, numbered
 from profiling.quality.routing_metrics import cost_at
 
 MODELS = ("small", "middle", "large")
@@ -112,3 +116,17 @@ def test_lengths_are_judged_by_error_and_coverage() -> None:
     for report in reports:
         assert report.coverage == pytest.approx(0.9, abs=0.06)
         assert report.total == pytest.approx(1.0, abs=0.12)
+
+
+@pytest.mark.parametrize(("correct", "cluster"), [(1, 0), (0, -1)])
+def test_an_empty_text_counts_as_an_answer_only_where_it_is_often_right(
+    tmp_path: Path, correct: int, cluster: int
+) -> None:
+    rows = [
+        ("gsm", model, 7, i, f"prompt {i}", correct, "", 5, 9)
+        for i in range(40)
+        for model in ("a", "b")
+    ]
+    path = tmp_path / "o.csv"
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(path, index=False)
+    assert (numbered(read_answer_table(path).answers)[0] == cluster).all()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from profiling.errors import InputError
-from profiling.quality.answer_table import numbered, read_answer_table
+from profiling.quality.answer_table import read_answer_rows
 
 
 def outcome_file(path: Path, **changes: object) -> Path:
@@ -47,21 +47,11 @@ def test_what_is_wrong_with_a_file_is_named(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message.replace(".", r"\.")):
-        read_answer_table(outcome_file(tmp_path / "o.csv", **changes))
+        read_answer_rows(outcome_file(tmp_path / "o.csv", **changes))
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     path = outcome_file(tmp_path / "o.csv")
     pd.read_csv(path).drop(columns="answer").to_csv(path, index=False)
     with pytest.raises(InputError, match="column 'answer' is missing"):
-        read_answer_table(path)
-
-
-def test_an_empty_text_counts_as_an_answer_only_where_it_is_often_right(tmp_path: Path) -> None:
-    often = read_answer_table(outcome_file(tmp_path / "o.csv"))
-    assert (numbered(often.answers)[0] == 0).all()
-    path = tmp_path / "p.csv"
-    frame = pd.read_csv(outcome_file(path))
-    frame["correct"] = 0
-    frame.to_csv(path, index=False)
-    assert (numbered(read_answer_table(path).answers)[0] == -1).all()
+        read_answer_rows(path)
