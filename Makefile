@@ -70,7 +70,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=benchmarks:tests $(BIN)/mypy --explicit-package-bases benchmarks examples
+	MYPYPATH=benchmarks:tests:tests/unit/helpers $(BIN)/mypy --explicit-package-bases benchmarks examples tests
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir .cache/docs
 
@@ -78,7 +78,8 @@ check: install
 check-fast: install
 	$(BIN)/ruff check scheduler tests/unit/scheduler
 	$(BIN)/mypy -p scheduler
-	$(BIN)/python -m pytest -q -n 2 tests/unit/scheduler
+	$(BIN)/python -m pytest -q -n 2 tests/unit/scheduler --cov=scheduler --cov-branch \
+		--cov-report=term:skip-covered --cov-fail-under=90
 
 # Every page by itself, at http://127.0.0.1:8001, built again at each change.
 docs: install

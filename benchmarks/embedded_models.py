@@ -32,14 +32,19 @@ class EmbeddedModels:
     data_dir: Path
     ray_port: int
 
-    def profile(self, budget_s: float, seed: int) -> None:
+    def profile(self, budget_s: float, seed: int, *, quick: bool = False) -> None:
         """Measure all models, with what it says on stderr; takes about as long as the budget.
+
+        Args:
+            budget_s: Seconds of trials.
+            seed: Of the grid and the prompts.
+            quick: A small grid, extremes first.
 
         Raises:
             LoadError: It failed.
         """
         command = [sys.executable, "-m", "profiling", "run", "--brief"]
-        command += ["--budget", str(budget_s), "--seed", str(seed)]
+        command += ["--budget", str(budget_s), "--seed", str(seed), *["--quick"] * quick]
         address = {"RAY_ADDRESS": f"127.0.0.1:{self.ray_port}"}
         environment = {**os.environ, **WITHOUT_TOKEN, **address}
         done = subprocess.run(command, cwd=ROOT, env=environment, check=False, stdout=sys.stderr)

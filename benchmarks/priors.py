@@ -3,10 +3,11 @@
     python benchmarks/priors.py [--data FILE] [--json] [--efficiencies] [--library FILE]
 
 On the figures that ML.ENERGY publishes, of vLLM on H100 and B200: each batch size of each model is
-left out and predicted from the others, by the regressions that there were before (`before`), by the
-engine's forms around a usual model (`usual`) and around the model's card (`card`); then from three
-batch sizes only, the least, the middle one and the most. Last from the card alone, with the
-efficiencies fitted without any figure of that model. All energy is total, as it is published.
+left out and predicted from the others, by the regressions that there were before (`before`), by two
+and three non-negative terms alone (`two terms`, `three terms`), by the engine's forms around a
+usual model (`usual`) and around the model's card (`card`); then from three batch sizes only, the
+least, the middle one and the most. Last from the card alone, with the efficiencies fitted without
+any figure of that model. All energy is total, as it is published.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,12 @@ from mlenergy import (
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from scipy.optimize import nnls
 
 from profiling.costs.posterior import regress_with_prior, usual_prior
 from profiling.costs.regression import Sample, choose, regress_all
 from profiling.costs.shrinkage import CostPrior, shrink
+from scheduler.costs.forms import TERMS as FORM_TERMS
 from scheduler.costs.priors.origins import SHIPPED
 from scheduler.costs.priors.prior import Efficiencies, predict_from_card
 from scheduler.costs.profiles import ModelProfile, ProfileSet
@@ -46,18 +49,26 @@ from scheduler.types import NORMAL_90
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "energy_mlenergy.csv.gz"
 TARGETS = ("runtime", "energy")
-METHODS = ("before", "usual", "card")
+METHODS = ("before", "two terms", "three terms", "usual", "card")
+# What a token costs: once a step and for each sequence, shared where it is energy, and a bend.
+TERMS = {"runtime": ("tout", "tout*c", "tout*√c"), "energy": ("tout", "tout/c", "tout/√c")}
 FACTOR = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Of one method, over all series: mean absolute percentage errors, as shares."""
+    """Of one method, over all series: mean absolute percentage errors, as shares.
+
+    Attributes:
+        inner_mean: Without the least and the most batch size, which are extrapolated.
+        three_median: From three batch sizes.
+    """
 
     method: str
     target: str
     median: float
     mean: float
+    inner_mean: float
     three_median: float | None
     three_mean: float | None
     coverage: float | None
@@ -105,7 +116,7 @@ def errors_of(
     """Of every method."""
     found: list[Errors] = []
     for method in METHODS:
-        left_out: list[float] = []
+        left_out: list[list[float]] = []
         three: list[float] = []
         inside: list[bool] = []
         for one in series:
@@ -113,17 +124,22 @@ def errors_of(
             if len(sample.cost) < 3:
                 continue
             prior = _prior(method, one, without, target)
-            ape, covered = _left_out(sample, prior)
-            left_out.append(ape)
+            if prior is None:
+                left_out.append(_plain_left_out(sample, method, target))
+                continue
+            errors, covered = _left_out(sample, prior)
+            left_out.append(errors)
             inside += covered
-            if prior is not None and len(sample.cost) > 3:
+            if len(sample.cost) > 3:
                 three.append(_from_three(sample, prior))
+        means = [np.mean(errors) for errors in left_out]
         found.append(
             Errors(
                 method,
                 target,
-                float(np.median(left_out)),
-                float(np.mean(left_out)),
+                float(np.median(means)),
+                float(np.mean(means)),
+                float(np.mean([np.mean(errors[1:-1]) for errors in left_out])),
                 float(np.median(three)) if three else None,
                 float(np.mean(three)) if three else None,
                 float(np.mean(inside)) if inside else None,
@@ -135,11 +151,11 @@ def errors_of(
 def _prior(
     method: str, one: Series, without: dict[str, dict[str, Efficiencies]], target: str
 ) -> CostPrior | None:
-    if method == "before":
-        return None
     if method == "usual":
         return usual_prior(target, one.accelerator)
-    return prior_for(one, _reached(without[one.model], one.accelerator))[target]
+    if method == "card":
+        return prior_for(one, _reached(without[one.model], one.accelerator))[target]
+    return None
 
 
 def _reached(found: dict[str, Efficiencies], accelerator: str) -> Efficiencies:
@@ -157,30 +173,52 @@ def _subset(sample: Sample, kept: Array) -> Sample:
     )
 
 
-def _left_out(sample: Sample, prior: CostPrior | None) -> tuple[float, list[bool]]:
+def _parts(sample: Sample) -> Iterator[tuple[Sample, Sample]]:
+    """Every row, with all others before it."""
+    for index in range(len(sample.cost)):
+        left = np.arange(len(sample.cost)) == index
+        yield _subset(sample, ~left), _subset(sample, left)
+
+
+def _plain_left_out(sample: Sample, method: str, target: str) -> list[float]:
+    errors: list[float] = []
+    for part, left in _parts(sample):
+        if method == "before":
+            model = choose(regress_all(part)[0])[0].model
+            predicted = model.predict(*_request(left))
+        else:
+            terms = TERMS[target][: 2 if method == "two terms" else 3]
+            x, asked = (_columns(s, terms) for s in (part, left))
+            # Relative errors.
+            weights, _ = nnls(x / part.cost[:, None], np.ones(len(x)))
+            predicted = float(asked[0] @ weights)
+        errors.append(abs(predicted / float(left.cost[0]) - 1))
+    return errors
+
+
+def _columns(sample: Sample, terms: Sequence[str]) -> Array:
+    rows = zip(sample.input_tokens, sample.output_tokens, sample.concurrency, strict=True)
+    return np.array([[FORM_TERMS[term](*row) for term in terms] for row in rows])
+
+
+def _request(row: Sample) -> tuple[float, float, float]:
+    return float(row.input_tokens[0]), float(row.output_tokens[0]), float(row.concurrency[0])
+
+
+def _left_out(sample: Sample, prior: CostPrior) -> tuple[list[float], list[bool]]:
+    """Of each row, its error and whether its interval covers it."""
     errors: list[float] = []
     inside: list[bool] = []
-    for index in range(len(sample.cost)):
-        kept = np.arange(len(sample.cost)) != index
-        part = _subset(sample, kept)
-        request = (
-            float(sample.input_tokens[index]),
-            float(sample.output_tokens[index]),
-            float(sample.concurrency[index]),
-        )
-        if prior is None:
-            model = choose(regress_all(part)[0])[0].model
-        else:
-            model = regress_with_prior(part, prior).model
+    for part, left in _parts(sample):
+        model = regress_with_prior(part, prior).model
+        request, cost = _request(left), float(left.cost[0])
         predicted = model.predict(*request)
-        errors.append(abs(predicted / sample.cost[index] - 1))
-        if prior is not None:
-            beyond = NORMAL_90 * math.sqrt(model.uncertainty(*request))
-            off = math.log(sample.cost[index] / predicted)
-            low, high = math.log(model.ratio_low), math.log(model.ratio_high)
-            middle, half = (low + high) / 2, math.hypot((high - low) / 2, beyond)
-            inside.append(abs(off - middle) <= half)
-    return float(np.mean(errors)), inside
+        errors.append(abs(predicted / cost - 1))
+        beyond = NORMAL_90 * math.sqrt(model.uncertainty(*request))
+        low, high = math.log(model.ratio_low), math.log(model.ratio_high)
+        middle, half = (low + high) / 2, math.hypot((high - low) / 2, beyond)
+        inside.append(abs(math.log(cost / predicted) - middle) <= half)
+    return errors, inside
 
 
 def _from_three(sample: Sample, prior: CostPrior) -> float:
@@ -285,10 +323,10 @@ def _short(model: Any) -> Any:
 def _print(errors: Sequence[Errors], card: dict[str, Any]) -> None:
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, title="one batch size left out; from three batch sizes")
-    for name in ("cost", "fit", "median", "mean", "3: median", "3: mean", "90 % cover"):
+    for name in ("cost", "fit", "median", "mean", "inner", "3: median", "3: mean", "90 % cover"):
         table.add_column(name, justify="left" if name in ("cost", "fit") else "right")
     for e in errors:
-        figures = (e.median, e.mean, e.three_median, e.three_mean, e.coverage)
+        figures = (e.median, e.mean, e.inner_mean, e.three_median, e.three_mean, e.coverage)
         table.add_row(e.target, e.method, *("-" if f is None else f"{f:.1%}" for f in figures))
     console.print(table)
     for target in TARGETS:

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
+import multiprocessing
 import re
 import resource
 import statistics
@@ -25,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,7 @@ RAMP_S = 2.0
 SETTLE_S = 3.0
 TIMEOUT_S = 120.0
 HEARTBEAT_S = 0.02
+HEALTH_PERIOD_S = 0.05
 
 _TOKEN = re.compile(rb'"text":"(\d+)"')
 
@@ -57,6 +61,8 @@ class Row:
         longest_gap_s: Between two tokens of a stream whose client reads, less the pace.
         refused: Streams that got 503 with the limit of descriptors.
         stalls: Gaps of more than `STALL_S`.
+        health_p50_ms: What `/health` takes meanwhile, asked from a process of its own; the 99 %
+            quantile likewise.
         client_late_s: The longest that the process of the clients was late by itself: what the
             gaps may be, where the machine is too small for all of it.
         router_kb: Memory that all routers together had more at the peak, for each stream; HAProxy's
@@ -74,6 +80,8 @@ class Row:
     added_p99_ms: float
     longest_gap_s: float
     stalls: int
+    health_p50_ms: float
+    health_p99_ms: float
     client_late_s: float
     router_kb: float
     haproxy_kb: float
@@ -207,17 +215,23 @@ def measure(server: Server, streams: int, routers: int) -> Row:
     time.sleep(SETTLE_S)
     before, proxy_before = Usage.of(router_processes), Usage.of(proxies)
 
-    async def watched() -> tuple[list[Client], Usage, Usage, float]:
+    async def watched() -> tuple[list[Client], Usage, Usage, float, list[float]]:
         running = asyncio.create_task(run_streams(server.url, streams))
+        watching = health.submit(ask_health, server.url, RAMP_S + TOKENS * PACE_S)
         late = asyncio.create_task(_latest_wake_up_s(running))
         await asyncio.sleep(RAMP_S + TOKENS * PACE_S / 2)
         peak = await asyncio.to_thread(Usage.of, router_processes)
         proxy_peak = await asyncio.to_thread(Usage.of, proxies)
-        return await running, peak, proxy_peak, await late
+        health_ms = await asyncio.wrap_future(watching)
+        return await running, peak, proxy_peak, await late, health_ms
 
-    began = time.monotonic()
-    clients, peak, proxy_peak, late_s = asyncio.run(watched())
-    took_s = time.monotonic() - began
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as health:
+        # It is there before the streams are.
+        health.submit(ask_health, server.url, 0.0).result()
+        began = time.monotonic()
+        clients, peak, proxy_peak, late_s, health_ms = asyncio.run(watched())
+        took_s = time.monotonic() - began
     cpu_s = Usage.of(router_processes).cpu_s - before.cpu_s
     refused = [client for client in clients if "too_many_streams" in client.error]
     clients = [client for client in clients if "too_many_streams" not in client.error]
@@ -235,6 +249,8 @@ def measure(server: Server, streams: int, routers: int) -> Row:
         added_p99_ms=statistics.quantiles(added_ms, n=100)[98],
         longest_gap_s=max(client.longest_gap_s for client in readers),
         stalls=sum(client.stalls for client in readers),
+        health_p50_ms=statistics.median(health_ms),
+        health_p99_ms=statistics.quantiles(health_ms, n=100)[98],
         client_late_s=late_s,
         router_kb=(peak.memory - before.memory) / streams / 1024,
         haproxy_kb=(proxy_peak.memory - proxy_before.memory) / streams / 1024,
@@ -242,6 +258,24 @@ def measure(server: Server, streams: int, routers: int) -> Row:
         haproxy_fds=(proxy_peak.descriptors - proxy_before.descriptors) / streams,
         router_cpu=cpu_s / took_s,
     )
+
+
+def ask_health(url: str, seconds: float) -> list[float]:
+    """How long `/health` takes, in milliseconds, asked one after the other for so long."""
+    where = urlsplit(url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=TIMEOUT_S)
+    took_ms, until = [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        began = time.monotonic()
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        response.read()
+        if response.status != http.HTTPStatus.OK:
+            raise SystemExit(f"/health: {response.status}")
+        took_ms.append(1000 * (time.monotonic() - began))
+        time.sleep(HEALTH_PERIOD_S)
+    connection.close()
+    return took_ms
 
 
 async def _latest_wake_up_s(until: asyncio.Task[list[Client]]) -> float:

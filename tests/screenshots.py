@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 from browser import running_browser
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, FloatRect, Page, ViewportSize
 from rich.console import Console
 
 from cluster.__main__ import DEFAULT_ADDRESS
@@ -64,8 +64,8 @@ def live(page: Page, image: Path) -> None:
     """The lower part."""
     box = page.locator("#live").bounding_box()
     assert box
-    clip = {"x": box["x"] - 6, "y": box["y"], "width": box["width"] + 12, "height": box["height"]}
-    page.screenshot(path=image, full_page=True, clip=clip)  # type: ignore[arg-type]
+    clip = FloatRect(x=box["x"] - 6, y=box["y"], width=box["width"] + 12, height=box["height"])
+    page.screenshot(path=image, full_page=True, clip=clip)
 
 
 def phone(page: Page, image: Path) -> None:
@@ -90,7 +90,7 @@ def main(url: str) -> None:
     with running_browser() as browser:
 
         def visit(width: int, height: int, **options: Any) -> Page:
-            size = {"width": width, "height": height}
+            size = ViewportSize(width=width, height=height)
             context = browser.new_context(viewport=size, reduced_motion="reduce", **options)
             page = context.new_page()
             page.goto(url)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 FSYNC_S = 1.0
 
@@ -12,8 +16,8 @@ def install() -> None:
     """Have every `os.fsync` of this process take that long."""
     fsync = os.fsync
 
-    def slow(descriptor: int) -> None:
+    def slow(fd: FileDescriptorLike) -> None:
         time.sleep(FSYNC_S)
-        fsync(descriptor)
+        fsync(fd)
 
     os.fsync = slow

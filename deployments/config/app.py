@@ -35,40 +35,45 @@ class RouterArgs(Strict):
     """`args` of the router's application (`deployments.app:build_router`)."""
 
     data_dir: str = Field(
-        DEFAULT_DATA_DIR,
+        default=DEFAULT_DATA_DIR,
         description="Absolute folder of profiles, raw records and decisions; `~` is the user's.",
     )
     num_replicas: PositiveInt = 1
-    num_cpus: NonNegativeFloat = Field(1.0, description="Logical CPUs that a replica reserves.")
+    num_cpus: NonNegativeFloat = Field(
+        default=1.0, description="Logical CPUs that a replica reserves."
+    )
     max_body_bytes: PositiveInt = Field(
-        32 * 2**20, description="Larger bodies get 413, compressed ones by what they inflate to."
+        default=32 * 2**20,
+        description="Larger bodies get 413, compressed ones by what they inflate to.",
     )
     keys_file: str | None = Field(
         default=None, description="YAML file of API keys, on every node that runs a router."
     )
-    request_timeout_s: PositiveFloat = Field(600.0, description="Longer requests get 504.")
+    request_timeout_s: PositiveFloat = Field(default=600.0, description="Longer requests get 504.")
     stalled_client_s: PositiveFloat = Field(
-        30.0, description="A client that reads nothing of its answer for so long is disconnected."
+        default=30.0,
+        description="A client that reads nothing of its answer for so long is disconnected.",
     )
     keep_alive_s: PositiveFloat | None = Field(
-        15.0,
+        default=15.0,
         description="A stream that has sent nothing for so long gets a comment line, so that "
         "proxies and clients do not hang up; null for never.",
     )
     max_attempts: PositiveInt = Field(
-        3, description="Replicas and models that are tried for one request, the first included."
+        default=3,
+        description="Replicas and models that are tried for one request, the first included.",
     )
     idempotency_max_bytes: PositiveInt = Field(
-        128 * 2**20,
+        default=128 * 2**20,
         description="Of answers to requests with an Idempotency-Key that are kept for a day, "
         "compressed, in the store and in each router; beyond it the oldest go.",
     )
 
     record_max_bytes: PositiveInt = Field(
-        2**30, description="Size of the record of decisions; beyond it the oldest go."
+        default=2**30, description="Size of the record of decisions; beyond it the oldest go."
     )
     record_max_age_days: PositiveFloat | None = Field(
-        90.0, description="Older decisions go from the record; null for never."
+        default=90.0, description="Older decisions go from the record; null for never."
     )
     record_content: bool = Field(
         default=False,

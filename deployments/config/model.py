@@ -64,7 +64,7 @@ class ModelArgs(Strict):
         description="Hugging Face id, local folder, or `embedded:NAME` for a built-in model.",
     )
     device: Literal["gpu", "cpu"] = Field(
-        "gpu",
+        default="gpu",
         description="Where vLLM computes; `gpu` reserves a GPU for each worker, or the part of one "
         "that `placement_group_config` names.",
     )
@@ -93,7 +93,7 @@ class ModelArgs(Strict):
         "lowest first, then those without it, the smallest weights first.",
     )
     cpu_watts_per_core: PositiveFloat = Field(
-        CPU_WATTS_PER_CORE,
+        default=CPU_WATTS_PER_CORE,
         description="Watts of one busy core, for the estimate where no energy counter is readable.",
     )
     max_queued_requests: NonNegativeInt | None = Field(
@@ -102,7 +102,7 @@ class ModelArgs(Strict):
         "(`max_num_seqs`); four times as many as those where it is null.",
     )
     hung_after_s: PositiveFloat = Field(
-        PATIENCE_S,
+        default=PATIENCE_S,
         description="An engine that gives no sign of life for so long, and for three times its "
         "longest step, is replaced.",
     )

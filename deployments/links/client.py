@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from cluster.connection import Connection
 from deployments.links.breaker import Breaker
 from deployments.links.frames import Flag, Frame, ModelRequest, Reply
 from deployments.links.protocol import (
+    VERSION,
     Answer,
     Call,
     Cancel,
@@ -20,12 +22,15 @@ from deployments.links.protocol import (
     End,
     Failure,
     Hello,
+    OtherVersion,
     Piece,
     ReplicaMessage,
     RouterMessage,
     Stopped,
 )
 from deployments.links.unread import Late, Unread
+
+logger = logging.getLogger("ray.serve")
 
 LATE_S = 3.0
 """A replica that has not said within so long what a cancelled call took will not say it."""
@@ -55,7 +60,7 @@ class Link(Connection):
         replica_id: Serve's.
         others: Requests that other routers have there, by the last report.
         breaker: Of this replica; outlives the connection.
-
+        foreign: The replica speaks another version; requests reach it through Serve's handle only.
         heard: Whole answers and pieces that came.
 
     Args:
@@ -77,6 +82,7 @@ class Link(Connection):
         self.replica_id = replica_id
         self.others = 0
         self.breaker = breaker
+        self.foreign = False
         self.heard = 0
         self._key = key
         self._on_death = on_death
@@ -164,7 +170,7 @@ class Link(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio: connected."""
         super().connection_made(transport)
-        self.send(Hello(self._key))
+        self.send(Hello(self._key, VERSION))
 
     def received(self, message: RouterMessage | ReplicaMessage) -> None:
         """A message of the replica."""
@@ -178,6 +184,14 @@ class Link(Connection):
                 self._cancel(message.id)
             elif unread is None and message.flags & Flag.OBSERVATION:
                 self._said(message.id, message.data)
+        elif isinstance(message, OtherVersion):
+            self.foreign = True
+            logger.warning(
+                "replica %s speaks version %d of the link, this router %d: its requests go through "
+                "Serve's handle until both run the same release",
+                self.replica_id, message.version, VERSION,
+            )  # fmt: skip
+            self.close()
         elif isinstance(message, Stopped):
             self._said(message.id, message.observation)
         elif isinstance(message, End | Answer | Failure):
@@ -208,7 +222,7 @@ class Link(Connection):
             self._on_loss(self.others)
         calls, self._calls = self._calls, {}
         for number, messages in calls.items():
-            messages.add(Failure(number, CONNECTION_BROKE))
+            messages.add(Failure(number, CONNECTION_BROKE, refused=self.foreign))
         for number in list(self._cancelled):
             self._said(number, b"")
 

@@ -76,6 +76,8 @@ class LinkPool:
                     link.abort()
                 elif load is not None and link.open:
                     link.others = load.ongoing - load.ongoing_by_origin.get(router_id, 0)
+                elif load is not None and link.foreign:
+                    continue
                 elif not link.busy:
                     link.close()
                     del links[replica_id]

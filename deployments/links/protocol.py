@@ -9,11 +9,21 @@ from __future__ import annotations
 from cluster.connection import Message
 from deployments.links.frames import ModelRequest
 
+VERSION = 1
+"""Of the messages. A field with a default at the end of a message needs no new one, because each
+end ignores what it does not know and takes the default of what is missing; any other change does,
+a further message included."""
+
 
 class Hello(Message, tag=0):
-    """The router's first message; without the replica's own key the replica hangs up."""
+    """The router's first message; without the replica's own key the replica hangs up.
+
+    Attributes:
+        version: `VERSION` of the router; the first routers did not say it.
+    """
 
     key: str
+    version: int = 1
 
 
 class Call(Message, tag=1):
@@ -85,5 +95,15 @@ class Stopped(Message, tag=8):
     observation: bytes
 
 
+class OtherVersion(Message, tag=9):
+    """The answer to the `Hello` of another version, whose router is to hang up.
+
+    Attributes:
+        version: `VERSION` of the replica.
+    """
+
+    version: int
+
+
 RouterMessage = Hello | Call | Cancel
-ReplicaMessage = Piece | End | Answer | Failure | Draining | Stopped
+ReplicaMessage = Piece | End | Answer | Failure | Draining | Stopped | OtherVersion

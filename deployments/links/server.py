@@ -17,6 +17,7 @@ from cluster.connection import Connection
 from cluster.store.load import LinkAddress
 from deployments.links.frames import Frame, ModelRequest, Reply
 from deployments.links.protocol import (
+    VERSION,
     Answer,
     Call,
     Cancel,
@@ -24,6 +25,7 @@ from deployments.links.protocol import (
     End,
     Failure,
     Hello,
+    OtherVersion,
     Piece,
     ReplicaMessage,
     RouterMessage,
@@ -99,11 +101,13 @@ class ServerConnection(Connection):
     def __init__(self, server: LinkServer) -> None:
         super().__init__()
         self._server = server
-        self._welcome = False
+        self._welcome = self._foreign = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def received(self, message: RouterMessage | ReplicaMessage) -> None:
         """A message of the router."""
+        if self._foreign:
+            return
         if isinstance(message, Hello):
             self._greet(message)
         elif not self._welcome:
@@ -122,6 +126,11 @@ class ServerConnection(Connection):
     def _greet(self, hello: Hello) -> None:
         if not hmac.compare_digest(hello.key.encode(), self._server.key.encode()):
             raise ValueError("a wrong key")
+        if hello.version != VERSION:
+            # The router hangs up; calls that it has sent already are lost to it, and not begun.
+            self._foreign = True
+            self.send(OtherVersion(VERSION))
+            return
         self._welcome = True
         self._server.connections.add(self)
         if self._server.draining:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import NoReturn, Protocol
 
 from ray.util.metrics import Gauge
 
-from deployments.replica.metering import RequestMeter
+from deployments.replica.metering import ReplicaIdentity
 
 SAMPLE_S = 0.1
 """How often the counter is read while requests are ongoing."""
@@ -22,6 +22,31 @@ POWER_LOG_S = 60.0
 logger = logging.getLogger("ray.serve")
 
 
+class Meter(Protocol):
+    """What is sampled, see `deployments.replica.metering.RequestMeter`."""
+
+    @property
+    def identity(self) -> ReplicaIdentity:
+        """Whose energy it counts."""
+
+    @property
+    def energy_source(self) -> str:
+        """Where the joules come from."""
+
+    @property
+    def ongoing_requests(self) -> int:
+        """How many requests the replica serves now."""
+
+    def watts(self) -> Mapping[str, float]:
+        """What each device draws."""
+
+    def resting_watts(self) -> Mapping[str, float]:
+        """What each device draws without work, as far as that is known."""
+
+    async def sample(self) -> None:
+        """Read the counter."""
+
+
 class Sampling:
     """The background task of one replica.
 
@@ -30,7 +55,7 @@ class Sampling:
         clock: Monotonic seconds.
     """
 
-    def __init__(self, meter: RequestMeter, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, meter: Meter, clock: Callable[[], float] = time.monotonic) -> None:
         self._meter = meter
         self._clock = clock
         self._sampled_at = self._logged_at = float("-inf")

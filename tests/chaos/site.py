@@ -133,7 +133,8 @@ class Site:
 def descendants(process: psutil.Process) -> list[psutil.Process]:
     """All of them; none of a process that is gone."""
     try:
-        return process.children(recursive=True)
+        children: list[psutil.Process] = process.children(recursive=True)
+        return children
     except psutil.NoSuchProcess:
         return []
 

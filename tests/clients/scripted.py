@@ -16,16 +16,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS / "unit" / "deployments"))
+sys.path.insert(0, str(TESTS / "unit" / "helpers"))
 
 import orjson
+import pytest
 import ray.serve
 from chat_stream import ID, call, streamed, whole
 from fake_serve import Model, Response, ServeDouble, StoreDouble, profile
 from served_router import ServedRouter
 
-import deployments.router.server
-import deployments.router.sync.profiles
 from deployments.config.app import RouterArgs
 from scheduler.costs.profiles import ProfileSet
 
@@ -63,13 +62,13 @@ class Scripted(Model):
 def main() -> None:
     """Serve until Ctrl-C."""
     double = ServeDouble(Scripted(MODEL, max_model_len=100_000))
-    ray.serve.status = double.status
-    ray.serve.get_deployment_handle = double.get_deployment_handle
-    deployments.router.server.serve_host = lambda: "127.0.0.1"
-    with TemporaryDirectory(prefix="scripted-") as folder:
+    with TemporaryDirectory(prefix="scripted-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray.serve, "status", double.status)
+        patch.setattr(ray.serve, "get_deployment_handle", double.get_deployment_handle)
+        patch.setattr("deployments.router.server.serve_host", lambda: "127.0.0.1")
         store = StoreDouble(Path(folder) / "data")
         store.state.publish(ProfileSet((profile(MODEL, 1.0, 20.0, 0.6),)).to_json())
-        deployments.router.sync.profiles.connect_store = lambda _: store
+        patch.setattr("deployments.router.sync.profiles.connect_store", lambda _: store)
         router = ServedRouter(
             RouterArgs(data_dir=folder, record_content=True, request_timeout_s=60),
             models=[{"id": MODEL}],

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_figures import Figures
-from gpu_metering import BUSY_PERCENT, Gpu, NoGpuError, find_gpu
+from gpu.gpu_figures import Figures
+from gpu.gpu_metering import BUSY_PERCENT, Gpu, NoGpuError, find_gpu
 
 from cluster.energy.nvml import NvmlCounter
 

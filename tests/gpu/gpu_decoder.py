@@ -7,12 +7,15 @@ host would be timed, not the device. One batch of equal prompts, greedy, no end 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import MistralForCausalLM
+
+if TYPE_CHECKING:
+    from transformers.models.mistral.modeling_mistral import MistralAttention, MistralRMSNorm
 
 # One token's attention over a long cache fills a device only if the cache is divided.
 CHUNK = 128
@@ -87,10 +90,11 @@ class Decoder:
             normed = _norm(layer.input_layernorm, hidden)
             hidden = hidden + self._attend(layer.self_attn, normed, keys, values, where)
             hidden = hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
-        return self._model.lm_head(_norm(model.norm, hidden[:, -1]))
+        logits: Tensor = self._model.lm_head(_norm(model.norm, hidden[:, -1]))
+        return logits
 
     def _attend(
-        self, layer: nn.Module, hidden: Tensor, keys: Tensor, values: Tensor, where: _Where
+        self, layer: MistralAttention, hidden: Tensor, keys: Tensor, values: Tensor, where: _Where
     ) -> Tensor:
         query, key, value = (
             project(hidden).unflatten(-1, (-1, self._head_size)).transpose(1, 2)
@@ -103,10 +107,11 @@ class Decoder:
             attended = _attend_to_prompt(query, key, value)
         else:
             attended = _attend_to_cache(query, keys, values, where.beyond)
-        return layer.o_proj(attended.transpose(1, 2).flatten(2))
+        projected: Tensor = layer.o_proj(attended.transpose(1, 2).flatten(2))
+        return projected
 
 
-def _norm(norm: nn.Module, hidden: Tensor) -> Tensor:
+def _norm(norm: MistralRMSNorm, hidden: Tensor) -> Tensor:
     return F.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
@@ -141,5 +146,6 @@ def _attend_to_cache(query: Tensor, keys: Tensor, values: Tensor, beyond: Tensor
     grouped = query.reshape(*keys.shape[:2], -1, keys.shape[-1]) * keys.shape[-1] ** -0.5
     scores = (grouped @ keys.transpose(2, 3)).masked_fill(beyond, -torch.inf)
     weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    parts = weights.unflatten(-1, (-1, CHUNK)).transpose(2, 3) @ values.unflatten(2, (-1, CHUNK))
+    chunks: Tensor = weights.unflatten(-1, (-1, CHUNK))
+    parts: Tensor = chunks.transpose(2, 3) @ values.unflatten(2, (-1, CHUNK))  # type: ignore[no-untyped-call]
     return parts.sum(2).flatten(1, 2).unsqueeze(2)

@@ -15,7 +15,7 @@ from typing import Any
 import pynvml
 import torch
 import transformers
-from gpu_metering import Gpu
+from gpu.gpu_metering import Gpu
 
 FIGURES_VARIABLE = "GPU_FIGURES"
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from gpu_decoder import Decoder
-from gpu_metering import metered
+from gpu.gpu_decoder import Decoder
+from gpu.gpu_metering import metered
 from transformers import MistralConfig, MistralForCausalLM
 
 from cluster.energy.counters import EnergyCounter
@@ -122,7 +122,7 @@ def _captured(work: Callable[[], object], device: torch.device) -> Callable[[], 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     # One for all: what cuBLAS keeps for a stream, it keeps for good.
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)

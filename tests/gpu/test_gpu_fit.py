@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from gpu_figures import Figures
-from gpu_generation import (
+from gpu.gpu_figures import Figures
+from gpu.gpu_generation import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     Configuration,
@@ -29,8 +29,8 @@ from gpu_generation import (
     random_model,
     shape_7b,
 )
-from gpu_metering import Gpu
-from gpu_workloads import MatmulLoad
+from gpu.gpu_metering import Gpu
+from gpu.gpu_workloads import MatmulLoad
 from transformers import MistralForCausalLM
 
 from cluster.energy.checks import measure_rest

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from gpu_decoder import CHUNK, Decoder
-from gpu_generation import (
+from gpu.gpu_decoder import CHUNK, Decoder
+from gpu.gpu_generation import (
     BATCHES,
     MODEL_BYTES,
     Configuration,
@@ -23,7 +23,7 @@ from gpu_generation import (
     random_model,
     shape_7b,
 )
-from gpu_metering import (
+from gpu.gpu_metering import (
     NoGpuError,
     PowerSampler,
     find_gpu,
@@ -32,7 +32,7 @@ from gpu_metering import (
     next_tick,
     trapezoid,
 )
-from gpu_workloads import MatmulLoad, side_by_side
+from gpu.gpu_workloads import MatmulLoad, side_by_side
 from transformers import MistralConfig, MistralForCausalLM
 
 CPU = torch.device("cpu")
@@ -81,8 +81,8 @@ class SteadyCounter:
 @pytest.fixture
 def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     fake = FakeTime()
-    monkeypatch.setattr("gpu_metering.time", fake)
-    monkeypatch.setattr("gpu_workloads.time", fake)
+    monkeypatch.setattr("gpu.gpu_metering.time", fake)
+    monkeypatch.setattr("gpu.gpu_workloads.time", fake)
     return fake
 
 

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
-from gpu_figures import Figures
-from gpu_metering import Gpu, PowerSampler, idle_watts, next_tick
-from gpu_workloads import MatmulLoad, side_by_side
+from gpu.gpu_figures import Figures
+from gpu.gpu_metering import Gpu, PowerSampler, idle_watts, next_tick
+from gpu.gpu_workloads import MatmulLoad, side_by_side
 
 from cluster.energy.checks import measure_rest
 from cluster.energy.ledger import RequestLedger

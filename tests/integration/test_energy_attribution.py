@@ -72,7 +72,7 @@ def test_requests_and_rest_add_up_to_the_counter(cluster: Cluster) -> None:
     after, joules_after = describe(cluster), joules_of_tree(root)
 
     def rose(*names: str) -> float:
-        return sum(after[name] - before[name] for name in names)
+        return float(sum(after[name] - before[name] for name in names))
 
     assert after["meter_fault"] is None
     assert given == pytest.approx(rose("attributed_joules"), rel=0.01)

@@ -30,7 +30,8 @@ def engine_cores(cluster: Cluster, model: str) -> list[psutil.Process]:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    return process.cpu_times().user
+    seconds: float = process.cpu_times().user
+    return seconds
 
 
 def kill_the_one_that_works(cluster: Cluster, model: str) -> None:

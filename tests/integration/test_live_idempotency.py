@@ -182,7 +182,7 @@ def test_the_death_of_a_router_is_seen_and_mended(cluster: Cluster) -> None:
     assert 10 <= len(events) < TOKENS
     assert all(event["choices"][0]["finish_reason"] is None for event in events)
     assert not any("[DONE]" in line for line in lines)
-    statuses = []
+    statuses: list[int] = []
     while not statuses or statuses[-1] != 200:
         assert time.monotonic() < killed_at + 60, statuses
         try:

@@ -59,7 +59,7 @@ def test_feedback_changes_the_choice_and_outlives_the_router(taught: Cluster) ->
 
     def is_back() -> bool:
         try:
-            return choice(taught)["model"] == "tiny-mistral"
+            return bool(choice(taught)["model"] == "tiny-mistral")
         except (httpx.TransportError, ValueError, KeyError):
             return False
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from live_cluster import ROOT, Cluster, free_port
+from otlp_collector import Collector
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.router.observe.metrics import COUNTERS, GAUGES, HISTOGRAMS
@@ -27,6 +28,11 @@ QUERIES = [
     for target in panel.get("targets", ())
 ]
 ONLY_WHERE_MODELS_BREAK = "Tries that broke"
+
+
+def collector_of(cluster: Cluster) -> Collector:
+    assert cluster.collector is not None
+    return cluster.collector
 
 
 def scrape(cluster: Cluster) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -160,13 +166,13 @@ def test_a_trace_goes_from_the_request_to_the_engine(cluster: Cluster) -> None:
     ]
 
     def missing() -> set[str]:
-        return set(names) - cluster.collector.of_trace(trace_id).keys()
+        return set(names) - collector_of(cluster).of_trace(trace_id).keys()
 
     with suppress(AssertionError):
         cluster.wait_until("all spans", lambda: not missing(), 60)
     assert missing() == set()
     request, decide, attempt, generate, engine = map(
-        cluster.collector.of_trace(trace_id).__getitem__, names
+        collector_of(cluster).of_trace(trace_id).__getitem__, names
     )
     assert request.parent_span_id.hex() == "b7ad6b7169203331"
     assert decide.parent_span_id == attempt.parent_span_id == request.span_id
@@ -179,7 +185,7 @@ def test_a_trace_goes_from_the_request_to_the_engine(cluster: Cluster) -> None:
 def test_who_sends_no_trace_context_is_not_traced_where_the_sampler_says_so(
     cluster: Cluster,
 ) -> None:
-    traced = {span.trace_id for span in cluster.collector.spans}
+    traced = {span.trace_id for span in collector_of(cluster).spans}
     cluster.post("/v1/completions", model="tiny-mistral", prompt="one", max_tokens=1)
     test_a_trace_goes_from_the_request_to_the_engine(cluster)
-    assert len({span.trace_id for span in cluster.collector.spans} - traced) == 1
+    assert len({span.trace_id for span in collector_of(cluster).spans} - traced) == 1

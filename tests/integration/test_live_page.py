@@ -25,6 +25,7 @@ def test_the_page_asks_real_models(cluster: Cluster) -> None:
         page.locator("#ask-button").click()
         expect(page.locator("#answer")).to_have_attribute("data-state", "whole", timeout=30_000)
         answered = page.locator("#answer-status strong").text_content()
+        assert answered is not None
         assert answered == page.locator("#candidates > li").first.get_attribute("data-model")
         expect(page.locator("#outcome")).to_contain_text("Energy")
         newest = page.locator("#decisions tbody tr").first

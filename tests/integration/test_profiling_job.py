@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 
 import httpx
 import pytest
@@ -17,6 +18,11 @@ pytestmark = pytest.mark.integration
 
 def profiles_in_use(cluster: Cluster) -> ProfileSet:
     return ProfileSet.from_json(httpx.get(f"{cluster.url}/v1/profiles").text)
+
+
+def is_in_use(cluster: Cluster, version: str) -> bool:
+    profile = profiles_in_use(cluster).find("tiny-phi3")
+    return profile is not None and profile.accuracy_source == version
 
 
 def test_the_job_profiles_fits_and_publishes(cluster: Cluster) -> None:
@@ -35,7 +41,9 @@ def test_the_job_profiles_fits_and_publishes(cluster: Cluster) -> None:
         assert profile.runtime.predict(100, 10) > 0
         assert profile.energy.predict(100, 10) > 0
         # Not measured by this job: carried over.
-        assert profile.accuracy == before.find(model).accuracy
+        previous = before.find(model)
+        assert previous is not None
+        assert profile.accuracy == previous.accuracy
     trials, cleaning = read_trials(cluster.data_dir / "raw_profiles")
     assert not cleaning.reasons
     assert set(trials["model"]) == {"tiny-phi3", "tiny-mistral"}
@@ -63,9 +71,7 @@ def test_profiles_are_swapped_under_load_without_a_failed_request(cluster: Clust
             version = publish(cluster, scale)
             cluster.wait_until(
                 f"profiles {version} are in use",
-                lambda version=version: (
-                    profiles_in_use(cluster).find("tiny-phi3").accuracy_source == version
-                ),
+                partial(is_in_use, cluster, version),
                 10,
             )
             before = len(statuses)

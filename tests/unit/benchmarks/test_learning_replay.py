@@ -78,4 +78,4 @@ def test_the_figure() -> None:
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:2] == ["one", "two"]
     (line, _) = figure.axes[0].lines
-    assert line.get_ydata()[-1] == pytest.approx(10.0)  # type: ignore[index]
+    assert np.asarray(line.get_ydata())[-1] == pytest.approx(10.0)

@@ -3,9 +3,11 @@ from contextlib import AsyncExitStack
 
 import overhead
 import pytest
-from loadgen import LoadError, Target
+from loadgen import Load, LoadError, Measurement, Target
 from openai_double import OpenAiDouble, serving
 from overhead_report import AUTO, LITELLM, METRICS, PINNED, VLLM
+
+Measured = dict[Load, dict[str, list[Measurement]]]
 
 
 @pytest.fixture(autouse=True)
@@ -13,11 +15,11 @@ def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overhead, "REST_S", 0.0)
 
 
-def rounds(**doubles: OpenAiDouble):
+def rounds(**doubles: OpenAiDouble) -> tuple[Measured, dict[str, str]]:
     """One round; what was measured, and what is missing."""
     missing: dict[str, str] = {}
 
-    async def run():
+    async def run() -> Measured:
         async with AsyncExitStack() as stack:
             targets = {
                 name: Target(await stack.enter_async_context(serving(double)), "m")

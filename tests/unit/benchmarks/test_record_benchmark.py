@@ -3,7 +3,7 @@
 from record import build_record
 
 
-def test_the_record_is_one_of_a_finished_decision():
+def test_the_record_is_one_of_a_finished_decision() -> None:
     built = build_record()
 
     assert [attempt["model"] for attempt in built["attempts"]] == [built["model"]]

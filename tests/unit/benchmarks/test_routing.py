@@ -52,7 +52,8 @@ def made_up_runs() -> dict[str, dict[str, list[Split]]]:
     for name in names:
         runs[name] = {
             policy: [
-                replay(ESTIMATORS[kind], *part, seed) for seed, *part in splits(table, 100, [0, 1])
+                replay(ESTIMATORS[kind], learn, choose, seed)
+                for seed, learn, choose in splits(table, 100, [0, 1])
             ]
             for policy, kind in policies.items()
         }

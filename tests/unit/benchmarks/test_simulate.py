@@ -256,7 +256,7 @@ def test_jobs_keep_the_rate_and_the_requests(rate: float, count: int, seed: int)
 
 def test_all_rows_of_a_trace_come_at_its_rate() -> None:
     jobs = RANDOM.jobs(10.0, 1500, random.Random(0))
-    assert Counter((j.input_tokens, j.output_tokens) for j in jobs) == Counter(RANDOM.tokens * 3)
+    assert Counter((j.input_tokens, j.output_tokens) for j in jobs) == Counter([*RANDOM.tokens] * 3)
     assert 1500 / jobs[-1].arrived_s == pytest.approx(10, rel=0.01)
 
 

@@ -38,7 +38,8 @@ def served(double: OpenAiDouble) -> Iterator[EmbeddedModels]:
     context = serving(double)
     url = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(10)
     try:
-        server = Server("double", url, process=None, log=Path())
+        # The double is no process.
+        server = Server("double", url, process=None, log=Path())  # type: ignore[arg-type]
         yield EmbeddedModels(server, MODELS, Path(), ray_port=0)
     finally:
         asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(10)
@@ -54,7 +55,8 @@ def run(
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(trace, "embedded_models", lambda console: served(double))
     monkeypatch.setattr(trace.signal, "signal", lambda *_: None)
-    return trace.main()
+    code: int = trace.main()
+    return code
 
 
 def test_every_way_gets_the_same_arrivals(

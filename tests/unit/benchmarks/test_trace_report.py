@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
@@ -72,7 +73,7 @@ def test_json_has_every_outcome() -> None:
     assert data["outcomes"][0]["runtime_s"]["95"] == pytest.approx(0.95)
 
 
-def test_the_figure_is_drawn(tmp_path) -> None:
+def test_the_figure_is_drawn(tmp_path: Path) -> None:
     path = tmp_path / "new" / "trace.png"
     draw_outcomes([outcome("auto, time"), outcome("a"), outcome("round robin", None)], ABOUT, path)
     pixels = imread(path)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
+from dashboard_double import Dashboard
 
 from cluster.__main__ import main
 
 
-def test_status_shows_every_application(dashboard: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_every_application(
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["status", "--address", dashboard.address]) == 0
     printed = capsys.readouterr().out
     for text in ("router", "steady-1.5", "1/1", "auto 1-2", "fixed"):
@@ -17,7 +19,7 @@ def test_status_shows_every_application(dashboard: Any, capsys: pytest.CaptureFi
 
 
 def test_status_json_is_complete_and_has_no_secrets(
-    dashboard: Any, capsys: pytest.CaptureFixture[str]
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", "--json", "--address", dashboard.address]) == 0
     printed = capsys.readouterr().out
@@ -28,7 +30,7 @@ def test_status_json_is_complete_and_has_no_secrets(
 
 
 def test_watching_shows_the_same_until_it_is_interrupted(
-    dashboard: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slept = []
 
@@ -46,19 +48,19 @@ def test_watching_shows_the_same_until_it_is_interrupted(
 
 
 def test_watching_and_json_do_not_go_together(
-    dashboard: Any, capsys: pytest.CaptureFixture[str]
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", "--watch", "--json", "--address", dashboard.address]) == 2
 
 
-def test_status_of_an_empty_ray(dashboard: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_an_empty_ray(dashboard: Dashboard, capsys: pytest.CaptureFixture[str]) -> None:
     dashboard.details = {"applications": {}}
     assert main(["status", "--address", dashboard.address]) == 0
     assert "nothing is deployed" in capsys.readouterr().out
 
 
 def test_an_unreachable_dashboard_is_one_line_and_1(
-    dashboard: Any, capsys: pytest.CaptureFixture[str]
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", "--address", "http://127.0.0.1:1"]) == 1
     error = capsys.readouterr().err
@@ -67,13 +69,13 @@ def test_an_unreachable_dashboard_is_one_line_and_1(
 
 
 def test_the_address_comes_from_the_variable_that_ray_reads(
-    dashboard: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RAY_DASHBOARD_ADDRESS", dashboard.address)
     assert main(["status"]) == 0
 
 
-def test_scale_prints_what_it_did(dashboard: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scale_prints_what_it_did(dashboard: Dashboard, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["scale", "steady-1.5", "2", "--address", dashboard.address]
     assert main(arguments) == 0
     assert "steady-1.5: 1 -> 2 running replicas" in capsys.readouterr().out
@@ -82,14 +84,14 @@ def test_scale_prints_what_it_did(dashboard: Any, capsys: pytest.CaptureFixture[
 
 
 def test_scale_of_an_unknown_model_is_2_and_names_the_known(
-    dashboard: Any, capsys: pytest.CaptureFixture[str]
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["scale", "nix", "2", "--address", dashboard.address]) == 2
     assert "unknown model 'nix'; deployed models: steady-1.5" in capsys.readouterr().err
 
 
 def test_scale_that_changed_nothing_is_1(
-    dashboard: Any, capsys: pytest.CaptureFixture[str]
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dashboard.scale_changes_target = False
     assert main(["scale", "steady-1.5", "2", "--address", dashboard.address]) == 1
@@ -101,7 +103,7 @@ def test_scale_that_changed_nothing_is_1(
     [[], ["--min", "1"], ["--max", "1"], ["2", "--min", "1", "--max", "2"], ["2", "--max", "3"]],
 )
 def test_scale_takes_a_number_or_bounds(
-    count: list[str], dashboard: Any, capsys: pytest.CaptureFixture[str]
+    count: list[str], dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["scale", "steady-1.5", *count, "--address", dashboard.address]) == 2
     assert "either a number of replicas, or both --min and --max" in capsys.readouterr().err

@@ -37,7 +37,7 @@ KUBERNETES = "1.33"
 
 
 def version_of(name: str) -> str:
-    for dependency in PROJECT["dependencies"]:
+    for dependency in PROJECT["optional-dependencies"]["serve"]:
         if match := re.match(rf"{name}(?:\[.*\])?==(\S+)", dependency):
             return match[1]
     raise LookupError(name)

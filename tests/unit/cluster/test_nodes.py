@@ -40,12 +40,12 @@ def test_every_node_is_listed_with_what_it_declared_and_what_is_in_it(cluster: C
 
 
 def test_a_busy_node_answers_and_a_dead_one_is_listed_as_dead(cluster: Cluster) -> None:
-    @ray.remote(num_cpus=1)
     class Occupant:
         def here(self) -> None:
             """Answers once it holds its CPU."""
 
-    occupants = [Occupant.remote() for _ in range(2)]
+    actor_class = ray.remote(num_cpus=1)(Occupant)
+    occupants = [actor_class.remote() for _ in range(2)]
     ray.get([occupant.here.remote() for occupant in occupants])
     assert [node.error for node in list_nodes()] == [None, None]
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from dashboard_double import Dashboard
 
 from cluster.scaling import (
     ScalingError,
@@ -18,7 +19,7 @@ from cluster.serve_api import Application, ReplicaRange, ServeApi, parse_details
 
 
 @pytest.fixture
-def api(dashboard: Any) -> Iterator[ServeApi]:
+def api(dashboard: Dashboard) -> Iterator[ServeApi]:
     with ServeApi(dashboard.address) as client:
         yield client
 
@@ -27,20 +28,22 @@ def ignore(_: Application) -> None:
     """A progress display that shows nothing."""
 
 
-def test_scale_fixed_reports_before_and_after(api: ServeApi, dashboard: Any) -> None:
+def test_scale_fixed_reports_before_and_after(api: ServeApi, dashboard: Dashboard) -> None:
     result = scale_fixed(api, "steady-1.5", 3, timeout_s=5, on_progress=ignore)
     assert (result.replicas_before, result.replicas_after) == (1, 3)
     assert [request.method for request in dashboard.requests] == ["GET", "POST", "GET"]
 
 
-def test_an_answer_of_200_that_changed_nothing_is_a_failure(api: ServeApi, dashboard: Any) -> None:
+def test_an_answer_of_200_that_changed_nothing_is_a_failure(
+    api: ServeApi, dashboard: Dashboard
+) -> None:
     dashboard.scale_changes_target = False
     with pytest.raises(ScalingError, match=r"asked for 3 replicas .* its target is 1"):
         scale_fixed(api, "steady-1.5", 3, timeout_s=5, on_progress=ignore)
 
 
 def test_replicas_that_do_not_come_up_are_a_failure_with_their_states(
-    api: ServeApi, dashboard: Any
+    api: ServeApi, dashboard: Dashboard
 ) -> None:
     deployment = dashboard.details["applications"]["steady-1.5"]["deployments"]
     dashboard.scale_changes_target = False
@@ -65,14 +68,14 @@ def test_replicas_that_do_not_come_up_are_a_failure_with_their_states(
     ],
 )
 def test_scale_fixed_refuses_before_it_changes_anything(
-    model: str, replicas: int, message: str, api: ServeApi, dashboard: Any
+    model: str, replicas: int, message: str, api: ServeApi, dashboard: Dashboard
 ) -> None:
     with pytest.raises(ScalingUsageError, match=message):
         scale_fixed(api, model, replicas, timeout_s=5, on_progress=ignore)
     assert all(request.method == "GET" for request in dashboard.requests)
 
 
-def test_scale_fixed_says_which_setting_is_missing(api: ServeApi, dashboard: Any) -> None:
+def test_scale_fixed_says_which_setting_is_missing(api: ServeApi, dashboard: Dashboard) -> None:
     dashboard.details["applications"]["steady-1.5"]["external_scaler_enabled"] = False
     with pytest.raises(ScalingUsageError, match="external_scaler_enabled: true"):
         scale_fixed(api, "steady-1.5", 2, timeout_s=5, on_progress=ignore)
@@ -112,7 +115,7 @@ def test_config_with_bounds_changes_one_application(details: dict[str, Any]) -> 
     ],
 )
 def test_scale_auto_refuses_before_it_changes_anything(
-    model: str, bounds: ReplicaRange, message: str, api: ServeApi, dashboard: Any
+    model: str, bounds: ReplicaRange, message: str, api: ServeApi, dashboard: Dashboard
 ) -> None:
     with pytest.raises(ScalingUsageError, match=message):
         scale_auto(api, model, bounds, timeout_s=5, on_progress=ignore)
@@ -120,7 +123,7 @@ def test_scale_auto_refuses_before_it_changes_anything(
 
 
 def test_scale_auto_stops_waiting_when_the_application_failed(
-    api: ServeApi, dashboard: Any
+    api: ServeApi, dashboard: Dashboard
 ) -> None:
     dashboard.details["applications"]["elastic"] |= {
         "status": "DEPLOY_FAILED",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dashboard_double import Dashboard
 
 from cluster.serve_api import (
     DashboardAuthError,
@@ -34,11 +35,16 @@ def test_secrets_of_the_config_are_not_in_the_repr(details: dict[str, Any]) -> N
 
 
 def test_a_ray_without_serve_has_no_applications() -> None:
-    empty = {"controller_info": {}, "proxies": {}, "applications": {}, "target_capacity": None}
+    empty: dict[str, Any] = {
+        "controller_info": {},
+        "proxies": {},
+        "applications": {},
+        "target_capacity": None,
+    }
     assert parse_details(empty).applications == {}
 
 
-def test_set_replicas_quotes_names(dashboard: Any) -> None:
+def test_set_replicas_quotes_names(dashboard: Dashboard) -> None:
     with ServeApi(dashboard.address + "/") as api:
         api.set_replicas("org/model", "ModelServer:org--model", 2)
     request = dashboard.requests[0]
@@ -47,7 +53,7 @@ def test_set_replicas_quotes_names(dashboard: Any) -> None:
     assert request.body == {"target_num_replicas": 2}
 
 
-def test_a_refusal_has_the_words_of_serve(dashboard: Any) -> None:
+def test_a_refusal_has_the_words_of_serve(dashboard: Dashboard) -> None:
     dashboard.scale_status = 412
     dashboard.scale_answer = {"error": "external_scaler_enabled=false"}
     with (
@@ -58,7 +64,7 @@ def test_a_refusal_has_the_words_of_serve(dashboard: Any) -> None:
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{port}", "127.0.0.1:{port}", "http://[x"])
-def test_an_address_where_nothing_answers_is_named(address: str, dashboard: Any) -> None:
+def test_an_address_where_nothing_answers_is_named(address: str, dashboard: Dashboard) -> None:
     with socket.socket() as bound_but_not_listening:
         bound_but_not_listening.bind(("127.0.0.1", 0))
         closed = address.format(port=bound_but_not_listening.getsockname()[1])
@@ -67,7 +73,9 @@ def test_an_address_where_nothing_answers_is_named(address: str, dashboard: Any)
     assert closed in str(caught.value)
 
 
-def test_the_token_is_sent_and_asked_for(dashboard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_sent_and_asked_for(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dashboard.token = "t0ken"
     with (
         ServeApi(dashboard.address) as api,
@@ -80,7 +88,7 @@ def test_the_token_is_sent_and_asked_for(dashboard: Any, monkeypatch: pytest.Mon
 
 
 def test_the_token_is_looked_for_in_rays_order(
-    dashboard: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dashboard: Dashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert auth_headers() == {}
     (tmp_path / ".ray").mkdir()
@@ -99,7 +107,7 @@ def test_the_token_is_looked_for_in_rays_order(
     ("variable", "value"), [("RAY_AUTH_MODE", "token"), ("RAY_AUTH_TOKEN_PATH", "/nowhere/token")]
 )
 def test_a_token_that_is_asked_for_and_missing_is_an_error(
-    variable: str, value: str, dashboard: Any, monkeypatch: pytest.MonkeyPatch
+    variable: str, value: str, dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(DashboardAuthError, match="No such file"):

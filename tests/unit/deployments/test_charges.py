@@ -104,12 +104,16 @@ def test_a_stopped_answer_costs_what_was_generated_and_drawn(
 
 
 def test_it_teaches_what_tokens_cost_and_not_how_long_answers_are(
-    keyed: Site,
-    endless: Endless,
+    keyed: Site, endless: Endless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lessons: list[Any] = []
     learn = keyed.shared.learn
-    keyed.shared.learn = lambda lesson: (lessons.append(lesson), learn(lesson))[1]  # type: ignore[method-assign]
+
+    def note_and_learn(lesson: Any) -> None:
+        lessons.append(lesson)
+        learn(lesson)
+
+    monkeypatch.setattr(keyed.shared, "learn", note_and_learn)
     leave(keyed, endless, stream=True)
     (lesson,) = lessons
     assert lesson.output_tokens is None

@@ -12,13 +12,18 @@ from typing import Any, NoReturn
 import pytest
 from documents import ROOT, Command, commands
 
+from deployments.links.frames import Endpoint
 from deployments.router.wire.openai import parse_request
 
 COMMANDS = list(commands())
 OURS = ("cluster", "deployments", "profiling", "scheduler")
 # Take no options.
 WITHOUT_PARSER = {"deployments.check"}
-ENDPOINTS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/v1/route": None}
+ENDPOINTS: dict[str, Endpoint | None] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/route": None,
+}
 
 
 class Understood(Exception):  # noqa: N818
@@ -107,7 +112,7 @@ def test_there_are_bodies() -> None:
 @pytest.mark.parametrize(("command", "path", "body"), _bodies(), ids=str)
 def test_a_documented_body_is_taken(command: Command, path: str, body: str) -> None:
     json.loads(body)
-    parse_request(body.encode(), ENDPOINTS[path])  # type: ignore[arg-type]
+    parse_request(body.encode(), ENDPOINTS[path])
 
 
 def test_documented_yaml_files_are_there() -> None:

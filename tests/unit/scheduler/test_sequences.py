@@ -30,8 +30,10 @@ PROFILE = ModelProfile(
 STATE = ModelState("m", max_model_len=1_000, profile=PROFILE, slots=16, queue=4)
 
 
-def asked(input_tokens: int = 80, **fields: int) -> RoutingRequest:
-    return RoutingRequest("id", {"m": input_tokens}, output_tokens=50, **fields)
+def asked(input_tokens: int = 80, sequences: int = 1, prompts: int = 1) -> RoutingRequest:
+    return RoutingRequest(
+        "id", {"m": input_tokens}, output_tokens=50, sequences=sequences, prompts=prompts
+    )
 
 
 def test_several_answers_to_one_prompt_take_the_time_of_one_and_the_joules_of_all() -> None:

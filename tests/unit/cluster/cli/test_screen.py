@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from dashboard_double import Dashboard
 from rich.console import Console
 
 from cluster.cli.overview import look, router_address
@@ -14,7 +15,7 @@ from cluster.serve_api import ServeApi, ServeDetails
 LONG_NAME = "mistral-7b-instruct-v0.2"
 
 
-def drawn(dashboard: Any, width: int = 80) -> list[str]:
+def drawn(dashboard: Dashboard, width: int = 80) -> list[str]:
     console = Console(width=width, force_terminal=False)
     with ServeApi(dashboard.address) as api, console.capture() as capture:
         console.print(screen(look(api), width))
@@ -26,7 +27,7 @@ def line(lines: list[str], word: str) -> list[str]:
     return found
 
 
-def test_nodes_and_their_accelerators(dashboard: Any) -> None:
+def test_nodes_and_their_accelerators(dashboard: Dashboard) -> None:
     lines = drawn(dashboard)
     assert line(lines, "head")[:6] == ["head", "(head)", "42", "%", "12/32", "GiB"]
     assert "NVIDIA H100 80GB HBM3 87 %, 64/80 GiB" in "\n".join(lines)
@@ -36,7 +37,7 @@ def test_nodes_and_their_accelerators(dashboard: Any) -> None:
     )
 
 
-def test_models_with_load_speed_and_power(dashboard: Any) -> None:
+def test_models_with_load_speed_and_power(dashboard: Dashboard) -> None:
     lines = drawn(dashboard)
     row = line(lines, "steady-1.5")
     assert row == ["steady-1.5", "running", "1/1", "fixed", "3/16", "1,510", "300", "W"]
@@ -49,14 +50,14 @@ def test_models_with_load_speed_and_power(dashboard: Any) -> None:
     assert "1,510 tokens/s   300 W   2 routers" in lines[0]
 
 
-def test_a_wide_terminal_has_drift_and_accelerators_too(dashboard: Any) -> None:
+def test_a_wide_terminal_has_drift_and_accelerators_too(dashboard: Dashboard) -> None:
     row = line(drawn(dashboard, 120), "steady-1.5")
     assert row[-2:] == ["x1.25", "H100"]
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_names_stay_whole_and_lines_fit(
-    dashboard: Any, details: dict[str, Any], width: int
+    dashboard: Dashboard, details: dict[str, Any], width: int
 ) -> None:
     application = dict(details["applications"]["steady-1.5"])
     application["name"] = LONG_NAME
@@ -72,7 +73,7 @@ def test_names_stay_whole_and_lines_fit(
     assert not any("…" in text for text in lines)
 
 
-def test_replicas_that_do_not_run_are_named(dashboard: Any, details: dict[str, Any]) -> None:
+def test_replicas_that_do_not_run_are_named(dashboard: Dashboard, details: dict[str, Any]) -> None:
     deployment = details["applications"]["steady-1.5"]["deployments"]["ModelServer:steady-1_5"]
     deployment["replicas"] = [*deployment["replicas"], {"replica_id": "r2", "state": "STARTING"}]
     deployment["target_num_replicas"] = 2
@@ -81,14 +82,14 @@ def test_replicas_that_do_not_run_are_named(dashboard: Any, details: dict[str, A
     assert "steady-1.5: 1 starting" in lines
 
 
-def test_without_the_router_the_rest_is_shown_and_why(dashboard: Any) -> None:
+def test_without_the_router_the_rest_is_shown_and_why(dashboard: Dashboard) -> None:
     dashboard.live_status = 401
     lines = drawn(dashboard)
     assert line(lines, "steady-1.5")[1] == "running"
     assert "wants an API key: set OPENAI_API_KEY" in " ".join(lines)
 
 
-def test_the_key_goes_to_the_router(dashboard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_goes_to_the_router(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     drawn(dashboard)
     (asked,) = (r for r in dashboard.requests if r.path.startswith("/v1/live"))

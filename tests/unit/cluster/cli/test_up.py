@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from dashboard_double import Dashboard
 from http_double import QuietHandler, serving
 
 from cluster.cli import up as launcher
@@ -203,7 +204,7 @@ ADDRESS = "http://127.0.0.1:8000"
 
 @pytest.mark.usefixtures("answering")
 def test_the_address_comes_with_the_first_model_and_the_others_are_waited_for(
-    dashboard: Any,
+    dashboard: Dashboard,
     details: dict[str, Any],
     head: subprocess.Popen[bytes],
     capsys: pytest.CaptureFixture[str],
@@ -228,7 +229,7 @@ def test_the_address_comes_with_the_first_model_and_the_others_are_waited_for(
 
 @pytest.mark.usefixtures("answering")
 def test_a_model_that_fails_is_named_and_the_others_serve(
-    dashboard: Any, head: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
+    dashboard: Dashboard, head: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     failed = launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
     assert failed == ["broken"]
@@ -238,7 +239,7 @@ def test_a_model_that_fails_is_named_and_the_others_serve(
 
 
 def test_a_replica_that_does_not_start_is_named_while_serve_tries_again(
-    dashboard: Any,
+    dashboard: Dashboard,
     details: dict[str, Any],
     head: subprocess.Popen[bytes],
     capsys: pytest.CaptureFixture[str],
@@ -265,7 +266,7 @@ def test_a_replica_that_does_not_start_is_named_while_serve_tries_again(
 
 
 def test_where_no_model_starts_the_start_ends_with_serves_words(
-    dashboard: Any, details: dict[str, Any], head: subprocess.Popen[bytes]
+    dashboard: Dashboard, details: dict[str, Any], head: subprocess.Popen[bytes]
 ) -> None:
     for name, application in details["applications"].items():
         if name != "router":
@@ -275,7 +276,7 @@ def test_where_no_model_starts_the_start_ends_with_serves_words(
 
 
 def test_a_router_that_fails_ends_the_start(
-    dashboard: Any, details: dict[str, Any], head: subprocess.Popen[bytes]
+    dashboard: Dashboard, details: dict[str, Any], head: subprocess.Popen[bytes]
 ) -> None:
     details["applications"]["router"] |= {"status": "DEPLOY_FAILED", "message": "no such file"}
     with pytest.raises(LaunchError, match="router: no such file"):
@@ -284,7 +285,7 @@ def test_a_router_that_fails_ends_the_start(
 
 @pytest.mark.usefixtures("impatient")
 def test_where_every_model_is_at_0_the_address_comes_all_the_same(
-    dashboard: Any,
+    dashboard: Dashboard,
     details: dict[str, Any],
     head: subprocess.Popen[bytes],
     capsys: pytest.CaptureFixture[str],
@@ -346,7 +347,7 @@ def test_requests_that_do_not_end_are_waited_for_until_a_limit(
 
 
 def test_a_ray_that_ends_stops_the_start(
-    dashboard: Any, details: dict[str, Any], tmp_path: Path
+    dashboard: Dashboard, details: dict[str, Any], tmp_path: Path
 ) -> None:
     del details["applications"]["broken"]
     details["applications"]["elastic"]["status"] = "DEPLOYING"

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,8 +240,11 @@ def test_the_replicas_of_a_node_never_get_more_than_there_is(
         def read_joules(self) -> float:
             return total
 
+    def spent_by(replica: int) -> Callable[[], float]:
+        return lambda: spent[replica]
+
     first, second = (
-        RaplShareCounter(Packages(), lambda r=r: spent[r], lambda: sum(spent)) for r in (0, 1)
+        RaplShareCounter(Packages(), spent_by(replica), lambda: sum(spent)) for replica in (0, 1)
     )
     last = (0.0, 0.0)
     for joules, *times in uses:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -175,7 +176,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setattr(board_module, "TICK_S", 0.005)
     return Site(Board(str(tmp_path), archive=Archive()))
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -41,9 +42,9 @@ def periods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "SAFETY_PERIOD_S", 30.0)
 
 
-def until(holds: object) -> None:
+def until(holds: Callable[[], object]) -> None:
     deadline = time.monotonic() + 5
-    while not holds():  # type: ignore[operator]
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.002)
 

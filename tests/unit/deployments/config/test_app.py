@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployments.config.app import RouterArgs, RouterConfig
+from deployments.config.app import RoutedModel, RouterArgs, RouterConfig
 from deployments.config.base import Strict, describe_errors
 from deployments.config.model import AutoScaling, FixedScaling, ModelArgs
 from scheduler.policies.cascade import CascadeStep
@@ -156,7 +156,7 @@ def test_a_ladder_is_the_schedulers() -> None:
 
 
 def test_aliases_lead_to_models() -> None:
-    models = [{"id": "Org/A"}, {"id": "b"}]
+    models = (RoutedModel(id="Org/A"), RoutedModel(id="b"))
     config = RouterConfig(models=models, aliases={"gpt-4o": "auto", "x": "b"}, default_model="x")
     assert config.meanings() == {"gpt-4o": "auto", "x": "b", "": "b"}
     assert RouterConfig().meanings() == {"": "auto"}

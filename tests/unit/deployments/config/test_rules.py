@@ -47,7 +47,8 @@ def test_a_rule_says_what_the_scheduler_does() -> None:
     when = night.when
     assert when.tasks == {"code", "mathematics"}
     assert (when.least_input_tokens, when.most_input_tokens) == (10, 2000)
-    assert (when.languages, when.keys) == ({"de"}, {"ann"})
+    assert when.languages == {"de"}
+    assert when.keys == {"ann"}
     assert when.text is not None
     assert when.text.source == "(?i)urgent"
     assert [(name, value.source) for name, value in when.headers] == [(b"x-team", "research|ops")]
@@ -55,7 +56,8 @@ def test_a_rule_says_what_the_scheduler_does() -> None:
     assert window is not None
     assert (str(window.zone), window.start, window.end) == ("Europe/Berlin", 1320, 360)
     assert window.days == {4, 5}
-    assert (when.available, when.unavailable) == ({"small"}, {"large"})
+    assert when.available == {"small"}
+    assert when.unavailable == {"large"}
     assert (night.require, night.exclude, night.prefer) == (("small",), ("large",), ("small",))
     assert night.weights == Weights(0.7, 0.3, 0.0)
     assert (night.policy, night.override, night.goes_on) == ("constrained", True, True)

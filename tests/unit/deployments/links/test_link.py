@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
@@ -15,17 +14,17 @@ import msgspec
 import pytest
 import uvloop
 from fake_clock import FakeClock
+from link_site import FRAMES, REPLY, Replica, Site, forever, report, request, until
 
 from cluster.connection import LENGTH, MESSAGES_A_TURN
-from cluster.store.load import LinkAddress, ReplicaLoad
+from cluster.store.load import LinkAddress
 from deployments.links.breaker import FIRST_PAUSE_S
 from deployments.links.client import Link, LinkBrokenError
-from deployments.links.frames import Flag, Frame, ModelRequest, Reply
+from deployments.links.frames import Flag, Frame, ModelRequest
 from deployments.links.pool import DEAD_S, LinkPool
 from deployments.links.protocol import End
 from deployments.links.server import LinkServer
 from deployments.links.unread import MAX_UNREAD_BYTES, Late, SlowReaderError
-from scheduler.priority import Priority
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -33,94 +32,8 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Serve uses uvloop, whose transports differ."""
-    return request.param  # type: ignore[no-any-return]
-
-
-FRAMES: list[Frame] = [(b"a", (1, 2), 0), (b"b", (), Flag.FINISH), (b"c", (), Flag.DONE)]
-REPLY: Reply = (200, b"{}", b"observation")
-
-
-class Replica:
-    """Answers by script.
-
-    Attributes:
-        before: Awaited before each frame and answer.
-        requests: What it was asked.
-        cancelled: Requests that were not wanted any more.
-    """
-
-    def __init__(self, before: Callable[[], Awaitable[Any]] = lambda: asyncio.sleep(0)) -> None:
-        self.before = before
-        self.requests: list[ModelRequest] = []
-        self.cancelled = 0
-
-    async def answer(self, request: ModelRequest) -> Reply:
-        self.requests.append(request)
-        await self._wait()
-        return REPLY
-
-    async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
-        self.requests.append(request)
-        for frame in FRAMES:
-            await self._wait()
-            yield frame
-
-    def stopped(self, request_id: str) -> bytes:
-        return f"{request_id} took".encode()
-
-    async def _wait(self) -> None:
-        try:
-            await self.before()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-
-
-def request(number: int = 0) -> ModelRequest:
-    return ModelRequest("chat", b"{}", f"r{number}", "router", (7, 8), Priority.HIGH, 0.5)
-
-
-def report(replica_id: str, link: LinkAddress | None, **fields: Any) -> ReplicaLoad:
-    return ReplicaLoad("m", replica_id, "node", "cpu", "cpu", fields.pop("ongoing", 0), link=link,
-                       **fields)  # fmt: skip
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - sockets tell nobody
-            await asyncio.sleep(0.005)
-
-
-class Site:
-    """Replicas that listen, and a router's pool of links to them."""
-
-    def __init__(self, *replicas: Replica, clock: Callable[[], float] = time.monotonic) -> None:
-        self.servers = [LinkServer(replica) for replica in replicas]
-        self.pool = LinkPool(clock)
-
-    async def __aenter__(self) -> Site:
-        for server in self.servers:
-            await server.open()
-        self.pool.update(self.reports(), "router")
-        await until(lambda: self.pool.open("m") == len(self.servers))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.pool.close()
-        for server in self.servers:
-            server.close()
-
-    def reports(self) -> list[ReplicaLoad]:
-        return [report(f"r{i}", server.address) for i, server in enumerate(self.servers)]
-
-    def link(self, avoid: tuple[str, ...] = ()) -> Link:
-        link = self.pool.choose("m", avoid)
-        assert link is not None
-        return link
-
-
-def forever() -> Awaitable[Any]:
-    return asyncio.Event().wait()
+    runner: Run = request.param
+    return runner
 
 
 async def late_of(late: Late) -> bytes:
@@ -241,7 +154,7 @@ def test_a_call_that_nobody_waits_for_is_cancelled(run: Run, streamed: bool) -> 
         async with Site(replica) as site:
             link = site.link()
             call = collect(link, request()) if streamed else link.answer(request())
-            task = asyncio.create_task(call)  # type: ignore[arg-type]
+            task = asyncio.create_task(call)
             await until(lambda: replica.requests)
             assert link.load == 1
             task.cancel()
@@ -615,7 +528,7 @@ def test_a_replica_that_is_only_busy_is_not_sick(run: Run, monkeypatch: pytest.M
             link = site.link()
             streaming = asyncio.create_task(collect(link, request()))
             await until(lambda: replica.requests)
-            replica.answer = lambda _: asyncio.sleep(60)  # type: ignore[assignment,method-assign,return-value]
+            monkeypatch.setattr(replica, "answer", lambda _: asyncio.sleep(60))
             for kind in (b"a", b"b", b"c"):
                 link.breaker.broke(kind)
             site.pool.update(site.reports(), "router")
@@ -628,7 +541,7 @@ def test_a_replica_that_is_only_busy_is_not_sick(run: Run, monkeypatch: pytest.M
 
 def test_a_reader_that_is_too_slow_loses_its_stream_and_no_other_call(run: Run) -> None:
     class Flood(Replica):
-        async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
             self.requests.append(request)
             while True:
                 await self._wait()
@@ -656,7 +569,7 @@ def test_a_reader_that_is_too_slow_loses_its_stream_and_no_other_call(run: Run) 
 
 def test_one_large_piece_is_no_fault_of_its_reader(run: Run) -> None:
     class Large(Replica):
-        async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
             yield bytes(3 * MAX_UNREAD_BYTES), (), Flag.FINISH
 
     async def scenario() -> None:
@@ -667,7 +580,9 @@ def test_one_large_piece_is_no_fault_of_its_reader(run: Run) -> None:
     run(scenario())
 
 
-def test_a_heap_of_messages_leaves_the_loop_to_others(run: Run) -> None:
+def test_a_heap_of_messages_leaves_the_loop_to_others(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What came in one read is handed on bit by bit, in its order."""
 
     async def scenario() -> None:
@@ -675,7 +590,7 @@ def test_a_heap_of_messages_leaves_the_loop_to_others(run: Run) -> None:
             link = site.link()
             turns: list[int] = []
             taken: list[int] = []
-            link.received = lambda message: taken.append(message.id)  # type: ignore
+            monkeypatch.setattr(link, "received", lambda message: taken.append(message.id))
             heap = b"".join(
                 LENGTH.pack(len(data)) + data
                 for data in (msgspec.msgpack.encode(End(number)) for number in range(100))
@@ -695,7 +610,7 @@ def test_what_was_sent_before_the_end_arrives(run: Run) -> None:
 
     async def scenario() -> None:
         class Dying(Replica):
-            async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+            async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
                 for number in range(500):
                     yield b"x", (number,), 0
                 (connection,) = site.servers[0].connections

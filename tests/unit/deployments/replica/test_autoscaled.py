@@ -86,7 +86,8 @@ class Autoscaler:
 
     @property
     def wanted(self) -> int:
-        return self._state.get_decision_num_replicas(self._target)
+        number: int = self._state.get_decision_num_replicas(self._target)
+        return number
 
 
 @pytest.mark.parametrize(

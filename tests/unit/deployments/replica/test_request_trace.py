@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,12 +67,16 @@ def output(request_id: str, tokens: int, computed: int | None = None, *, end: bo
     )
 
 
+def note(steps: list[tuple[int, int]], prefilled: int, decoded: int) -> None:
+    steps.append((prefilled, decoded))
+
+
 def test_every_step_of_the_engine_reaches_its_trail() -> None:
     processor, feed = Processor(), StepFeed()
     process = feed.wrap(processor.process_outputs, processor.request_states)
     steps: dict[str, list[tuple[int, int]]] = {"a": [], "b": []}
     for name, told in steps.items():
-        feed.open(name, Trail(on_step=lambda p, d, told=told: told.append((p, d))))
+        feed.open(name, Trail(on_step=partial(note, told)))
     # Two choices of one request, one request of which nobody keeps a trail.
     for request_id, name in [("0_a-1", "a"), ("1_a-1", "a"), ("b-2", "b"), ("c-3", "c")]:
         processor.add(request_id, name)

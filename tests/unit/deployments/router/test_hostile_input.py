@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -295,15 +295,18 @@ def test_a_client_that_hangs_up_within_its_body(site: Site) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
+    async def call_app() -> None:
+        await site.app(scope, receive, send)
+
     sent: list[Any] = []
-    messages = iter(
+    messages: Iterator[dict[str, Any]] = iter(
         [
             {"type": "http.request", "body": b'{"model"', "more_body": True},
             {"type": "http.disconnect"},
         ]
     )
     scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "query_string": b""}
-    site.runner.run(site.app(scope, receive, send))
+    site.runner.run(call_app())
     assert sent[0]["status"] == 400
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_serve import ACCURATE, FRUGAL, Pause, ServeDouble, chunk, error_object, whole_stream
+from fake_serve import ACCURATE, FRUGAL, Pause, ServeDouble, Site, chunk, error_object, whole_stream
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import RayServeException
 from served_router import ServedRouter
@@ -145,7 +145,9 @@ def test_another_model_goes_on_below_the_headers(router: ServedRouter, serve: Se
     assert f'"model":"{ACCURATE}"' in seen.data[-2]
 
 
-def test_who_wants_no_comments_has_none(serve: ServeDouble, start_site: Any) -> None:
+def test_who_wants_no_comments_has_none(
+    serve: ServeDouble, start_site: Callable[..., Site]
+) -> None:
     site = start_site(keep_alive_s=None, request_timeout_s=5)
     serve.models[FRUGAL].frames = [Pause(0.3), *whole_stream(FRUGAL)]
     response = site.complete(model=FRUGAL, stream=True)

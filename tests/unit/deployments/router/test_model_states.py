@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cluster.store.load import LoadSnapshot, ReplicaLoad
-from deployments.links.frames import ModelRequest, Reply
+from deployments.links.frames import Frame, ModelRequest, Reply
 from deployments.links.server import LinkServer
 from deployments.router.models import ModelDirectory
 from deployments.router.sync.shared import SharedState
@@ -91,10 +91,12 @@ def site() -> Site:
 
 
 def lesson(model: str) -> Lesson:
+    profile = profiles(1.0).find(model)
+    assert profile is not None
     outcome = Outcome(
         model=model,
         accelerator="test",
-        fit_id=profiles(1.0).find(model).fit_id,  # type: ignore[union-attr]
+        fit_id=profile.fit_id,
         predicted_runtime_s=1.0,
         told_runtime_s=1.0,
         runtime_s=2.0,
@@ -112,10 +114,16 @@ class Busy:
         await asyncio.Event().wait()
         raise AssertionError
 
+    def stream(self, _: ModelRequest) -> AsyncGenerator[Frame]:
+        raise NotImplementedError
+
+    def stopped(self, _: str) -> bytes:
+        return b""
+
 
 async def die(site: Site) -> None:
     """The only replica of a model that a link leads to dies."""
-    links, server = site.directory.links, LinkServer(Busy())  # type: ignore[arg-type]
+    links, server = site.directory.links, LinkServer(Busy())
     await server.open()
     links.update([ReplicaLoad("m2", "r2", "n", "test", "gpu1", 0, link=server.address)], "me")
     async with asyncio.timeout(5):

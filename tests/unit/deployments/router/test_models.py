@@ -32,13 +32,11 @@ def shared() -> SharedState:
 
 def refreshed(directory: ModelDirectory, profiles: ProfileSet = PROFILES) -> dict[str, ModelState]:
     asyncio.run(directory.refresh())
-    return {
-        state.model: state for state in directory.cluster_state(profiles, shared(), None).models
-    }
+    return {state.model: state for state in directory.cluster_state(profiles, shared(), {}).models}
 
 
 def test_before_the_first_look_nothing_is_up(directory: ModelDirectory) -> None:
-    states = directory.cluster_state(PROFILES, shared(), "static").models
+    states = directory.cluster_state(PROFILES, shared(), {}).models
     assert [s.unavailable for s in states] == ["not deployed"] * 2
 
 
@@ -124,7 +122,7 @@ def test_a_status_call_that_fails_changes_nothing(
     serve.fault = RuntimeError("controller is away")
     with pytest.raises(RuntimeError):
         asyncio.run(directory.refresh())
-    assert {s.model: s for s in directory.cluster_state(PROFILES, shared(), None).models} == before
+    assert {s.model: s for s in directory.cluster_state(PROFILES, shared(), {}).models} == before
 
 
 @pytest.mark.parametrize("answer", [ActorDiedError(), HANG])
@@ -252,7 +250,7 @@ def test_a_new_configuration_keeps_what_is_known(
     directory[FRUGAL].by_priority[Priority.NORMAL] = 4
     serve.models["new"] = Model("new")
     directory.configure(["new", FRUGAL])
-    states = directory.cluster_state(PROFILES, shared(), None).models
+    states = directory.cluster_state(PROFILES, shared(), {}).models
     assert [(s.model, s.ongoing, s.unavailable) for s in states] == [
         ("new", 0, "not deployed"),
         (FRUGAL, 4, None),

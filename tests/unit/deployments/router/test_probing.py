@@ -51,9 +51,12 @@ def test_the_answer_is_learnt_and_no_decision_is_logged(probing: Site) -> None:
 
 
 def test_nobody_is_probed_who_was_asked_lately(probing: Site, serve: ServeDouble) -> None:
-    key = ("test", PROFILES.find(FRUGAL).fit_id)
+    used = PROFILES.find(FRUGAL)
+    assert used is not None
     probing.complete(routing={"models": [FRUGAL]})
-    assert probing.shared.learning.corrections.idle_s(FRUGAL, *key) < 300
+    idle_s = probing.shared.learning.corrections.idle_s(FRUGAL, "test", used.fit_id)
+    assert idle_s is not None
+    assert idle_s < 300
     probe(probing)
     assert [model for model, _ in probes(serve)] == [ACCURATE]
 

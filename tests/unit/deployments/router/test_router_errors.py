@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_serve import ACCURATE, FRUGAL, Model, ServeDouble, Site
 
-PATHS = {
+PATHS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "Hello"},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hello"}]},
     "/v1/route": {"prompt": "Hello"},

@@ -14,6 +14,7 @@ from fake_serve import (
     HANG,
     ServeDouble,
     Site,
+    StoreDouble,
     chunk,
     error_object,
     events,
@@ -255,7 +256,7 @@ def test_a_client_that_goes_away_stops_the_model(
                  "query_string": b"", "root_path": "", "http_version": "1.1",
                  "asgi": {"version": "3.0"}}  # fmt: skip
         # As Serve does when the client disconnects.
-        task = asyncio.create_task(site.app(scope, receive, send))
+        task = asyncio.ensure_future(site.app(scope, receive, send))
         for _ in range(100):
             await asyncio.sleep(0)
         assert not stream or sent[-1] == (stuck_at or "http.response.body")
@@ -271,7 +272,7 @@ def test_a_client_that_goes_away_stops_the_model(
 
 
 def test_a_replica_under_trial_is_avoided_and_its_model_no_candidate(
-    site: Site, serve: ServeDouble, store: Any
+    site: Site, serve: ServeDouble, store: StoreDouble
 ) -> None:
     serve.models[FRUGAL].replicas = 2
     site.wait_until(lambda health: health["models"][FRUGAL]["replicas"] == 2)

@@ -69,7 +69,7 @@ def test_looking_wakes_nothing(asleep: Site, serve: ServeDouble) -> None:
 def test_requests_that_come_meanwhile_wait_for_the_same(asleep: Site, serve: ServeDouble) -> None:
     before = serve.models[ACCURATE].asked
 
-    async def both() -> list[Any]:
+    async def both() -> tuple[httpx.Response, httpx.Response]:
         body = {"model": ACCURATE, "prompt": "x"}
         one = asleep.send("POST", "/v1/completions", {"json": body})
         return await asyncio.gather(one, asleep.send("POST", "/v1/completions", {"json": body}))

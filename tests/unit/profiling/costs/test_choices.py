@@ -53,25 +53,28 @@ def test_what_the_trials_do_not_tell_apart_is_said() -> None:
     ("origin", "trials", "covariance", "told_apart"),
     [
         # As much as single requests differ, where no trial says how far off it is here.
-        (SHIPPED, 400, (), False),
+        (SHIPPED, 400, None, False),
         # A shape that was kept: its scale is known, its form is not.
-        (CALIBRATED, 12, (), False),
+        (CALIBRATED, 12, None, False),
         # Three coefficients of 300 trials.
-        (MEASURED, 300, (), True),
+        (MEASURED, 300, None, True),
         # A posterior says how well the mean is known.
         (CALIBRATED, 12, 1e-4, True),
         (CALIBRATED, 12, 0.05, False),
     ],
 )
 def test_trials_average_what_differs_from_request_to_request(
-    origin: str, trials: int, covariance: float | tuple[()], told_apart: bool
+    origin: str, trials: int, covariance: float | None, told_apart: bool
 ) -> None:
     def known(name: str, joules: float) -> ModelProfile:
         found = profile(name, 1.0, joules, spread=1.5)
-        rows = tuple(
-            tuple(covariance if row == column else 0.0 for column in range(3)) for row in range(3)
-        )
-        energy = replace(found.energy, n=trials, log_covariance=rows if covariance else ())
+        rows: tuple[tuple[float, ...], ...] = ()
+        if covariance is not None:
+            rows = tuple(
+                tuple(covariance if row == column else 0.0 for column in range(3))
+                for row in range(3)
+            )
+        energy = replace(found.energy, n=trials, log_covariance=rows)
         return replace(found, energy=energy, origin=origin)
 
     assert found(known("a", 7.0), known("b", 9.0))["energy"].told_apart is told_apart

@@ -17,19 +17,18 @@ ROOT = Path(__file__).parents[4]
 SEED_DATA = ROOT.parent / "shared" / "data" / "profiles_seed.csv.gz"
 RUNTIME = LinearModel("linear", (0.05, 0.0007, 0.04))
 ENERGY = LinearModel("linear", (2.0, 0.02, 0.9))
+LENGTHS = tuple((tin, tout) for tin in (16, 90, 500) for tout in (4, 14, 48))
 
 
 def trials(
     model: str = "a",
     runtime: LinearModel = RUNTIME,
     energy: LinearModel = ENERGY,
-    lengths: Sequence[tuple[int, int]] = tuple(
-        (tin, tout) for tin in (16, 90, 500) for tout in (4, 14, 48)
-    ),
+    lengths: Sequence[tuple[int, int]] = LENGTHS,
     *,
     noise: float = 0.0,
     concurrency: int = 1,
-    **columns: object,
+    **columns: str,
 ) -> pd.DataFrame:
     rng = np.random.default_rng(concurrency)
     rows = [

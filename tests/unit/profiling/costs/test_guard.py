@@ -133,6 +133,7 @@ def test_an_error_near_to_100_percent_of_a_scale_does_not_let_a_bad_fit_pass() -
     _, (runtime, _) = judge(trials, in_use(), priors=False)
     assert runtime.new_error is not None
     assert runtime.scaled_error is not None
+    assert runtime.old_error is not None
     assert runtime.old_error == pytest.approx(0.98, abs=0.02)
     assert runtime.scaled_error < runtime.new_error < runtime.old_error
     assert runtime.outcome == SCALED

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from decision_examples import PROFILES, decide
 from outcome_examples import made_up
-from test_plots import PROFILES, decide
 
 from profiling.costs import report
 from profiling.errors import InputError

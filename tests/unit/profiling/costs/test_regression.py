@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ positive = st.floats(1e-6, 1e3)
 Row = tuple[float, float, float] | tuple[float, float, float, float]
 
 
-def sample(rows: list[Row]) -> Sample:
+def sample(rows: Sequence[Row]) -> Sample:
     """Rows of input tokens, output tokens, cost and, if not 1, the concurrency."""
     full = np.array([row if len(row) == 4 else (*row, 1) for row in rows], dtype=float)
     tin, tout, cost, concurrency = full.T
@@ -294,7 +295,7 @@ def test_the_interval_of_ratios_holds_all_but_a_twentieth_on_each_side(
 
 def test_the_interval_of_ratios_by_hand() -> None:
     # Ranks 1 and 19 of 19 values are the 5 % and 95 % quantiles of the 20 places between them.
-    assert ratio_interval(np.arange(1.0, 20)) == pytest.approx((1, 19))
+    assert ratio_interval(np.array(range(1, 20), dtype=np.float64)) == pytest.approx((1, 19))
     assert ENOUGH_FOR_QUANTILES == 19
     # Two values: Student's t of 0.95 with one degree of freedom is tan(0.45 pi).
     reach = math.tan(0.45 * math.pi) * math.log(2) / math.sqrt(2) * math.sqrt(1.5)

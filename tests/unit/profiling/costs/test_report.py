@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,9 +54,9 @@ def result() -> FitResult:
 SQUARES = ("tin*tout", "ctx", "ctx*c", "tin²", "tin²*c")
 
 
-def printed(write: object, *args: object) -> str:
+def printed(write: Callable[..., None], *args: object) -> str:
     console = Console(file=io.StringIO(), width=80, record=True)
-    write(*args, console)  # type: ignore[operator]
+    write(*args, console)
     return console.export_text()
 
 

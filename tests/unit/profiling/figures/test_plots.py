@@ -4,57 +4,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from decision_examples import PROFILES, decide, profile
 from outcome_examples import made_up
 
 from profiling.errors import InputError
 from profiling.figures import plots
 from profiling.figures.plots import read_decisions
 from profiling.quality.fit import fit_quality
-from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
-from scheduler.decide import Scheduler
+from scheduler.costs.profiles import LinearModel, ProfileSet
 from scheduler.errors import ProfileError
-from scheduler.preferences import Weights
 from scheduler.serialization import decision_to_dict
-from scheduler.types import ClusterState, Decision, ModelState, RoutingRequest
+from scheduler.types import Decision
 
 SEED_DATA = Path(__file__).parents[5] / "shared" / "data" / "profiles_seed.csv.gz"
 PNG = b"\x89PNG"
 PROFILED = {"tradeoffs", "dominance", "sensitivity"}
 """What a profile set alone is enough for."""
-
-
-def profile(
-    model: str, slope: float, accuracy: float | None, accelerator: str = "cpu"
-) -> ModelProfile:
-    return ModelProfile(
-        model=model,
-        accelerator=accelerator,
-        runtime=LinearModel("linear", (0.1, 0.0, slope), ratio_low=0.8, ratio_high=1.25),
-        energy=LinearModel("linear", (5.0, 0.1, 40 * slope), ratio_low=0.9, ratio_high=1.2),
-        energy_source="cpu_time",
-        input_tokens_range=(1, 500),
-        output_tokens_range=(1, 200),
-        accuracy=accuracy,
-    )
-
-
-PROFILES = ProfileSet((profile("small", 0.02, 0.4), profile("large", 0.3, 0.7)))
 TRIALS = """model,concurrency,input_tokens,output_tokens,runtime_s,energy_joules
 small,1,10,20,0.5,22
 small,4,20,40,0.9,39
 large,1,10,20,6.0,250
 """
-
-
-def decide(number: int, policy: str = "weighted") -> Decision:
-    models = tuple(ModelState(p.model, profile=p) for p in PROFILES.profiles)
-    request = RoutingRequest(
-        decision_id=f"d-{number}",
-        input_tokens={"small": 10, "large": 12},
-        weights=Weights(accuracy=number % 3, energy=1, time=1),
-        policy=policy,
-    )
-    return Scheduler().decide(request, ClusterState(models, PROFILES.version))
 
 
 def log(path: Path, decisions: list[Decision]) -> Path:

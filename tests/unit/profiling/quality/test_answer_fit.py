@@ -21,7 +21,8 @@ def made(n: int, alike: float, seed: int = 0, spread: float = 2.0) -> tuple[np.n
     rng = np.random.default_rng(seed)
     hard = rng.normal(size=n)
     odds = np.tile([0.0, 0.5, 1.0], (n, 1))
-    scores = (rng.random((n, 3)) < 1 / (1 + np.exp(-(1.5 * odds + spread * hard[:, None])))) * 1.0
+    right = rng.random((n, 3)) < 1 / (1 + np.exp(-(1.5 * odds + spread * hard[:, None])))
+    scores = right.astype(np.float64)
     own = rng.integers(10, 10**9, (n, 3))
     common = rng.random((n, 3)) < np.sqrt(alike)
     answers = np.where(scores == 1, 0, np.where(common, 1, own))
@@ -29,8 +30,8 @@ def made(n: int, alike: float, seed: int = 0, spread: float = 2.0) -> tuple[np.n
     return odds, Seen(zeros[:, 0], scores, answers, zeros + 1, np.zeros((n, 3)))
 
 
-def fit(n: int, alike: float, **options: float) -> AnswerModel:
-    odds, seen = made(n, alike, **options)  # type: ignore[arg-type]
+def fit(n: int, alike: float) -> AnswerModel:
+    odds, seen = made(n, alike)
     return fit_answers(("a", "b", "c"), ("",), odds, seen)
 
 
@@ -61,7 +62,7 @@ def test_outcomes_of_one_class(value: float) -> None:
     model.check()
 
 
-def long_file(path: Path, n: int, **columns: object) -> Path:
+def long_file(path: Path, n: int, **columns: float) -> Path:
     rows = [
         {"prompt": f"What is {i} plus {i}?", "model": model, "score": int((i + m) % 3 > 0)}
         for i in range(n)

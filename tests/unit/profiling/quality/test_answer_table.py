@@ -11,7 +11,7 @@ from profiling.errors import InputError
 from profiling.quality.answer_table import read_answer_rows
 
 
-def outcome_file(path: Path, **changes: object) -> Path:
+def outcome_file(path: Path, **changes: str | int) -> Path:
     rows = [
         {
             "task": "gsm",
@@ -44,7 +44,7 @@ def outcome_file(path: Path, **changes: object) -> Path:
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(
-    tmp_path: Path, changes: dict[str, object], message: str
+    tmp_path: Path, changes: dict[str, str | int], message: str
 ) -> None:
     with pytest.raises(InputError, match=message.replace(".", r"\.")):
         read_answer_rows(outcome_file(tmp_path / "o.csv", **changes))

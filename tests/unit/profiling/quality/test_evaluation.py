@@ -49,9 +49,12 @@ def test_references() -> None:
     assert chance.accuracy == pytest.approx((0.55 + 0.9) / 2, abs=0.07)
     assert chance.gap is not None
     assert chance.gap.apgr == pytest.approx(0.5, abs=0.1)
-    assert replays("tf-idf ridge").gap.apgr > 0.65  # type: ignore[union-attr]
+    ridge, length = replays("tf-idf ridge").gap, replays("prompt length").gap
+    assert ridge is not None
+    assert ridge.apgr > 0.65
     # All prompts are about as long.
-    assert replays("prompt length").gap.apgr < 0.6  # type: ignore[union-attr]
+    assert length is not None
+    assert length.apgr < 0.6
 
 
 def test_costs_that_are_all_the_same_have_no_area() -> None:

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from profiling.errors import InputError
-from profiling.quality.outcomes import read_outcomes
+from profiling.quality.outcomes import Outcomes, read_outcomes
 
 
-def read(tmp_path: Path, text: str, **options: object):  # type: ignore[no-untyped-def]
+def read(tmp_path: Path, text: str, models: Sequence[str] | None = None) -> Outcomes:
     path = tmp_path / "outcomes.csv"
     path.write_text(text, encoding="utf-8")
-    return read_outcomes(path, **options)  # type: ignore[arg-type]
+    return read_outcomes(path, models)
 
 
 def test_what_the_accuracy_command_writes(tmp_path: Path) -> None:

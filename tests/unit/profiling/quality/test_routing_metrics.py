@@ -37,7 +37,7 @@ def test_who_cannot_tell_prompts_apart_is_a_coin() -> None:
 
 
 def test_never_recovered_is_all_calls() -> None:
-    assert gap_recovered(np.arange(4.0), WEAK, STRONG).cpt(5.0) == 1.0
+    assert gap_recovered(np.array([0.0, 1.0, 2.0, 3.0]), WEAK, STRONG).cpt(5.0) == 1.0
 
 
 @settings(deadline=None)

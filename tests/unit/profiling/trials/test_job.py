@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import asyncio
 import io
 import signal
@@ -318,7 +319,7 @@ def test_a_job_that_is_told_to_stop_gives_the_replica_back(
     monkeypatch.setattr(job, "_run", only_measure)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert job.run(SimpleNamespace()) == 1  # type: ignore[arg-type]
+        assert job.run(argparse.Namespace()) == 1
     finally:
         signal.signal(signal.SIGTERM, before)
     assert cluster.store.trials() == {}

@@ -1,6 +1,7 @@
 import gzip
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -156,7 +157,7 @@ def test_counts_unusable_rows_by_reason(tmp_path: Path, row: str, reason: str) -
         ({"cached_input_tokens": 11}, "with cached_input_tokens outside 0..input_tokens"),
     ],
 )
-def test_leaves_out_contradictions(tmp_path: Path, change: dict[str, float], reason: str) -> None:
+def test_leaves_out_contradictions(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     with TrialLog(tmp_path / "r.csv") as log:
         log.append(TRIAL, replace(TRIAL, **change))
     assert read_trials(log.path)[1].reasons == {reason: 1}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,10 +33,10 @@ CHAT = context_of("Good morning!", "chat", 10)
 ACCURACY = Weights(1, 0, 0)
 
 
-def rating(model: str = "fast", quality: float = 0.4, **more: object) -> Rating:
-    values = {"model": model, "context": CODE.numbers, "quality": quality}
+def rating(model: str = "fast", quality: float = 0.4, **more: Any) -> Rating:
+    values: dict[str, Any] = {"model": model, "context": CODE.numbers, "quality": quality}
     values |= {"energy": 0.0, "time": 0.0}
-    return Rating(**(values | more))  # type: ignore[arg-type]
+    return Rating(**(values | more))
 
 
 def learnt(*ratings: Rating) -> BanditState:
@@ -251,9 +252,9 @@ def test_broken_statistics_are_refused(gram: list[list[float]]) -> None:
     "wrong",
     [{"context": (1.0,)}, {"quality": float("nan")}, {"energy": 1.5}, {"time": float("inf")}],
 )
-def test_a_rating_that_is_none_is_refused(wrong: dict[str, object]) -> None:
+def test_a_rating_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(LearningError):
-        rating(**wrong)  # type: ignore[arg-type]
+        rating(**wrong)
 
 
 def test_empty_statistics_know_nothing() -> None:

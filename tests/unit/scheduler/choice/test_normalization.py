@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import assume, given
@@ -98,7 +100,7 @@ def test_extreme_temperatures_give_finite_values(temperature: float) -> None:
 
 
 @pytest.mark.parametrize("stage", [zscore, log_compress, min_max, softmax, rebase_variance])
-def test_every_stage_keeps_equal_values_equal(stage) -> None:  # type: ignore[no-untyped-def]
+def test_every_stage_keeps_equal_values_equal(stage: Callable[[list[float]], list[float]]) -> None:
     assert len(set(stage([0.1, 0.1, 0.1]))) == 1
 
 
@@ -118,7 +120,7 @@ def test_the_best_cost_gets_the_lowest_value(costs: list[float]) -> None:
 
 
 @given(costs_of(ordinary), st.randoms())
-def test_the_order_of_the_candidates_does_not_matter(costs: list[float], random) -> None:  # type: ignore[no-untyped-def]
+def test_the_order_of_the_candidates_does_not_matter(costs: list[float], random: Random) -> None:
     order = list(range(len(costs)))
     random.shuffle(order)
     rebased = normalize(costs).rebased

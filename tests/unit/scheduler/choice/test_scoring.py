@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,7 +56,9 @@ def test_only_ratios_of_weights_count(values: list[Row], w: Weights, factor: flo
 
 
 @given(rows, weights, st.randoms())
-def test_the_order_of_the_candidates_does_not_matter(values, w, random) -> None:  # type: ignore[no-untyped-def]
+def test_the_order_of_the_candidates_does_not_matter(
+    values: list[Row], w: Weights, random: Random
+) -> None:
     order = list(range(len(values)))
     random.shuffle(order)
     straight = weighted_scores(w, comparison_of(values))

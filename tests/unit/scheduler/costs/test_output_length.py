@@ -20,13 +20,13 @@ SHORT = OutputLength((10.0, 20.0))
 lengths = st.lists(st.floats(1, 1e5), min_size=1, max_size=30).map(sorted).map(tuple)
 
 
-def expected(state: ModelState, input_tokens: int = 100, **asked: object) -> int:
-    request = RoutingRequest("d", {}, **asked)  # type: ignore[arg-type]
+def expected(state: ModelState, input_tokens: int = 100, **asked: Any) -> int:
+    request = RoutingRequest("d", {}, **asked)
     return expected_output_tokens(request, state, FITTED, input_tokens)
 
 
-def interval(state: ModelState, guess: int, input_tokens: int = 100, **asked: object) -> Interval:
-    request = RoutingRequest("d", {}, **asked)  # type: ignore[arg-type]
+def interval(state: ModelState, guess: int, input_tokens: int = 100, **asked: Any) -> Interval:
+    request = RoutingRequest("d", {}, **asked)
     return output_tokens_interval(request, state, input_tokens, guess)
 
 

@@ -182,7 +182,8 @@ def test_further_outside_is_never_more_certain(one: int, other: int, by_output: 
     ],
 )
 def test_a_cost_that_cannot_be_is_an_error(which: str, coefficients: tuple[float, ...]) -> None:
-    broken = ModelState("m", profile=profile(**{which: coefficients}))  # type: ignore[arg-type]
+    costs: dict[str, Any] = {which: coefficients}
+    broken = ModelState("m", profile=profile(**costs))
     with pytest.raises(InvalidPredictionError, match="100 input and 90 output tokens") as raised:
         predict(contender(broken, 100, 90))
     assert isinstance(raised.value, SchedulerError)

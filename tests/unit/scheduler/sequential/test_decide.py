@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from scheduler.sequential.posterior import BLANK, AnswerModel, Belief, prior_mod
 ROWS = np.zeros(1, dtype=np.int64)
 
 
-def belief(*chances: float, **figures: object) -> Belief:
-    model = replace(prior_model([f"m{n}" for n in range(len(chances))]), **figures)  # type: ignore[arg-type]
+def belief(*chances: float, **figures: Any) -> Belief:
+    model = replace(prior_model([f"m{n}" for n in range(len(chances))]), **figures)
     odds = np.log(np.array([chances]) / (1 - np.array([chances])))
     return Belief.of(model, ROWS, odds)
 

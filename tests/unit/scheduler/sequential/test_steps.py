@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from scheduler.sequential.steps import Plan, SeenAnswer
 MODELS = ("small", "middle", "large")
 
 
-def plan(*costs: float, **figures: object) -> Plan:
-    answers = replace(prior_model(MODELS), **figures)  # type: ignore[arg-type]
+def plan(*costs: float, **figures: Any) -> Plan:
+    answers = replace(prior_model(MODELS), **figures)
     return Plan(MODELS, answers, 0, (0.2, 0.8, 2.0), costs, (100.0, 100.0, 100.0))
 
 

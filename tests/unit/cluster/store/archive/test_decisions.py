@@ -53,7 +53,7 @@ def record(tmp_path: Path) -> Iterator[Record]:
     record.close()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline

@@ -96,7 +96,7 @@ def test_an_error_is_not_kept(site: Site, serve: ServeDouble, stream: bool) -> N
     reply, frames = model.reply, model.frames
     # After a first piece, so that the status is 200.
     model.reply, model.frames = ActorDiedError(), [frames[0], ActorDiedError()]
-    body = {"stream": stream, "logprobs": 1}
+    body: dict[str, Any] = {"stream": stream, "logprobs": 1}
     broken = complete(site, **body)
     assert "error" in (events(broken)[-1] if stream else broken.json())
     model.reply, model.frames = reply, frames
@@ -138,7 +138,7 @@ class Gate:
         self.begun = asyncio.Event()
         self._frames = frames
 
-    def call(self, *_: Any) -> Any:
+    def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Response:
         gate = self
 
         class Gated(Response):
@@ -269,8 +269,11 @@ class Generation:
         return self.whole
 
 
+Routers = Callable[[str], Idempotency]
+
+
 @pytest.fixture
-def routers(store: StoreDouble) -> Callable[[str], Idempotency]:
+def routers(store: StoreDouble) -> Routers:
     return lambda name: Idempotency(name, lambda: store, 10_000_000, 30.0, 60.0)
 
 
@@ -298,7 +301,7 @@ async def is_forgotten(router: Idempotency, store: StoreDouble) -> None:
     assert (generation.count, client.body) == (1, b"one two")
 
 
-def test_a_request_on_another_router_waits_for_the_answer(routers: Any) -> None:
+def test_a_request_on_another_router_waits_for_the_answer(routers: Routers) -> None:
     async def scenario() -> None:
         here, there, late = routers("r1"), routers("r2"), routers("r3")
         generation = Generation()
@@ -322,7 +325,7 @@ def test_a_request_on_another_router_waits_for_the_answer(routers: Any) -> None:
     run(scenario())
 
 
-def test_one_router_follows_as_it_comes(routers: Any) -> None:
+def test_one_router_follows_as_it_comes(routers: Routers) -> None:
     async def scenario() -> None:
         router, generation = routers("r1"), Generation()
         first, _ = ask(router, generation)
@@ -340,7 +343,7 @@ def test_one_router_follows_as_it_comes(routers: Any) -> None:
 
 
 def test_when_the_owner_is_dead_the_next_one_generates(
-    routers: Any, store: StoreDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    routers: Routers, store: StoreDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
         now = 0.0
@@ -370,7 +373,9 @@ def test_when_the_owner_is_dead_the_next_one_generates(
     run(scenario())
 
 
-def test_nobody_is_generated_for_who_left_while_waiting(routers: Any, store: StoreDouble) -> None:
+def test_nobody_is_generated_for_who_left_while_waiting(
+    routers: Routers, store: StoreDouble
+) -> None:
     async def scenario() -> None:
         here, there = routers("r1"), routers("r2")
         failing, generation = Generation(whole=False), Generation()
@@ -389,7 +394,7 @@ def test_nobody_is_generated_for_who_left_while_waiting(routers: Any, store: Sto
     run(scenario())
 
 
-def test_a_joiner_of_what_fails_elsewhere_generates(routers: Any) -> None:
+def test_a_joiner_of_what_fails_elsewhere_generates(routers: Routers) -> None:
     async def scenario() -> None:
         here, there = routers("r1"), routers("r2")
         failing, generation = Generation(whole=False), Generation()
@@ -406,7 +411,7 @@ def test_a_joiner_of_what_fails_elsewhere_generates(routers: Any) -> None:
 
 
 def test_a_store_that_lost_everything_gets_it_back(
-    routers: Any, store: StoreDouble, tmp_path: Path
+    routers: Routers, store: StoreDouble, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
         router, other_router = routers("r1"), routers("r2")
@@ -482,7 +487,7 @@ def test_what_is_too_large_and_wanted_by_nobody_stops(store: StoreDouble) -> Non
     run(scenario())
 
 
-def test_a_generation_that_crashes_cuts_its_clients_off(routers: Any) -> None:
+def test_a_generation_that_crashes_cuts_its_clients_off(routers: Routers) -> None:
     async def crash(send: Send) -> bool:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise RuntimeError("a fault of ours")

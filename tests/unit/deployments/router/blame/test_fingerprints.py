@@ -34,7 +34,7 @@ def wanted(schema: Any, name: str = "x") -> dict[str, Any]:
 )
 def test_what_clients_vary_is_the_same_kind(fields: dict[str, Any]) -> None:
     assert of(**fields) == of()
-    poison = {"response_format": wanted(SCHEMA)}
+    poison: dict[str, Any] = {"response_format": wanted(SCHEMA)}
     assert of(**poison, **{k: v for k, v in fields.items() if k != "response_format"}) == of(
         **poison
     )

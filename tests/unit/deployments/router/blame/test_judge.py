@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fake_clock import FakeClock
 
+from cluster.store.actor import Store
 from cluster.store.evidence import MAX_NEWS, EvidenceBoard, Kind
 from deployments.router.blame.book import MAX_KINDS, QUARANTINE_S
 from deployments.router.blame.judge import GHOST_S, SETTLED_AFTER_S, Blame
@@ -337,12 +338,11 @@ def shared(blame: Blame, router_id: str, known: dict[str, SharedEvidence] = {}) 
     return known[name]
 
 
-class Store:
-    """A handle of the store actor, as far as blame goes."""
+class Board:
+    """A handle of the board, as far as blame goes."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.evidence = EvidenceBoard(clock)
-        self.board = self
 
     @property
     def exchange_evidence(self) -> Any:
@@ -354,8 +354,12 @@ class Store:
         return Method
 
 
+def store_of(clock: FakeClock) -> Store:
+    return Store(board=Board(clock), archive=None)
+
+
 def test_all_routers_know_what_breaks_engines(blame: Blame, clock: FakeClock) -> None:
-    store, other = Store(clock), Blame(clock)
+    store, other = store_of(clock), Blame(clock)
 
     async def exchange() -> None:
         for _ in range(2):
@@ -376,7 +380,7 @@ def test_all_routers_know_what_breaks_engines(blame: Blame, clock: FakeClock) ->
 def test_where_suspects_of_another_router_run_own_requests_are_not_blamed(
     blame: Blame, clock: FakeClock
 ) -> None:
-    store, other = Store(clock), Blame(clock)
+    store, other = store_of(clock), Blame(clock)
     one, two = plain("a"), plain("b")
     die(blame, run(blame, one), run(blame, two))
     run(blame, one, "r1")
@@ -396,13 +400,13 @@ def test_where_suspects_of_another_router_run_own_requests_are_not_blamed(
 def test_a_store_that_is_away_loses_nothing(blame: Blame, clock: FakeClock) -> None:
     class Away:
         @property
-        def board(self) -> Any:
+        def exchange_evidence(self) -> Any:
             raise ValueError("no store")
 
     blame.broke(run(blame, plain("x")), ANSWERED, "boom")
     with pytest.raises(ValueError, match="no store"):
-        asyncio.run(exchange_once(shared(blame, "a"), Away()))
-    store = Store(clock)
+        asyncio.run(exchange_once(shared(blame, "a"), Store(Away(), None)))
+    store = store_of(clock)
     asyncio.run(exchange_once(shared(blame, "a"), store))
-    got = store.evidence.exchange("b", 0, [], [])
+    got = store.board.evidence.exchange("b", 0, [], [])
     assert [piece.kind for piece in got.news] == [Kind.BROKE]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fake_serve import FRUGAL, PROFILES, observation
@@ -24,9 +25,9 @@ from scheduler.types import (
 
 
 def decide(
-    profiles: ProfileSet = PROFILES, cached: Mapping[str, CachedPrefix] = {}, **state: object
+    profiles: ProfileSet = PROFILES, cached: Mapping[str, CachedPrefix] = {}, **state: Any
 ) -> Decision:
-    model = ModelState(FRUGAL, profile=profiles.find(FRUGAL), **state)  # type: ignore[arg-type]
+    model = ModelState(FRUGAL, profile=profiles.find(FRUGAL), **state)
     request = RoutingRequest("d", {FRUGAL: 100}, output_tokens=10, task="code", cached=cached)
     return Scheduler().pin(request, ClusterState((model,), "v"), FRUGAL)
 
@@ -50,7 +51,9 @@ def test_predictions_are_made_again_for_the_tokens_that_there_were() -> None:
     assert outcome.predicted_runtime_s == outcome.told_runtime_s == pytest.approx(1.4)
     assert outcome.predicted_energy_joules == outcome.told_energy_joules == pytest.approx(24)
     assert (outcome.runtime_s, outcome.energy_joules) == (0.25, 1.5)
-    assert outcome.fit_id == PROFILES.find(FRUGAL).fit_id
+    used = PROFILES.find(FRUGAL)
+    assert used is not None
+    assert outcome.fit_id == used.fit_id
     assert (outcome.runtime_factor, outcome.energy_factor) == (1.0, 1.0)
 
 

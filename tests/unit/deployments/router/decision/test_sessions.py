@@ -72,7 +72,7 @@ def test_a_turn_follows_what_it_begins_with() -> None:
 
 
 def test_what_a_tool_said_belongs_to_the_next_turn() -> None:
-    call = {"role": "assistant", "content": None, "tool_calls": []}
+    call: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": []}
     said = {"role": "tool", "content": "42"}
     assert turn(FIRST, call, said).follows(place(turn(FIRST)))
 
@@ -120,6 +120,9 @@ class Replica:
         return 200, b'{"object": "chat.completion"}', encode_observation(seen)
 
     def stream(self, request: ModelRequest) -> Any:
+        raise NotImplementedError
+
+    def stopped(self, request_id: str) -> bytes:
         raise NotImplementedError
 
 
@@ -247,9 +250,10 @@ def test_a_dry_run_tells_of_it_and_changes_nothing(
     site: Site, replicas: Callable[..., list[Replica]]
 ) -> None:
     replicas(0)
-    dry = {"path": "/v1/route", "headers": {"x-session-id": "mine"}, "routing": FRUGALLY}
+    headers = {"x-session-id": "mine"}
+    dry: dict[str, Any] = {"path": "/v1/route", "headers": headers, "routing": FRUGALLY}
     assert chat(site, LONG, **dry).json()["session"]["model"] is None
-    chat(site, LONG, headers=dry["headers"], routing=FRUGALLY)
+    chat(site, LONG, headers=headers, routing=FRUGALLY)
     for _ in range(2):
         told = chat(site, LONG, ANSWER, SECOND, **dry).json()["session"]
         assert told == {"id": "mine", "model": FRUGAL, "cached_tokens": 240, "stayed": True} | {
@@ -331,7 +335,7 @@ async def share(sessions: Any, store: StoreDouble, routers: int) -> None:
 # Tool loops
 
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
-CALL = {
+CALL: dict[str, Any] = {
     "role": "assistant",
     "content": None,
     "tool_calls": [
@@ -364,7 +368,7 @@ def test_a_loop_is_open_while_a_result_is_missing_or_unread(messages: Any, reaso
 def test_a_tool_loop_stays_with_its_model_and_says_why(site: Site) -> None:
     opening = chat(site, FIRST, tools=TOOLS, model=ACCURATE).json()["routing"]
     assert opening["session"]["reason"] is None
-    dry = {"path": "/v1/route", "routing": FRUGALLY, "tools": TOOLS}
+    dry: dict[str, Any] = {"path": "/v1/route", "routing": FRUGALLY, "tools": TOOLS}
     loop = (FIRST, CALL, *RESULTS)
     told = chat(site, *loop, **dry).json()
     assert (told["model"], told["session"]["stayed"]) == (ACCURATE, True)
@@ -388,14 +392,15 @@ def test_a_tool_loop_moves_where_its_model_is_down(site: Site, serve: ServeDoubl
 
 
 def test_the_same_text_as_parts_and_as_a_string_is_one_conversation() -> None:
-    parts = {"content": [{"type": "text", "text": FIRST["content"]}], "role": "user", "name": None}
+    content = [{"type": "text", "text": FIRST["content"]}]
+    parts = {"content": content, "role": "user", "name": None}
     as_string, as_parts = turn(SYSTEM, FIRST), turn(SYSTEM, parts)
     assert as_string == as_parts
     follows = turn(SYSTEM, FIRST, ANSWER, SECOND)
     assert (follows.key, follows.said_before) == (as_parts.key, as_parts.said)
     two = {"role": "user", "content": [{"type": "text", "text": t} for t in ("a", "b")]}
     assert turn(two).id == turn({"role": "user", "content": "a\nb"}).id
-    image = {"role": "user", "content": [*parts["content"], {"type": "image_url"}]}  # type: ignore[misc]
+    image = {"role": "user", "content": [*content, {"type": "image_url"}]}
     assert turn(image).id != turn(FIRST).id
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -60,7 +60,7 @@ class Replica:
         await self.gate.wait()
         return 200, b'{"object": "x"}', encode_observation(observation(self.model))
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
         if not await self._digest(request):
             yield error_object(500, "maximum recursion depth exceeded"), (), int(Flag.ERROR)
             return
@@ -76,6 +76,9 @@ class Replica:
             else:
                 yield chunk(word), (number,), 0
         yield b"data: [DONE]\n\n", (), int(Flag.DONE)
+
+    def stopped(self, request_id: str) -> bytes:
+        return b""
 
 
 Start = Callable[..., list[Replica]]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import pytest
-from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, encode_observation, events, observation
+from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, events, observation
 from ray.exceptions import ActorDiedError
 
 from cluster.store.load import ReplicaLoad
-from deployments.links.frames import Flag, ModelRequest
+from deployments.links.frames import Flag, Frame, ModelRequest, Reply, encode_observation
 from deployments.links.server import LinkServer
 
 DIE = ActorDiedError()
@@ -236,7 +236,10 @@ class Chatting:
         self.chunks, self.lives, self.reads = list(chunks), lives, reads
         self.requests: list[ModelRequest] = []
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[Any]:
+    async def answer(self, request: ModelRequest) -> Reply:
+        raise NotImplementedError
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
         self.requests.append(request)
         opening, *whole = frames(*self.chunks)
         yield opening
@@ -247,6 +250,9 @@ class Chatting:
             if number == self.lives:
                 raise RuntimeError("out of memory")
             yield frame
+
+    def stopped(self, request_id: str) -> bytes:
+        return b""
 
 
 CALLED = [
@@ -265,7 +271,7 @@ def linked(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
     def start(*scripts: Chatting) -> None:
         async def open_links() -> None:
             for script in scripts:
-                servers.append(LinkServer(script))  # type: ignore[arg-type]
+                servers.append(LinkServer(script))
                 await servers[-1].open()
             links = site.directory.links
             loads = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -49,12 +49,15 @@ class Replica:
             raise RuntimeError("out of memory")
         return 200, b'{"object": "text_completion"}', encode_observation(observation(FRUGAL))
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[Frame]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
         self.requests.append(request)
         for number, frame in enumerate(word_frames(len(request.resumed_ids))):
             if number == self.lives:
                 raise RuntimeError("out of memory")
             yield frame
+
+    def stopped(self, request_id: str) -> bytes:
+        return b""
 
 
 Replicas = Callable[..., list[Replica]]

@@ -169,11 +169,14 @@ def test_an_early_answer_passes_everything_else() -> None:
 def test_websockets_are_rejected(extended: bool) -> None:
     sent: list[Any] = []
 
+    async def receive() -> Any:
+        raise AssertionError("there is nothing to read")
+
     async def send(message: Any) -> None:
         sent.append(message)
 
     scope = {"type": "websocket", "extensions": {"websocket.http.response": {}} if extended else {}}
-    asyncio.run(Edge(Inner())(scope, None, send))  # type: ignore[arg-type]
+    asyncio.run(Edge(Inner())(scope, receive, send))
     if extended:
         assert sent[0]["status"] == 400
         assert json.loads(sent[1]["body"])["error"]["code"] == "malformed_request"

@@ -26,7 +26,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 def port() -> Iterator[int]:
     before, server_before = uvicorn.config.HTTP_PROTOCOLS["auto"], uvicorn.Server
     (edge,) = middlewares()
-    served = edge.cls(app)
+    served = edge.cls(app, *edge.args, **edge.kwargs)
     server = uvicorn.Server(uvicorn.Config(served, log_level="critical", lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         number: int = listening.getsockname()[1]

@@ -126,7 +126,8 @@ def test_only_ones_own_decisions_can_be_rated(
     start_site: Callable[..., Site], tmp_path: Path
 ) -> None:
     path = tmp_path / "keys.yaml"
-    people = [{"name": "boss", "admin": True}, {"name": "ann"}, {"name": "bob"}]
+    boss: dict[str, Any] = {"name": "boss", "admin": True}
+    people = [boss, {"name": "ann"}, {"name": "bob"}]
     path.write_text(yaml.safe_dump([p | {"sha256": hash_of(str(p["name"]))} for p in people]))
     site = start_site(keys_file=str(path))
     key = {name: {"authorization": f"Bearer {name}"} for name in ("boss", "ann", "bob")}

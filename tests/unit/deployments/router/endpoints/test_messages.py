@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,7 +50,9 @@ def test_a_whole_message(site: Site, serve: ServeDouble) -> None:
     assert response.headers["x-routed-model"] == FRUGAL
     data = response.json()
     message = anthropic.types.Message.model_validate(data)
-    assert message.content[0].text == "Hello"
+    (block,) = message.content
+    assert isinstance(block, anthropic.types.TextBlock)
+    assert block.text == "Hello"
     assert message.stop_reason == "end_turn"
     assert message.usage.input_tokens == 3
     assert message.usage.cache_read_input_tokens == 4
@@ -91,7 +94,9 @@ def test_thoughts_and_calls(site: Site, answer: Model) -> None:
     answer.reply = whole(FRUGAL, {"reasoning": "Hm.", "content": None, "tool_calls": calls})
     message = anthropic.types.Message.model_validate(post(site, tools=[TOOL]).json())
     assert [block.type for block in message.content] == ["thinking", "tool_use"]
-    assert message.content[1].input == {"a": 1}
+    asked = message.content[1]
+    assert isinstance(asked, anthropic.types.ToolUseBlock)
+    assert asked.input == {"a": 1}
     assert message.stop_reason == "tool_use"
 
 
@@ -354,7 +359,7 @@ def test_models_for_its_clients(site: Site) -> None:
         assert datetime.fromisoformat(card["created_at"]).tzinfo is UTC
 
 
-def test_what_is_recorded_is_what_was_sent(start_site: Any, answer: Model) -> None:
+def test_what_is_recorded_is_what_was_sent(start_site: Callable[..., Site], answer: Model) -> None:
     site = start_site(record_content=True)
     decision_id = post(site).headers["x-decision-id"]
     content = site.get(f"/v1/decisions/{decision_id}")["content"]

@@ -10,7 +10,12 @@ import httpx
 import pytest
 from chat_stream import call, named_events, streamed, whole
 from fake_serve import FRUGAL, HANG, Model, ServeDouble, Site, bearing
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import (
+    Response,
+    ResponseCustomToolCall,
+    ResponseFunctionToolCall,
+    ResponseStreamEvent,
+)
 from pydantic import TypeAdapter
 
 ASK: dict[str, Any] = {"model": FRUGAL, "input": "Hi"}
@@ -90,8 +95,11 @@ def test_reasoning_and_calls(site: Site, answer: Model) -> None:
     response = Response.model_validate(post(site, tools=[TOOL, custom]).json())
     kinds = [item.type for item in response.output]
     assert kinds == ["reasoning", "message", "function_call", "custom_tool_call"]
-    assert response.output[2].call_id == "c1"  # type: ignore[union-attr]
-    assert response.output[3].input == "ls"  # type: ignore[union-attr]
+    _, _, first, second = response.output
+    assert isinstance(first, ResponseFunctionToolCall)
+    assert first.call_id == "c1"
+    assert isinstance(second, ResponseCustomToolCall)
+    assert second.input == "ls"
     assert len({item.id for item in response.output}) == 4
 
 

@@ -61,7 +61,7 @@ def test_priors_that_ship(source: ProfileSource, name: str) -> None:
     source.set_prior(name)
     assert len(source.current.profiles) == 3
     source.set_prior(None)
-    assert source.current.profiles == ()
+    assert not source.current.profiles
 
 
 def test_a_wrong_prior_changes_nothing(source: ProfileSource, tmp_path: Path) -> None:

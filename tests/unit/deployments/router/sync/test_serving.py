@@ -44,7 +44,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreDouble:
 
 
 def test_it_is_asked_by_the_archive_for_all_routers(router: Router, store: StoreDouble) -> None:
-    asyncio.run(exchange(router.serving, store, {"serving": 1}))  # type: ignore[arg-type]
+    asyncio.run(exchange(router.serving, store, {"serving": 1}))
     assert router.applications() == ARCHIVED
     assert router.looks == 0
 
@@ -52,14 +52,14 @@ def test_it_is_asked_by_the_archive_for_all_routers(router: Router, store: Store
 def test_until_the_archive_has_asked_and_while_it_is_away_the_router_asks_now_and_then(
     router: Router, store: StoreDouble
 ) -> None:
-    asyncio.run(exchange(router.serving, store, {"serving": 0}))  # type: ignore[arg-type]
+    asyncio.run(exchange(router.serving, store, {"serving": 0}))
     for _ in range(3):
         assert router.applications() == OWN
     assert router.looks == 1
     router.clock.now += OWN_PERIOD_S
     router.applications()
     assert router.looks == 2
-    asyncio.run(exchange(router.serving, store, {"serving": 1}))  # type: ignore[arg-type]
+    asyncio.run(exchange(router.serving, store, {"serving": 1}))
     assert router.applications() == ARCHIVED
     router.hears = False
     assert router.applications() == OWN

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_serve import StoreDouble
@@ -59,7 +60,12 @@ def test_lessons_that_came_in_meanwhile_are_not_lost(store: StoreDouble) -> None
     exchange(one, store)
 
     learned = store.state.learned
-    store.state.learned = lambda: (two.learn(lesson()), learned())[1]
+
+    def learn_and_ask() -> Any:
+        two.learn(lesson())
+        return learned()
+
+    store.state.learned = learn_and_ask
     exchange(two, store)
     assert two.learning.lessons == 31
     del store.state.learned

@@ -9,9 +9,13 @@ from fake_clock import FakeClock
 from fake_serve import HANG, StoreDouble
 from ray.exceptions import ActorDiedError
 
+from cluster.store.actor import Store
 from cluster.store.load import ReplicaLoad
 from deployments.router.sync.exchange import Exchange, Standing, exchange
 from deployments.router.sync.store_sync import StoreSync
+
+# What is exchanged here is in no actor.
+NO_STORE = Store(board=None, archive=None)
 
 
 class Numbers(Exchange[list[int]]):
@@ -33,7 +37,7 @@ class Numbers(Exchange[list[int]]):
     def give_back(self, batch: list[int] | None) -> None:
         self.unsent = [*(batch or ()), *self.unsent]
 
-    async def hand_over(self, store: Any, batch: list[int] | None) -> Standing:
+    async def hand_over(self, store: Store, batch: list[int] | None) -> Standing:
         self.calls += 1
         await asyncio.sleep(0)
         if self.fault is not None:
@@ -44,10 +48,10 @@ class Numbers(Exchange[list[int]]):
             return Standing.LEVEL
         return Standing.BEHIND if len(self.store) > len(self.known) else Standing.AHEAD
 
-    async def fetch(self, store: Any) -> None:
+    async def fetch(self, store: Store) -> None:
         self.known = list(self.store)
 
-    async def restore(self, store: Any) -> None:
+    async def restore(self, store: Store) -> None:
         self.store[:] = self.known
 
 
@@ -57,7 +61,7 @@ def numbers() -> Numbers:
 
 
 def run(one: Numbers, topics: dict[str, Any] | None = None) -> None:
-    asyncio.run(exchange(one, None, topics))  # type: ignore[arg-type]
+    asyncio.run(exchange(one, NO_STORE, topics))
 
 
 def test_what_is_new_is_handed_over_once(numbers: Numbers) -> None:
@@ -71,7 +75,7 @@ def test_what_the_store_did_not_take_is_put_back_before_what_came_since(numbers:
     numbers.unsent, numbers.fault = [1], ValueError("away")
 
     async def twice() -> None:
-        failing = asyncio.create_task(exchange(numbers, None))  # type: ignore[arg-type]
+        failing = asyncio.create_task(exchange(numbers, NO_STORE))
         await asyncio.sleep(0)
         numbers.unsent.append(2)
         with pytest.raises(ValueError, match="away"):
@@ -123,7 +127,7 @@ class Site:
         self.heard = 0
         self.sync = StoreSync(
             "router",
-            lambda: self.store,  # type: ignore[arg-type,return-value]
+            lambda: self.store,
             exchanges,
             self._hear,
             clock=self.clock,
@@ -152,8 +156,10 @@ class Site:
 
 
 def test_each_is_exchanged_at_its_own_period(tmp_path: Path, numbers: Numbers) -> None:
-    slow = Numbers([])
-    slow.period_s = 5.0  # type: ignore[misc]
+    class Slow(Numbers):
+        period_s = 5.0
+
+    slow = Slow([])
     site = Site(tmp_path, numbers, slow)
 
     async def scenario() -> None:
@@ -170,7 +176,7 @@ def test_each_is_exchanged_at_its_own_period(tmp_path: Path, numbers: Numbers) -
 
 def test_one_that_hangs_delays_no_other(tmp_path: Path, numbers: Numbers) -> None:
     class Hanging(Numbers):
-        async def hand_over(self, store: Any, batch: list[int] | None) -> Standing:
+        async def hand_over(self, store: Store, batch: list[int] | None) -> Standing:
             self.calls += 1
             await asyncio.Event().wait()
             return Standing.LEVEL

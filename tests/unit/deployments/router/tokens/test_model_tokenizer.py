@@ -15,7 +15,7 @@ from deployments.router.tokens.model_tokenizer import ModelTokenizer
 from deployments.router.tokens.prompts import Prompt
 
 REFERENCE = Tokenizer.from_str(ENCODER)
-HELLO = {"messages": [{"role": "user", "content": "the fox"}]}
+HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "the fox"}]}
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 

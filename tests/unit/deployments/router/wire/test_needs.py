@@ -130,4 +130,4 @@ def test_embeddings_as_a_prompt() -> None:
 )
 def test_what_is_malformed_is_left_to_the_engine(body: dict[str, Any]) -> None:
     for endpoint in ("chat", "completions"):
-        needs_of(body, endpoint)  # type: ignore[arg-type]
+        needs_of(body, endpoint)

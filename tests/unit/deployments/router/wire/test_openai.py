@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from deployments.links.frames import Endpoint
 from deployments.router.tokens.prompts import TOKENS_PER_MESSAGE, Prompt
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.no_candidate import from_scheduler
-from deployments.router.wire.openai import Endpoint, ParsedRequest, parse_request
+from deployments.router.wire.openai import ParsedRequest, parse_request
 from scheduler.capabilities import Feature, Need
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.exclusions import Exclusion, ExclusionKind
@@ -77,7 +78,8 @@ def test_the_prompt_of_a_completion(prompt: Any, text_bytes: int, token_ids: int
 
 @pytest.mark.parametrize("member", ["truncate_prompt_tokens", "prompt_embeds"])
 def test_token_ids_that_are_not_all_are_not_the_count(member: str) -> None:
-    prompt = parsed(prompt=[1, 2, 3], **{member: 2}).prompt
+    body: dict[str, Any] = {"prompt": [1, 2, 3], member: 2}
+    prompt = parsed(**body).prompt
     assert (prompt.token_ids, prompt.other_tokens) == (None, 3)
 
 

@@ -1,6 +1,8 @@
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -177,9 +179,9 @@ def test_every_figure_of_the_table_has_a_source() -> None:
         (lambda t: t["accelerators"]["H100"].update(teraflops={"16": 0}), "teraflops: must be"),
     ],
 )
-def test_a_broken_table_names_the_entry(change: object, message: str) -> None:
+def test_a_broken_table_names_the_entry(change: Callable[[Any], object], message: str) -> None:
     table = json.loads(TABLE_FILE.read_text(encoding="utf-8"))
-    change(table)  # type: ignore[operator]
+    change(table)
     with pytest.raises(ModelCardError, match=message):
         AcceleratorTable.from_json(json.dumps(table))
 

@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import RayServeException
 
 from cluster.naming import model_deployment_name
+from cluster.store.actor import Store
 from cluster.store.archive.archive import Archive
 from cluster.store.board import Board
 from cluster.store.usage import Usage
@@ -304,7 +305,7 @@ class _States:
         self._store.archive.state.close()
 
 
-class StoreDouble:
+class StoreDouble(Store):
     """The handles of both actors, whose states are objects in this process.
 
     Attributes:
@@ -312,9 +313,11 @@ class StoreDouble:
         fault: What every call of either raises; `HANG` lets it wait for ever.
     """
 
+    def __new__(cls, folder: Path, claim_grace_s: float = 0.0) -> Self:
+        board = ActorHandle(LocalBoard(str(folder), claim_grace_s))
+        return super().__new__(cls, board, ActorHandle(Archive(str(folder))))
+
     def __init__(self, folder: Path, claim_grace_s: float = 0.0) -> None:
-        self.archive = ActorHandle(Archive(str(folder)))
-        self.board = ActorHandle(LocalBoard(str(folder), claim_grace_s))
         self.state: Any = _States(self)
 
     def restart(self, folder: Path, claim_grace_s: float = 0.0) -> None:

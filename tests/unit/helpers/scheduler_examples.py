@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from scheduler.costs.predict import Contender
 from scheduler.costs.profiles import LinearModel, ModelProfile, Moments, Reference
 from scheduler.types import ClusterState, ModelState, RoutingRequest
@@ -35,7 +37,7 @@ def profile(
 
 
 def constant(
-    model: str, runtime_s: float, energy_joules: float, accuracy: float | None, **state: object
+    model: str, runtime_s: float, energy_joules: float, accuracy: float | None, **state: Any
 ) -> ModelState:
     """A model whose costs do not depend on the tokens."""
     fitted = profile(
@@ -44,7 +46,7 @@ def constant(
         energy=(energy_joules, 0.0, 0.0),
         accuracy=accuracy,
     )
-    return ModelState(model, profile=fitted, **state)  # type: ignore[arg-type]
+    return ModelState(model, profile=fitted, **state)
 
 
 def contender(
@@ -62,14 +64,14 @@ def contender(
     return Contender(asked, state, state.profile, input_tokens, output_tokens)
 
 
-def cluster(*models: ModelState, **settings: object) -> ClusterState:
-    return ClusterState(tuple(models), profile_version="v1", **settings)  # type: ignore[arg-type]
+def cluster(*models: ModelState, **settings: Any) -> ClusterState:
+    return ClusterState(tuple(models), profile_version="v1", **settings)
 
 
-def request(state: ClusterState, **settings: object) -> RoutingRequest:
+def request(state: ClusterState, **settings: Any) -> RoutingRequest:
     counts = {model.model: 100 for model in state.models}
     settings = {"decision_id": "d1", "input_tokens": counts, **settings}
-    return RoutingRequest(**settings)  # type: ignore[arg-type]
+    return RoutingRequest(**settings)
 
 
 THREE = cluster(

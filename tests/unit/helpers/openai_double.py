@@ -1,8 +1,9 @@
 """An OpenAI server of a few lines: answers as many tokens as asked for, in the way it is told."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -27,7 +28,7 @@ class OpenAiDouble:
         self.token_s, self.together = token_s, together
         self.lost_tokens, self.status = lost_tokens, status
         self.most_at_once = self._now = 0
-        self.prompts: list[object] = []
+        self.prompts: list[Sequence[object]] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
@@ -39,7 +40,7 @@ class OpenAiDouble:
         finally:
             self._now -= 1
 
-    async def _answered(self, request: web.Request, body: dict) -> web.StreamResponse:
+    async def _answered(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         tokens = body["max_tokens"] - self.lost_tokens
         end = {
             "model": "double",

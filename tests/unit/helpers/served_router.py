@@ -58,9 +58,9 @@ def _cancelled_on_hang_up(app: ASGIApp) -> ASGIApp:
         async def replay() -> Message:
             return messages.pop(0) if messages else await receive()
 
-        answering = asyncio.create_task(app(scope, replay, send))
+        answering = asyncio.ensure_future(app(scope, replay, send))
         # Also comes when the answer is complete.
-        end = asyncio.create_task(receive())
+        end = asyncio.ensure_future(receive())
         await asyncio.wait({answering, end}, return_when=asyncio.FIRST_COMPLETED)
         end.cancel()
         answering.cancel()
