@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from bandit_figure import draw_regret
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
@@ -28,7 +29,6 @@ from rich.progress import Progress
 from rich.table import Table
 from routing import DEFAULT_DATA, GSM8K, MIXED, read_gsm8k, read_wide
 
-from profiling.figures.learning import draw_regret
 from profiling.figures.style import house_style, save_figure
 from profiling.quality.evaluation import mean_and_reach
 from profiling.quality.outcomes import Outcomes

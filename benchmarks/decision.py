@@ -148,7 +148,7 @@ def measure_states(count: int) -> dict[str, float]:
 
     def made() -> None:
         # A snapshot of the load is news of every model.
-        shared.loads._taken_at = time.monotonic()
+        shared.loads.taken_at = time.monotonic()
         states()
 
     turn = 0

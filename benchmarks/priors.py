@@ -45,6 +45,7 @@ from scheduler.costs.forms import TERMS as FORM_TERMS
 from scheduler.costs.priors.origins import SHIPPED
 from scheduler.costs.priors.prior import Efficiencies, predict_from_card
 from scheduler.costs.profiles import ModelProfile, ProfileSet
+from scheduler.types import NORMAL_90
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "energy_mlenergy.csv.gz"
 TARGETS = ("runtime", "energy")
@@ -52,7 +53,6 @@ METHODS = ("before", "two terms", "three terms", "usual", "card")
 # What a token costs: once a step and for each sequence, shared where it is energy, and a bend.
 TERMS = {"runtime": ("tout", "tout*c", "tout*√c"), "energy": ("tout", "tout/c", "tout/√c")}
 FACTOR = 1.5
-NORMAL_90 = 1.645
 
 
 @dataclass(frozen=True, slots=True)

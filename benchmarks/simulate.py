@@ -32,8 +32,8 @@ from simulated_routers import Knowledge, Setting, Simulation
 from simulated_traffic import Trace, random_trace, read_trace
 
 from cluster.store.load import REPORT_PERIOD_S
-from scheduler.costs.forms import ENGINE_FORMS
-from scheduler.costs.profiles import FORMS, LinearModel, ModelProfile, ProfileSet
+from scheduler.costs.forms import ENGINE_FORMS, FORMS
+from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 from scheduler.errors import ProfileError
 from scheduler.preferences import Weights
 

@@ -26,14 +26,14 @@ from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from worth_estimates import estimate
+from worth_figure import draw_worth
+from worth_lengths import LengthReport, report_lengths
+from worth_policies import OURS, SHARES, Rates, Run, reach, replay_table, shares_reached
+from worth_table import AnswerTable, read_answer_table
 
 from profiling.errors import InputError
-from profiling.figures.quality.worth import draw_worth
 from profiling.figures.style import house_style, save_figure
-from profiling.quality.answer_table import AnswerTable, read_answer_table
-from profiling.quality.length_estimates import LengthReport, report_lengths
-from profiling.quality.prompt_estimates import estimate
-from profiling.worth.policies import OURS, SHARES, Rates, Run, reach, replay_table, shares_reached
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 OUTCOMES = "outcomes_zeroeval.csv.gz"

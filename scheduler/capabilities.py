@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+ALL_LOGPROBS = 2**31
+"""Stands for `-1`: those of the whole vocabulary."""
+
 
 class Feature(StrEnum):
     """Something that not every engine takes."""

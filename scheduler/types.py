@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NO_EXTRAS: Extras = {}
+NORMAL_90 = 1.645
+"""Standard deviations from the middle of a normal distribution to the ends of its central 90 %."""
 
 
 @dataclass(frozen=True, slots=True)

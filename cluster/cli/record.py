@@ -8,10 +8,8 @@ from __future__ import annotations
 import argparse
 import sqlite3
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import BinaryIO
 
 import orjson
 
@@ -44,22 +42,12 @@ def run(args: argparse.Namespace) -> int:
     """
     path = args.data_dir.expanduser() / RECORD_FILE
     try:
-        file = RecordFile(path, read_only=True)
-        try:
-            with _opened(args.output) as output:
-                for record in file.records():
-                    output.write(orjson.dumps(record) + b"\n")
-        finally:
-            file.close()
+        with (
+            closing(RecordFile(path, read_only=True)) as file,
+            args.output.open("wb") if args.output else nullcontext(sys.stdout.buffer) as output,
+        ):
+            for record in file.records():
+                output.write(orjson.dumps(record) + b"\n")
     except (sqlite3.Error, OSError) as error:
         raise RecordUnreadableError(f"{path}: {error}") from error
     return 0
-
-
-@contextmanager
-def _opened(path: Path | None) -> Iterator[BinaryIO]:
-    if path is None:
-        yield sys.stdout.buffer
-    else:
-        with path.open("wb") as file:
-            yield file

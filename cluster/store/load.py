@@ -197,13 +197,15 @@ class LoadView:
 
     Attributes:
         replicas: All of the last snapshot.
+        routers: Routers that send requests, this one included.
+        taken_at: When the snapshot was taken, on the clock.
     """
 
     def __init__(self, router_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.router_id = router_id
         self._clock = clock
-        self._taken_at = -math.inf
-        self._routers = 1
+        self.taken_at = -math.inf
+        self.routers = 1
         self._faults: list[str] = []
         self.replicas: tuple[ReplicaLoad, ...] = ()
         self._by_model: dict[str, list[ReplicaLoad]] = {}
@@ -222,7 +224,7 @@ class LoadView:
             snapshot: What the store has.
             own: This router's own ongoing requests by model, now.
         """
-        self._taken_at, self._routers, self._own = self._clock(), snapshot.routers, dict(own)
+        self.taken_at, self.routers, self._own = self._clock(), snapshot.routers, dict(own)
         if snapshot.replicas is self.replicas:
             return
         self.replicas, self._by_model = snapshot.replicas, {}
@@ -250,19 +252,9 @@ class LoadView:
             at_place[load.model] = at_place.get(load.model, False) or others > 0
         self._places = {model: frozenset(at) for model, at in places.items()}
 
-    @property
-    def taken_at(self) -> float:
-        """When the snapshot was taken, on the clock."""
-        return self._taken_at
-
     def neighbours(self, model: str) -> set[str]:
         """Models with a replica on a device where this one has one, itself included."""
         return {model, *(m for place in self._places.get(model, ()) for m in self._at_place[place])}
-
-    @property
-    def routers(self) -> int:
-        """Routers that send requests, this one included."""
-        return self._routers
 
     @property
     def faults(self) -> list[str]:
@@ -283,14 +275,14 @@ class LoadView:
     @property
     def fresh(self) -> bool:
         """Whether the snapshot still says something of now."""
-        return self._clock() - self._taken_at < LEASE_S
+        return self._clock() - self.taken_at < LEASE_S
 
     def ongoing(self, model: str, own: int) -> float:
         """Requests on a model now, given this router's own."""
         if not self.fresh:
             return own
         since = own - self._own.get(model, 0)
-        return ongoing_now(own, self._others[model], since, self._routers)
+        return ongoing_now(own, self._others[model], since, self.routers)
 
     def ongoing_high(self, model: str, own: int) -> float:
         """Those of them that have a high priority, given this router's own."""

@@ -80,6 +80,10 @@ class ServeWatch:
     Args:
         look: Asks Serve.
         clock: Monotonic seconds.
+
+    Attributes:
+        version: Another one where something has changed; 0 before the first look.
+        applications: As of the last look; `None` before it.
     """
 
     def __init__(
@@ -89,22 +93,12 @@ class ServeWatch:
     ) -> None:
         self._look = look
         self._clock = clock
-        self._version = 0
-        self._applications: Applications | None = None
+        self.version = 0
+        self.applications: Applications | None = None
         self._nudged = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
         self._failing = False
-
-    @property
-    def version(self) -> int:
-        """Another one where something has changed; 0 before the first look."""
-        return self._version
-
-    @property
-    def applications(self) -> Applications | None:
-        """As of the last look; `None` before it."""
-        return self._applications
 
     def nudge(self) -> None:
         """Something has changed: look soon."""
@@ -132,7 +126,7 @@ class ServeWatch:
 
     @property
     def _changing(self) -> bool:
-        known = self._applications
+        known = self.applications
         return known is None or any(one.changing for one in known.values())
 
     def _look_once(self) -> float:
@@ -147,7 +141,7 @@ class ServeWatch:
                 logger.warning("Serve does not say what runs: %s", error or type(error).__name__)
             self._failing = True
         else:
-            if found != self._applications:
-                self._applications = found
-                self._version += 1
+            if found != self.applications:
+                self.applications = found
+                self.version += 1
         return self._clock() - began

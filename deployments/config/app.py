@@ -22,12 +22,12 @@ from deployments.config.clients import ClientsConfig
 from deployments.config.grid import GridConfig
 from deployments.config.learning import BanditConfig, CanaryConfig, ShadowConfig
 from deployments.config.limits import Limits
-from deployments.config.policies import CascadeStepConfig, ConstrainedConfig
+from deployments.config.policies import CascadeStepConfig, ConstrainedConfig, PolicyName
 from deployments.config.rules import MAX_RULES, RuleConfig
 from scheduler.errors import InvalidRequestError
 from scheduler.policies import POLICIES
+from scheduler.policies.baselines import StaticModel
 from scheduler.policies.cascade import Ladder
-from scheduler.policies.static import StaticModel
 from scheduler.preferences import LimitSettings, Weights
 
 
@@ -156,7 +156,7 @@ class RouterConfig(ClientsConfig):
         "or a file.",
     )
     default_weights: DefaultWeights = Field(default_factory=DefaultWeights)
-    default_policy: str = "weighted"
+    default_policy: PolicyName = "weighted"
     static_model: str | None = Field(default=None, description="Model of the policy `static`.")
     limits: Limits = Field(default_factory=Limits)
     exact_count_bytes: NonNegativeInt = Field(
@@ -224,13 +224,6 @@ class RouterConfig(ClientsConfig):
             raise ValueError(f"two rules are named {twice[0]!r}")
         return rules
 
-    @field_validator("default_policy")
-    @classmethod
-    def _known(cls, policy: str) -> str:
-        if policy not in POLICIES:
-            raise ValueError(f"unknown policy, known: {', '.join(POLICIES)}")
-        return policy
-
     @field_validator("cascade")
     @classmethod
     def _climbs(cls, steps: tuple[CascadeStepConfig, ...]) -> tuple[CascadeStepConfig, ...]:
@@ -241,34 +234,22 @@ class RouterConfig(ClientsConfig):
         return steps
 
     @model_validator(mode="after")
-    def _cascade_is_there(self) -> RouterConfig:
+    def _fits_together(self) -> RouterConfig:
         for place, policy in self.named_policies():
             if not self.cascade and Ladder in POLICIES[policy].needs:
                 raise ValueError(f"{place} {policy!r} needs `cascade`")
         routed = {model.id for model in self.models}
         if unknown := [step.model for step in self.cascade if step.model not in routed]:
             raise ValueError(f"cascade: model {unknown[0]!r} is not among the models")
-        return self
-
-    @model_validator(mode="after")
-    def _aliases_lead_somewhere(self) -> RouterConfig:
-        self.check_names([model.id for model in self.models])
-        return self
-
-    @model_validator(mode="after")
-    def _weights_have_a_grid(self) -> RouterConfig:
+        self.check_names(routed)
         grid = self.grid or GridConfig()
         for weight, field in (("price", "price_per_kwh"), ("carbon", "g_co2_per_kwh")):
             if getattr(self.default_weights, weight) and getattr(grid, field) is None:
                 raise ValueError(f"default_weights: {weight!r} needs grid.{field}")
-        return self
-
-    @model_validator(mode="after")
-    def _named_models_are_routed(self) -> RouterConfig:
-        if self.static_model is not None and all(m.id != self.static_model for m in self.models):
+        if self.static_model is not None and self.static_model not in routed:
             raise ValueError(f"static_model {self.static_model!r} is not among the models")
         fixed = self.constrained.model
-        if fixed is not None and all(m.id != fixed for m in self.models):
+        if fixed is not None and fixed not in routed:
             raise ValueError(f"constrained: model {fixed!r} is not among the models")
         return self
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from deployments.config.base import Strict
+from deployments.config.policies import PolicyName
 from scheduler.bandit.model import Algorithm
-from scheduler.policies import POLICIES
 
 
 class BanditConfig(Strict):
@@ -30,24 +30,16 @@ class BanditConfig(Strict):
     )
 
 
-class _NamesAPolicy(Strict):
-    policy: str = Field(description="Its name.")
-
-    @field_validator("policy")
-    @classmethod
-    def _known(cls, policy: str) -> str:
-        if policy not in POLICIES:
-            raise ValueError(f"unknown policy, known: {', '.join(POLICIES)}")
-        return policy
-
-
-class ShadowConfig(_NamesAPolicy):
+class ShadowConfig(Strict):
     """A second policy, which decides on every request and dispatches nothing."""
 
+    policy: PolicyName = Field(description="Its name.")
 
-class CanaryConfig(_NamesAPolicy):
+
+class CanaryConfig(Strict):
     """A policy for a share of the traffic."""
 
+    policy: PolicyName = Field(description="Its name.")
     share: PositiveFloat = Field(
         le=1.0, description="Of the sessions that name neither a model nor a policy."
     )

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from deployments.config.base import Strict
+from scheduler.policies import POLICIES
 from scheduler.policies.cascade import CascadeStep
 from scheduler.preferences import LimitSettings, Metric, Otherwise
+
+
+def _known_policy(name: str) -> str:
+    if name not in POLICIES:
+        raise ValueError(f"unknown policy, known: {', '.join(POLICIES)}")
+    return name
+
+
+PolicyName = Annotated[str, AfterValidator(_known_policy)]
 
 
 class ConstrainedConfig(Strict):

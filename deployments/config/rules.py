@@ -19,8 +19,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from deployments.config.base import NESTED, Strict, describe_errors
+from deployments.config.policies import PolicyName
 from scheduler.errors import InvalidRequestError
-from scheduler.policies import POLICIES
 from scheduler.preferences import Constraints, Weights
 from scheduler.prompts.language import known_languages
 from scheduler.rules.expressions import Expression
@@ -64,12 +64,6 @@ def _language(code: str) -> str:
     if code not in known_languages():
         raise ValueError("no ISO 639 code of a language that is recognized, such as 'de'")
     return code
-
-
-def _policy(name: str) -> str:
-    if name not in POLICIES:
-        raise ValueError(f"unknown policy, known: {', '.join(POLICIES)}")
-    return name
 
 
 def _header(name: str) -> str:
@@ -211,7 +205,7 @@ class Then(Strict):
     exclude: Names | None = Field(default=None, description="Models that may not.")
     prefer: Names | None = Field(default=None, description="One of these answers where one can.")
     weights: RuleWeights | None = None
-    policy: Annotated[str, AfterValidator(_policy)] | None = None
+    policy: PolicyName | None = None
     constraints: RuleConstraints | None = None
     override: bool = Field(
         default=False, description="`weights` and `policy` count against the request's own too."

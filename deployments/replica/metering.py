@@ -54,6 +54,8 @@ class RequestMeter:
 
     Attributes:
         started_requests: Requests so far.
+        ongoing_requests: Requests that are being measured; one of several answers counts as so
+            many.
     """
 
     def __init__(
@@ -69,8 +71,7 @@ class RequestMeter:
         self._open: dict[str, Measurement] = {}
         # By the router that sent them and their priority.
         self._origins: Counter[tuple[str, Priority]] = Counter()
-        # Answers that are under way; each counts like a request.
-        self._sequences = 0
+        self.ongoing_requests = 0
         # Integral of the ongoing requests over time, up to a moment.
         self._request_seconds = 0.0
         self._integrated_at = clock()
@@ -81,11 +82,6 @@ class RequestMeter:
     def energy_source(self) -> str:
         """What the joules are read from."""
         return self._energy.status.source
-
-    @property
-    def ongoing_requests(self) -> int:
-        """Requests that are being measured; one of several answers counts as so many."""
-        return self._sequences
 
     def ongoing_of(self, priority: Priority) -> int:
         """Those of one priority."""
@@ -141,7 +137,7 @@ class RequestMeter:
             node_id=identity.node_id,
             accelerator=identity.accelerator,
             device=identity.device,
-            ongoing=self._sequences,
+            ongoing=self.ongoing_requests,
             ongoing_by_origin=self._by_origin(*Priority),
             high_by_origin=self._by_origin(Priority.HIGH),
             low_by_origin=self._by_origin(Priority.LOW),
@@ -181,7 +177,7 @@ class RequestMeter:
     def _integrate(self) -> tuple[float, float]:
         """The time, and the integral of the ongoing requests up to it."""
         now = self._clock()
-        self._request_seconds += self._sequences * (now - self._integrated_at)
+        self._request_seconds += self.ongoing_requests * (now - self._integrated_at)
         self._integrated_at = now
         return now, self._request_seconds
 
@@ -214,7 +210,7 @@ class Measurement:
         meter._energy.begin(self._key)
         meter._open[self._key] = self
         meter._origins[self._origin] += self._sequences
-        meter._sequences += self._sequences
+        meter.ongoing_requests += self._sequences
         self.trail.on_step = self._stepped
         return self
 
@@ -266,7 +262,7 @@ class Measurement:
         (began, area_then), (now, area_now) = self._began, meter._integrate()
         del meter._open[self._key]
         meter._origins[self._origin] -= self._sequences
-        meter._sequences -= self._sequences
+        meter.ongoing_requests -= self._sequences
         if not meter._origins[self._origin]:
             del meter._origins[self._origin]
         return (area_now - area_then) / (now - began) if now > began else float(self._sequences)

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import orjson
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -68,6 +67,7 @@ from deployments.router.wire.body import read_body
 from deployments.router.wire.errors import EXCEPTION_HANDLERS
 from deployments.router.wire.limits.body import parse_bounded
 from deployments.router.wire.paths import ENDPOINTS
+from deployments.router.wire.respond import JsonResponse
 from scheduler.serialization import decision_to_dict
 
 logger = logging.getLogger("ray.serve")
@@ -307,7 +307,7 @@ class Router:
         parsed = self.decider.named(parse_bounded(body, None, self.decider.config.limits))
         counts = await self.decider.count(parsed)
         query = Query(parsed, caller_of(request.scope))
-        return _json(decision_to_dict(self.decider.decide(query, counts)))
+        return JsonResponse(decision_to_dict(self.decider.decide(query, counts)))
 
     async def _list_decisions(self, request: Request) -> Response:
         text = request.query_params.get("limit", "100")
@@ -315,14 +315,14 @@ class Router:
             raise ApiError(400, f"limit: must be 1..10000, got {text!r}", param="limit")
         before = _unix_time(request.query_params.get("before"))
         records = await self._log.latest(self._profiles.store, int(text), before)
-        return _json({"object": "list", "data": records})
+        return JsonResponse({"object": "list", "data": records})
 
     async def _get_decision(self, request: Request) -> Response:
         decision_id = request.path_params["decision_id"]
         record = await self._log.find(self._profiles.store, decision_id)
         if record is None:
             raise ApiError(404, f"no decision {decision_id!r} is kept", code="decision_not_found")
-        return _json(record)
+        return JsonResponse(record)
 
     async def _get_profiles(self, _: Request) -> Response:
         return Response(self._profiles.current.to_json(), media_type="application/json")
@@ -364,7 +364,7 @@ class Router:
         }
 
     async def _openapi(self, _: Request) -> Response:
-        return _json(document())
+        return JsonResponse(document())
 
     # Background
 
@@ -411,7 +411,3 @@ def _unix_time(text: str | None) -> float:
     if math.isnan(value):
         raise ApiError(400, f"before: must be a Unix time, got {text!r}", param="before")
     return value
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, media_type="application/json")

@@ -18,6 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from profiling.errors import InputError
+from profiling.inputs import csv_errors, numbers_in
+from profiling.quality.calibration import auc
 from scheduler.policies.cascade import CascadeStep
 
 COLUMNS = ("prompt", "model", "score", "mean_logprob", "energy_joules")
@@ -81,10 +83,8 @@ def read_answers(path: Path) -> Answers:
     Raises:
         InputError: It cannot be read, lacks a column, or has too few prompts or models.
     """
-    try:
+    with csv_errors(path):
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable CSV: {str(error).splitlines()[0]}") from error
     if missing := [name for name in COLUMNS if name not in frame]:
         raise InputError(
             f"{path}: column {missing[0]!r} is missing; "
@@ -96,15 +96,7 @@ def read_answers(path: Path) -> Answers:
         ("mean_logprob", -math.inf, 0.0),
         ("energy_joules", 0.0, math.inf),
     ):
-        values = pd.to_numeric(frame[name], errors="coerce").astype(np.float64)
-        wrong = (frame[name].str.strip() != "") & ~values.between(least, most)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise InputError(
-                f"{path}: row {row + 1}: {name} must be in {least:g}..{most:g}, "
-                f"got {frame[name].iloc[row][:40]!r}"
-            )
-        frame[name] = values
+        frame[name] = numbers_in(path, frame, name, (least, most), empty=True)
         tables.append(frame.pivot_table(name, "prompt", "model", aggfunc="mean", sort=False))
     whole = pd.concat(tables, axis=1, keys=COLUMNS[2:]).dropna()
     if len(whole) < MIN_PROMPTS or len(tables[0].columns) < 2:
@@ -178,9 +170,4 @@ def discrimination(answers: Answers, model: str) -> float | None:
         `None` where all its answers are right, or wrong.
     """
     column = answers.models.index(model)
-    right = answers.scores[:, column] >= 0.5
-    if right.all() or not right.any():
-        return None
-    logprobs = answers.logprobs[:, column]
-    higher = logprobs[right][:, None] - logprobs[~right][None, :]
-    return float(((higher > 0) + 0.5 * (higher == 0)).mean())
+    return auc(answers.logprobs[:, column], answers.scores[:, column])

@@ -21,11 +21,16 @@ from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
 from scheduler.decide import Scheduler
 from scheduler.errors import SchedulerError
 from scheduler.preferences import Weights
-from scheduler.types import Candidate, ClusterState, Interval, ModelState, RoutingRequest
+from scheduler.types import (
+    NORMAL_90,
+    Candidate,
+    ClusterState,
+    Interval,
+    ModelState,
+    RoutingRequest,
+)
 
 USUAL_INPUT_TOKENS = 32
-# Normal deviates between which 90 % of all lie.
-NORMAL_90 = 1.645
 LEAST_RATIO = 1e-6
 STANDARD_ERROR = re.compile(r"\bstandard_error ([0-9.eE+-]+)")
 WEIGHTS = {

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
 from cluster.files import write_atomic
@@ -19,9 +18,9 @@ from profiling.costs.regression import ESTIMATORS
 from profiling.costs.report import SUMMARY_FILE, as_json, print_result, summary_csv
 from profiling.errors import InputError
 from profiling.figures.plots import plot_predictions
+from profiling.inputs import write_errors
 from profiling.trials.log import read_trials
-from scheduler.costs.forms import ENGINE
-from scheduler.costs.profiles import FORMS, ProfileSet
+from scheduler.costs.forms import ENGINE, FORMS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,10 +131,14 @@ def run(args: argparse.Namespace) -> int:
         ),
     )
     if args.plots is not None:
-        _plot(result.profile_set, frame, args)
-    _write("--output", args.output, result.profile_set.to_json())
+        with write_errors("--plots", args.plots):
+            plot_predictions(result.profile_set, frame, args.plots, args.input.name)
+    with write_errors("--output", args.output):
+        write_atomic(args.output, result.profile_set.to_json())
     if args.export_dir is not None:
-        _write("--export-dir", args.export_dir / SUMMARY_FILE, summary_csv(result))
+        summary = args.export_dir / SUMMARY_FILE
+        with write_errors("--export-dir", summary):
+            write_atomic(summary, summary_csv(result))
     if args.json:
         document = {
             "output": str(args.output),
@@ -179,17 +182,3 @@ def _number(option: str, model: str, text: str, high: float) -> float:
     if not (math.isfinite(value) and 0 <= value <= high):
         raise InputError(f"{option}: {model}: must be in 0..{high:g}, got {text!r}")
     return value
-
-
-def _plot(profiles: ProfileSet, trials: pd.DataFrame, args: argparse.Namespace) -> None:
-    try:
-        plot_predictions(profiles, trials, args.plots, args.input.name)
-    except OSError as error:
-        raise InputError(f"--plots: {args.plots} cannot be written: {error.strerror}") from error
-
-
-def _write(option: str, path: Path, text: str) -> None:
-    try:
-        write_atomic(path, text)
-    except OSError as error:
-        raise InputError(f"{option}: {path} cannot be written: {error.strerror}") from error

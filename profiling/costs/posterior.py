@@ -16,12 +16,13 @@ from profiling.costs.regression import (
     BETTER_BY,
     ENOUGH_FOR_QUANTILES,
     NEGLIGIBLE,
+    NORMAL_SCALE,
     UNKNOWN_RATIOS,
     Regression,
     Sample,
-    by_concurrency,
     folds,
     ratio_interval,
+    with_errors,
 )
 from profiling.costs.shrinkage import Array, CostPrior, Shrunk, shrink
 from scheduler.costs.forms import ENGINE, ENGINE_FORMS, SHARES
@@ -41,7 +42,6 @@ USUAL_ERROR, ERROR_TRIALS = 0.1, 3.0
 FAR_SCALES = 4.0
 # Of the logarithm of the ratios: a few trials among which some are wrong say no more.
 WIDEST = math.log(10)
-NORMAL_SCALE = 1.4826
 USUAL_PARAMETERS = {"cpu": 0.5e9}
 DEFAULT_PARAMETERS = 8e9
 
@@ -109,35 +109,19 @@ def regress_with_prior(sample: Sample, prior: CostPrior, seed: int = 0) -> Regre
     x, y = sample.design(prior.form), sample.cost
     fit = shrink(x, y, prior)
     predicted = x @ fit.coefficients
-    ape = np.abs(predicted / y - 1)
     held_out = _held_out(x, sample, prior, fit, seed)
     judged = predicted if held_out is None else held_out
-    judged_ape = np.abs(judged / y - 1)
     low, high = ratios_of(np.log(y / judged), sample, fit.noise)
-    spread = float(np.sum((y - y.mean()) ** 2))
     model = LinearModel(
         form=prior.form,
         coefficients=tuple(map(float, fit.coefficients)),
         estimator=MAP,
-        n=len(y),
-        r2=1 - float(np.sum((y - predicted) ** 2)) / spread if spread > 0 else None,
-        mape=float(ape.mean()),
-        heldout_mape=None if held_out is None else float(judged_ape.mean()),
         ratio_low=low,
         ratio_high=high,
         log_covariance=tuple(tuple(float(f"{v:.4g}") for v in row) for row in fit.covariance),
         log_variance=float(fit.variance(x).mean()),
     )
-    return Regression(
-        model=model,
-        median_ape=float(np.median(ape)),
-        negative_share=0.0,
-        objection=None,
-        heldout_by_concurrency=(
-            {} if held_out is None else by_concurrency(sample.concurrency, judged_ape)
-        ),
-        configurations=sample.configurations,
-    )
+    return with_errors(model, sample, predicted, held_out)
 
 
 def _held_out(x: Array, sample: Sample, prior: CostPrior, fit: Shrunk, seed: int) -> Array | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from scipy.optimize import nnls
 from scipy.stats import t as student
 from statsmodels.regression.linear_model import OLS
 
-from scheduler.costs.forms import ALL_FORMS
-from scheduler.costs.profiles import FORMS, TERMS, LinearModel
+from scheduler.costs.forms import ALL_FORMS, FORMS, TERMS
+from scheduler.costs.profiles import LinearModel
 
 Array = npt.NDArray[np.float64]
 
@@ -250,31 +250,48 @@ def regress(sample: Sample, form: str, estimator: str, seed: int = 0) -> Regress
     x, y = sample.design(form), sample.cost
     coefficients, errors = _estimate(estimator, x, y)
     predicted = x @ coefficients
-    ape = np.abs(predicted / y - 1)
     held_out = _held_out(estimator, x, sample, seed)
     judged = predicted if held_out is None else held_out
-    judged_ape = np.abs(judged / y - 1)
     low, high = ratio_interval(y[judged > 0] / judged[judged > 0])
-    spread = float(np.sum((y - y.mean()) ** 2))
     model = LinearModel(
         form=form,
         coefficients=tuple(map(float, coefficients)),
         standard_errors=() if errors is None else tuple(map(float, errors)),
         estimator=estimator,
-        n=len(y),
-        r2=1 - float(np.sum((y - predicted) ** 2)) / spread if spread > 0 else None,
-        mape=float(ape.mean()),
-        heldout_mape=None if held_out is None else float(judged_ape.mean()),
         ratio_low=low,
         ratio_high=high,
     )
+    return replace(with_errors(model, sample, predicted, held_out), objection=objection(model))
+
+
+def with_errors(
+    model: LinearModel, sample: Sample, predicted: Array, held_out: Array | None
+) -> Regression:
+    """A fit and how far off it is, with no objection to it.
+
+    Args:
+        model: The fit.
+        sample: What it was made on.
+        predicted: Its predictions of the sample.
+        held_out: Those of fits that had not seen what they predict; `None` where there are none.
+    """
+    y = sample.cost
+    ape = np.abs(predicted / y - 1)
+    unseen = None if held_out is None else np.abs(held_out / y - 1)
+    spread = float(np.sum((y - y.mean()) ** 2))
     return Regression(
-        model=model,
+        model=replace(
+            model,
+            n=len(y),
+            r2=1 - float(np.sum((y - predicted) ** 2)) / spread if spread > 0 else None,
+            mape=float(ape.mean()),
+            heldout_mape=None if unseen is None else float(unseen.mean()),
+        ),
         median_ape=float(np.median(ape)),
         negative_share=float((predicted < 0).mean()),
-        objection=objection(model),
+        objection=None,
         heldout_by_concurrency=(
-            {} if held_out is None else by_concurrency(sample.concurrency, judged_ape)
+            {} if unseen is None else by_concurrency(sample.concurrency, unseen)
         ),
         configurations=sample.configurations,
     )

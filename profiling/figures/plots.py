@@ -7,7 +7,6 @@ a figure looks like stands in `profiling.figures`.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -32,12 +31,12 @@ from profiling.figures.scores import ScoredDecision, draw_scores
 from profiling.figures.sensitivity import draw_sensitivity
 from profiling.figures.style import ModelStyle, house_style, model_styles, save_figure
 from profiling.figures.tradeoffs import draw_tradeoffs
-from profiling.inputs import read_quality_model
+from profiling.inputs import read_log, read_profile_set, read_quality_model
 from profiling.replay.predictions import PredictedCost, read_predictions
 from profiling.trials.log import read_trials
 from scheduler.costs.profiles import ModelProfile, ProfileSet
 from scheduler.decide import Scheduler
-from scheduler.errors import NoCandidateError, SchedulerError
+from scheduler.errors import NoCandidateError
 from scheduler.preferences import Weights
 from scheduler.prompts.quality import QualityModel
 from scheduler.types import ClusterState, Decision, ModelState, RoutingRequest
@@ -305,7 +304,7 @@ def _read(args: argparse.Namespace) -> Inputs:
             raise InputError(f"--{option.replace('_', '-')}: must be at least 1, got {value}")
     profiles = ProfileSet(())
     if args.profiles is not None:
-        profiles = ProfileSet.from_json(_text(args.profiles))
+        profiles = read_profile_set(args.profiles)
     trials = None
     if args.raw is not None:
         trials, cleaning = read_trials(args.raw, accelerator=UNKNOWN)
@@ -362,30 +361,9 @@ def gather(
     )
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-
-
 def read_decisions(path: Path) -> Iterator[ScoredDecision]:
-    """The decisions of a log that compared two models or more, in its order.
-
-    A last line without an end is left out: it may just be being written.
-
-    Raises:
-        InputError: The file cannot be read, or a line is not a decision.
-    """
-    lines = _text(path).split("\n")[:-1]
-    for number, line in enumerate(lines, start=1):
-        try:
-            decision = _scored(json.loads(line))
-        except (KeyError, TypeError, ValueError, SchedulerError) as error:
-            fault = f"{type(error).__name__}: {error}"
-            raise InputError(f"{path}: line {number} is not a decision ({fault})") from error
-        if len(decision.scores) > 1:
-            yield decision
+    """The decisions of a log that compared two models or more; errors are those of `read_log`."""
+    return (decision for decision in read_log(path, _scored) if len(decision.scores) > 1)
 
 
 def _scored(record: dict[str, Any]) -> ScoredDecision:

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
 from profiling.figures.style import MUTED, ModelStyle, new_figure
 from scheduler.preferences import Metric, Weights
+from scheduler.serialization import STAGE_NAMES
 
 LINES_UP_TO = 80  # above this many decisions, lines between them are a tangle
 WINDOWS = 40
 GREYS = {Metric.ACCURACY: "#5A5A5A", Metric.ENERGY: "#A0A0A0", Metric.TIME: "#DCDCDC"}
-METRIC_NAMES = {Metric.ACCURACY: "accuracy", Metric.ENERGY: "energy", Metric.TIME: "runtime"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +99,9 @@ def _draw_policy(
             rasterized=not few,
         )
         if not few:
-            axes.plot(x, _rolling_median(y), color=style.color, linewidth=1.8)
-
-
-def _rolling_median(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    half = max(1, len(values) // WINDOWS // 2)
-    return np.array(
-        [np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
-    )
+            window = 2 * max(1, len(y) // WINDOWS // 2) + 1
+            median = pd.Series(y).rolling(window, center=True, min_periods=1).median()
+            axes.plot(x, median, color=style.color, linewidth=1.8)
 
 
 def _draw_choices(
@@ -131,7 +126,7 @@ def _draw_weights(axes: Axes, decisions: Sequence[ScoredDecision]) -> None:
     for metric in Metric:
         top = bottom + 100 * np.array([weights[metric] for weights in normalized])
         axes.stairs(
-            top, edges, baseline=bottom, fill=True, color=GREYS[metric], label=METRIC_NAMES[metric]
+            top, edges, baseline=bottom, fill=True, color=GREYS[metric], label=STAGE_NAMES[metric]
         )
         bottom = top
     axes.set(ylim=(0, 100), ylabel="%")

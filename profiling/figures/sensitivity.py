@@ -14,10 +14,10 @@ from matplotlib.transforms import blended_transform_factory
 from profiling.figures.style import INK, MUTED, ModelStyle, new_figure
 from scheduler.decide import Scheduler
 from scheduler.preferences import Metric, Weights
+from scheduler.serialization import STAGE_NAMES
 from scheduler.types import ClusterState, Decision, RoutingRequest
 
 STEPS = 200
-NAMES = {Metric.ACCURACY: "accuracy", Metric.ENERGY: "energy", Metric.TIME: "runtime"}
 ROOM_TO = 0.85  # beyond this, a figure next to a line stands on its left
 STRIP = 0.05  # height of the strip of winners, in heights of the panel
 
@@ -72,8 +72,8 @@ def draw_sensitivity(
     for axes, metric in zip(panels, Metric, strict=True):
         _draw_sweep(axes, sweep(request, state, metric), metric, styles)
         axes.axvline(request.weights.normalized()[metric], color=INK, linestyle=":", linewidth=1)
-        axes.set_title(f"Weight of {NAMES[metric]}", color=INK)
-        axes.set_xlabel(f"weight of {NAMES[metric]} (% of all)")
+        axes.set_title(f"Weight of {STAGE_NAMES[metric]}", color=INK)
+        axes.set_xlabel(f"weight of {STAGE_NAMES[metric]} (% of all)")
     panels[0].set_ylabel("score (the lowest wins)")
     handles = [
         Line2D([], [], color=style.color, linewidth=2.2, label=model)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import logit
 
 from profiling.errors import InputError
 from profiling.quality.answer_fit import Seen, fit_answers
 from profiling.quality.answer_table import numbered
 from profiling.quality.fit import QualityFit
-from profiling.quality.outcomes import LONG_COLUMNS
-from profiling.quality.prompt_estimates import log_odds
+from profiling.quality.outcomes import LONG_COLUMNS, YES_NO
 from scheduler.prompts.quality import QualityModel
 from scheduler.prompts.task_model import TaskModel
 from scheduler.prompts.tasks import SHIPPED_MODEL, classify
@@ -33,6 +33,9 @@ BOUNDS = {
     "output_tokens": (0.0, np.inf),
     "mean_logprob": (-np.inf, 0.0),
 }
+
+EDGE = 0.02
+"""No chance is nearer to 0 or 1 than this."""
 
 Floats = NDArray[np.float64]
 
@@ -78,6 +81,12 @@ def note_of(model: AnswerModel) -> str:
     return ""
 
 
+def log_odds(chance: Floats) -> Floats:
+    """Of chances, kept finite."""
+    odds: Floats = logit(np.clip(chance, EDGE, 1 - EDGE))
+    return odds
+
+
 def _fit(
     fitted: QualityFit, whole: NDArray[np.int64], table: tuple[NDArray[Any], Floats, Floats, Floats]
 ) -> AnswerModel:
@@ -108,7 +117,7 @@ def _wide(
     if name not in frame:
         return found
     text = frame[name].str.strip().str.lower()
-    text = text.replace({"true": "1", "false": "0", "yes": "1", "no": "0", "up": "1", "down": "0"})
+    text = text.replace(YES_NO)
     values = pd.to_numeric(text, errors="coerce").astype(np.float64)
     bounds = BOUNDS[name]
     wrong = (text != "") & ~values.between(*bounds)

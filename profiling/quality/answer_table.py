@@ -7,8 +7,6 @@ none was found), `input_tokens` and `output_tokens`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from profiling.errors import InputError
-from scheduler.sequential.answers import canonical, form_of
+from profiling.inputs import csv_errors, numbers_in
+from scheduler.sequential.answers import form_of
 from scheduler.sequential.posterior import BLANK
 
 COLUMNS = (
@@ -30,80 +29,19 @@ COLUMNS = (
     "input_tokens",
     "output_tokens",
 )
-# Where so many of a kind's empty answers are right, an empty text is an answer as good as others.
-EMPTY_IS_AN_ANSWER = 0.2
 MIN_PROMPTS = 30
 
-Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class AnswerTable:
-    """What m models answered to n prompts.
-
-    Attributes:
-        prompts: Texts.
-        kinds: Kind of each prompt.
-        models: Ids.
-        billions: (m,) parameters.
-        scores: (n, m) 1 for right, 0 for wrong, NaN where a model was not asked.
-        answers: (n, m) final answers in comparable form, "" for none.
-        tokens: (n, m) output tokens, NaN where a model was not asked.
-    """
-
-    prompts: tuple[str, ...]
-    kinds: tuple[str, ...]
-    models: tuple[str, ...]
-    billions: Floats
-    scores: Floats
-    answers: NDArray[np.object_]
-    tokens: Floats
-
-    def rows(self, rows: Indices) -> AnswerTable:
-        """Only these prompts."""
-        return replace(
-            self,
-            prompts=tuple(self.prompts[row] for row in rows),
-            kinds=tuple(self.kinds[row] for row in rows),
-            scores=self.scores[rows],
-            answers=self.answers[rows],
-            tokens=self.tokens[rows],
-        )
-
-    def columns(self, models: Sequence[str]) -> AnswerTable:
-        """Only these models, in this order, and the prompts that all of them answered."""
-        places = [self.models.index(name) for name in models]
-        table = replace(
-            self,
-            models=tuple(models),
-            billions=self.billions[places],
-            scores=self.scores[:, places],
-            answers=self.answers[:, places],
-            tokens=self.tokens[:, places],
-        )
-        return table.rows(np.flatnonzero(~np.isnan(table.scores).any(axis=1)))
-
-    @property
-    def complete(self) -> tuple[str, ...]:
-        """Models that answered every prompt."""
-        return tuple(
-            name
-            for name, scores in zip(self.models, self.scores.T, strict=True)
-            if not np.isnan(scores).any()
-        )
-
-
-def read_answer_table(path: Path) -> AnswerTable:
+def read_answer_rows(path: Path) -> pd.DataFrame:
     """Read a CSV, compressed or not.
 
     Raises:
         InputError: The file cannot be read, lacks a column, or a value is not usable.
     """
-    try:
+    with csv_errors(path):
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable CSV: {str(error).splitlines()[0]}") from error
     if missing := [name for name in COLUMNS if name not in frame]:
         raise InputError(f"{path}: column {missing[0]!r} is missing; needed: {', '.join(COLUMNS)}")
     if frame.empty:
@@ -113,15 +51,7 @@ def read_answer_table(path: Path) -> AnswerTable:
         ("billions", 1e-6, 1e6),
         ("output_tokens", 0.0, 1e9),
     ):
-        values = pd.to_numeric(frame[name], errors="coerce").astype(np.float64)
-        wrong = ~values.between(least, most)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise InputError(
-                f"{path}: row {row + 1}: {name} must be in {least:g}..{most:g}, "
-                f"got {frame[name].iloc[row][:40]!r}"
-            )
-        frame[name] = values
+        frame[name] = numbers_in(path, frame, name, (least, most))
     twice = frame.duplicated(["prompt_id", "model"])
     if twice.any():
         row = int(np.flatnonzero(twice)[0])
@@ -129,45 +59,10 @@ def read_answer_table(path: Path) -> AnswerTable:
             f"{path}: row {row + 1}: model {frame['model'].iloc[row]!r} answers prompt "
             f"{frame['prompt_id'].iloc[row]!r} twice"
         )
-    return _table(path, frame)
-
-
-def _table(path: Path, frame: pd.DataFrame) -> AnswerTable:
-    prompts = frame.drop_duplicates("prompt_id").set_index("prompt_id")
-    if len(prompts) < MIN_PROMPTS:
-        raise InputError(f"{path}: {len(prompts)} prompts; at least {MIN_PROMPTS} are needed")
-    sizes = frame.drop_duplicates("model").set_index("model")["billions"]
-
-    def wide(name: str) -> pd.DataFrame:
-        return frame.pivot(index="prompt_id", columns="model", values=name).loc[prompts.index]
-
-    scores, answers = wide("correct"), wide("answer").fillna("")
-    models = tuple(map(str, scores.columns))
-    kinds = tuple(map(str, prompts["task"]))
-    right = scores.to_numpy(np.float64)
-    return AnswerTable(
-        prompts=tuple(map(str, prompts["prompt"])),
-        kinds=kinds,
-        models=models,
-        billions=sizes.loc[list(models)].to_numpy(np.float64),
-        scores=right,
-        answers=_compared(answers.to_numpy(object), kinds, right),
-        tokens=wide("output_tokens").to_numpy(np.float64),
-    )
-
-
-def _compared(
-    answers: NDArray[np.object_], kinds: Sequence[str], right: Floats
-) -> NDArray[np.object_]:
-    compared = np.empty(answers.shape, dtype=object)
-    for place, answer in np.ndenumerate(answers):
-        compared[place] = (canonical(answer) or "") if answer else ""
-    of_kind = np.array(kinds)
-    for kind in set(kinds):
-        blank = (answers == "") & (of_kind == kind)[:, None] & ~np.isnan(right)
-        if blank.any() and right[blank].mean() > EMPTY_IS_AN_ANSWER:
-            compared[blank] = '""'
-    return compared
+    prompts = frame["prompt_id"].nunique()
+    if prompts < MIN_PROMPTS:
+        raise InputError(f"{path}: {prompts} prompts; at least {MIN_PROMPTS} are needed")
+    return frame
 
 
 def numbered(answers: NDArray[np.object_]) -> tuple[Indices, Indices]:

@@ -34,3 +34,16 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     middle = (share + square / (2 * n)) / (1 + square / n)
     reach = Z_90 / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
     return middle - reach, middle + reach
+
+
+def auc(estimates: Floats, scores: Floats) -> float | None:
+    """Chance that a right answer was rated above a wrong one, ties counted half.
+
+    Returns:
+        `None` where all answers are right, or wrong.
+    """
+    # scikit-learn takes a second to import.
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415
+
+    right = scores >= 0.5
+    return float(roc_auc_score(right, estimates)) if 0 < right.sum() < len(right) else None

@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.files import write_atomic
-from profiling.errors import InputError
-from profiling.inputs import read_quality_model
+from profiling.inputs import read_quality_model, write_errors
 from profiling.quality.outcomes import read_outcomes
 from scheduler.prompts.quality import QualityModel
 
@@ -89,10 +88,8 @@ def _fit(args: argparse.Namespace) -> int:
     with console.status(f"fitting on {len(outcomes.prompts)} prompts"):
         model = with_answers(args.input, fit_quality(outcomes, args.seed))
     data, report = model.to_bytes(), model.report
-    try:
+    with write_errors("--output", args.output):
         write_atomic(args.output, data)
-    except OSError as error:
-        raise InputError(f"--output: {args.output} cannot be written: {error.strerror}") from error
     if args.json:
         print(json.dumps({"output": str(args.output), **_as_json(model)}, indent=2))
     else:

@@ -6,7 +6,6 @@ and everything that the model says of itself was measured on prompts that the fi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import expit, logit
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from profiling.errors import InputError
-from profiling.quality.calibration import calibration, calibration_error, wilson
+from profiling.quality.calibration import auc, calibration, calibration_error, wilson
 from profiling.quality.outcomes import Outcomes
 from scheduler.prompts.features import BUCKETS, TextFeatures, extract
 from scheduler.prompts.quality import EDGE, QualityModel, term_weights
@@ -172,7 +172,7 @@ def fit_quality(outcomes: Outcomes, seed: int = 0) -> QualityFit:
             "prompts": len(outcomes.prompts),
             "left_out": outcomes.left_out,
             "ridge_strength": RIDGE_STRENGTHS[best],
-            "models": [_as_dict(report) for report in reports],
+            "models": [vars(report) for report in reports],
         },
     )
     return QualityFit(model, reports, estimates, outcomes.prompts)
@@ -290,8 +290,8 @@ def _best_shares(ridge: Floats, forest: Floats, scores: Floats) -> Floats:
 
 
 def _log_odds(raw: Floats) -> Floats:
-    inside = np.clip(raw, EDGE, 1 - EDGE)
-    return np.log(inside / (1 - inside))
+    odds: Floats = logit(np.clip(raw, EDGE, 1 - EDGE))
+    return odds
 
 
 def _calibrate(raw: Floats, scores: Floats) -> tuple[Floats, Floats]:
@@ -305,7 +305,7 @@ def _calibrate(raw: Floats, scores: Floats) -> tuple[Floats, Floats]:
     for column in np.flatnonzero(~varied):
         # One class: nothing tells prompts apart; Laplace's rule of succession.
         asked = scores[~np.isnan(scores[:, column]), column]
-        offset[column] = _odds((asked.sum() + 1) / (len(asked) + 2))
+        offset[column] = logit((asked.sum() + 1) / (len(asked) + 2))
     known = ~np.isnan(scores) & varied
     if not known.any():
         return slope, offset
@@ -317,16 +317,13 @@ def _calibrate(raw: Floats, scores: Floats) -> tuple[Floats, Floats]:
         slope[varied], offset[varied] = fitted.coef_[0, 0], fitted.intercept_[0]
     else:
         # Estimates that rank the wrong way round rank by chance: the means say more.
-        offset[varied] = [_odds(mean) for mean in np.nanmean(scores[:, varied], axis=0)]
+        offset[varied] = logit(np.nanmean(scores[:, varied], axis=0))
     return slope, offset
 
 
-def _odds(share: float) -> float:
-    return math.log(share / (1 - share))
-
-
 def _apply(raw: Floats, slope: Floats, offset: Floats) -> Floats:
-    return 1 / (1 + np.exp(-(slope * _log_odds(raw) + offset)))
+    chances: Floats = expit(slope * _log_odds(raw) + offset)
+    return chances
 
 
 def _bands(estimates: Floats, scores: Floats) -> tuple[Floats, Floats, Floats]:
@@ -364,7 +361,7 @@ def _reports(
                 mean=float(y.mean()),
                 brier=float(((p - y) ** 2).mean()),
                 brier_of_mean=float(y.var()),
-                auc=None if one_class else _auc(p, y),
+                auc=auc(p, y),
                 calibration_error=calibration_error(p, y),
                 calibration=calibration(p, y),
                 forest_share=float(forest_share[column]),
@@ -372,17 +369,3 @@ def _reports(
             )
         )
     return tuple(reports)
-
-
-def _auc(estimates: Floats, scores: Floats) -> float | None:
-    """Area under the ROC curve for right against wrong, ties counted half."""
-    right, wrong = np.sort(estimates[scores >= 0.5]), np.sort(estimates[scores < 0.5])
-    if len(right) == 0 or len(wrong) == 0:
-        return None
-    above = np.searchsorted(wrong, right, side="left").sum()
-    equal = np.searchsorted(wrong, right, side="right").sum() - above
-    return float((above + equal / 2) / (len(right) * len(wrong)))
-
-
-def _as_dict(report: ModelReport) -> dict[str, Any]:
-    return {name: getattr(report, name) for name in ModelReport.__dataclass_fields__}

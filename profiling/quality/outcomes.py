@@ -16,11 +16,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from profiling.errors import InputError
+from profiling.inputs import csv_errors
 
 NOT_MODELS = frozenset({"prompt", "kind", "task", "subject", "source", "id", "prompt_id"})
 """Columns of a wide file that name no model."""
 LONG_COLUMNS = frozenset({"prompt", "model", "score"})
-_YES_NO = {"true": "1", "false": "0", "yes": "1", "no": "0", "up": "1", "down": "0"}
+YES_NO = {"true": "1", "false": "0", "yes": "1", "no": "0", "up": "1", "down": "0"}
 _MISSING = frozenset({"", "nan", "none", "null"})
 
 Floats = NDArray[np.float64]
@@ -60,11 +61,9 @@ def read_outcomes(path: Path, models: Sequence[str] | None = None) -> Outcomes:
     Raises:
         InputError: The file cannot be read, has no prompts or models, or a score is not in 0..1.
     """
-    try:
+    with csv_errors(path):
         # As text: a prompt may read `NA` or `1.0`.
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable CSV: {str(error).splitlines()[0]}") from error
     if "prompt" not in frame:
         there = ", ".join(map(str, frame.columns[:20]))
         raise InputError(f"{path}: column 'prompt' is missing; there are: {there}")
@@ -113,7 +112,7 @@ def _table(
 
 def _scores(path: Path, name: str, column: pd.Series[str]) -> pd.Series[float]:
     text = column.str.strip().str.lower()
-    text = text.replace(_YES_NO)
+    text = text.replace(YES_NO)
     text = text.mask(text.isin(_MISSING))
     scores = pd.to_numeric(text, errors="coerce").astype(np.float64)
     wrong = text.notna() & ~scores.between(0, 1)

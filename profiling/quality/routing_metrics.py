@@ -67,13 +67,18 @@ def frontier(curve: Curve) -> tuple[Floats, Floats]:
 def cost_at(curve: Curve, accuracy: float) -> float | None:
     """The least cost of an accuracy, between two points in proportion; `None`: never reached."""
     cost, best = frontier(curve)
-    place = int(np.searchsorted(best, accuracy))
-    if place == len(best):
+    return _first_reaching(accuracy, cost, best)
+
+
+def _first_reaching(level: float, x: Floats, y: Floats) -> float | None:
+    """Where `y`, which never falls, gets to a level, linear between points; `None`: nowhere."""
+    place = int(np.searchsorted(y, level))
+    if place == len(y):
         return None
     if place == 0:
-        return float(cost[0])
-    step = (accuracy - best[place - 1]) / (best[place] - best[place - 1])
-    return float(cost[place - 1] + step * (cost[place] - cost[place - 1]))
+        return float(x[0])
+    step = (level - y[place - 1]) / (y[place] - y[place - 1])
+    return float(x[place - 1] + step * (x[place] - x[place - 1]))
 
 
 def area(curve: Curve, low: float, high: float) -> float:
@@ -117,14 +122,8 @@ class GapRecovered:
 
     def cpt(self, share: float) -> float:
         """Call-performance threshold: the least share of strong calls that recovers `share`."""
-        best = np.maximum.accumulate(self.recovered)
-        place = int(np.searchsorted(best, share))
-        if place == len(best):
-            return 1.0
-        if place == 0:
-            return 0.0
-        step = (share - best[place - 1]) / (best[place] - best[place - 1])
-        return float(self.calls[place - 1] + step * (self.calls[place] - self.calls[place - 1]))
+        least = _first_reaching(share, self.calls, np.maximum.accumulate(self.recovered))
+        return 1.0 if least is None else least
 
 
 def gap_recovered(gain: Floats, weak: Floats, strong: Floats) -> GapRecovered:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from profiling.errors import InputError
+from profiling.inputs import csv_errors
 from profiling.trials.log import SYNONYMS
 from scheduler.costs.learnt.length_history import LEAST, LengthHistory
 
@@ -83,10 +84,8 @@ def read_answers(path: Path) -> pd.DataFrame:
         InputError: It cannot be read, lacks a column, has a count that cannot be, or has no model
             with `MIN_ANSWERS` answers.
     """
-    try:
+    with csv_errors(path):
         frame = pd.read_csv(path)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable CSV: {str(error).splitlines()[0]}") from error
     plain = {column: str(column).strip().lower() for column in frame.columns}
     frame = frame.rename(columns={c: SYNONYMS.get(name, name) for c, name in plain.items()})
     for name in REQUIRED:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from profiling.errors import InputError
+from profiling.inputs import read_log
 
 COSTS = {
     "runtime": ("runtime_s", "runtime_interval_s"),
@@ -53,25 +53,11 @@ class PredictedCost:
 def read_predictions(path: Path) -> list[PredictedCost]:
     """Every cost that was predicted and measured, in the order of time.
 
-    A last line without an end is left out: it may just be being written.
-
     Raises:
-        InputError: The file cannot be read, or a line is not a decision.
+        InputError: See `read_log`.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    return sorted(_predictions(path, lines), key=lambda one: one.finished_at)
-
-
-def _predictions(path: Path, lines: Iterable[str]) -> Iterator[PredictedCost]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield from _costs(json.loads(line))
-        except (KeyError, TypeError, ValueError) as error:
-            fault = f"{type(error).__name__}: {error}"
-            raise InputError(f"{path}: line {number} is not a decision ({fault})") from error
+    costs = chain.from_iterable(read_log(path, lambda record: list(_costs(record))))
+    return sorted(costs, key=lambda one: one.finished_at)
 
 
 def _costs(record: dict[str, Any]) -> Iterator[PredictedCost]:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cluster.files import write_atomic
 from profiling.errors import InputError
+from profiling.inputs import write_errors
 from scheduler.errors import TaskModelError
 from scheduler.prompts.task_model import TaskModel
 from scheduler.prompts.tasks import SHIPPED_MODEL, TASKS, classify
@@ -71,10 +72,8 @@ def _fit(args: argparse.Namespace) -> dict[str, Any]:
     with Console(stderr=True).status(f"fitting on {len(prompts)} prompts"):
         model = fit_tasks(prompts, args.seed)
     data = model.to_bytes()
-    try:
+    with write_errors("--output", args.output):
         write_atomic(args.output, data)
-    except OSError as error:
-        raise InputError(f"--output: {args.output} cannot be written: {error.strerror}") from error
     output = f"{args.output}, {len(data) / 1e3:.0f} kB"
     return {"version": model.version, **model.report, "output": output}
 

@@ -13,13 +13,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 
 from profiling.errors import InputError
+from profiling.inputs import csv_errors
 
 
 class TrialKey(NamedTuple):
@@ -164,12 +164,7 @@ class TrialLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _recover(self) -> defaultdict[TrialKey, list[TrialCosts]]:
@@ -274,14 +269,12 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read_file(path: Path) -> pd.DataFrame:
-    try:
+    with csv_errors(path):
         # Apart, because pandas gives the second of two equal names another name.
         header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
         names = [_column(title) for title in header]
         words = {title: str for title, name in zip(header, names, strict=True) if name in WORDS}
         frame = pd.read_csv(path, dtype=words)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a readable CSV: {str(error).splitlines()[0]}") from error
     there = ", ".join(header)
     if not isinstance(frame.index, pd.RangeIndex):
         raise InputError(f"{path}: the rows have more fields than the header; there are: {there}")

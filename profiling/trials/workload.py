@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +52,6 @@ class Grid:
     """What a profile covers.
 
     Attributes:
-        input_tokens: A span, or the very lengths, which are then used in turn.
-        output_tokens: The same for generated tokens.
         concurrencies: Equal requests side by side; used in turn, so that repeating a value
             gives it a larger share.
         configurations: Random combinations of the three.
@@ -62,8 +60,8 @@ class Grid:
             three; they count as configurations.
     """
 
-    input_tokens: Span | tuple[int, ...]
-    output_tokens: Span | tuple[int, ...]
+    input_tokens: Span
+    output_tokens: Span
     concurrencies: tuple[int, ...]
     configurations: int
     repeats: int
@@ -196,34 +194,28 @@ def already_run(
     return found
 
 
-def prompt_token_ids(
-    n: int, *, seed: int | Sequence[int], vocab_size: int, forbidden: Collection[int] = ()
-) -> list[int]:
+def prompt_token_ids(n: int, *, seed: int | Sequence[int], vocab_size: int) -> list[int]:
     """A prompt of exactly n random tokens; other seeds share no prefix worth caching.
 
     Args:
         n: Number of tokens.
         seed: From the `TrialPlan`.
         vocab_size: Ids are drawn from 0 to this, exclusive.
-        forbidden: Ids never to draw: end of sequence, padding, images.
 
     Raises:
-        InputError: No id is left to draw from, or n is below 1.
+        InputError: There is no id to draw, or n is below 1.
     """
     if n < 1:
         raise InputError(f"input_tokens: must be at least 1, got {n}")
-    allowed = np.setdiff1d(np.arange(vocab_size), np.fromiter(forbidden, dtype=np.int64))
-    if not len(allowed):
-        raise InputError(f"vocab_size: no token of {vocab_size} is left to draw from")
-    drawn: list[int] = np.random.default_rng(seed).choice(allowed, size=n).tolist()
+    if vocab_size < 1:
+        raise InputError(f"vocab_size: must be at least 1, got {vocab_size}")
+    drawn: list[int] = np.random.default_rng(seed).choice(vocab_size, size=n).tolist()
     return drawn
 
 
 def _extremes(grid: Grid, max_model_len: int | None) -> list[tuple[int, int, int]]:
-    ends = [
-        (wanted.low, wanted.high) if isinstance(wanted, Span) else (min(wanted), max(wanted))
-        for wanted in (grid.input_tokens, grid.output_tokens, grid.concurrencies)
-    ]
+    ends = [(span.low, span.high) for span in (grid.input_tokens, grid.output_tokens)]
+    ends.append((min(grid.concurrencies), max(grid.concurrencies)))
     extremes = EXTREMES[: grid.extremes]
     picked = [tuple(pair[end] for pair, end in zip(ends, which, strict=True)) for which in extremes]
     return [(*_fit(tin, tout, max_model_len), side) for tin, tout, side in picked]
@@ -234,8 +226,8 @@ def _draw(
 ) -> list[tuple[int, int, int]]:
     n = grid.configurations - grid.extremes
     drawn = zip(
-        _lengths(grid.input_tokens, n, rng),
-        _lengths(grid.output_tokens, n, rng),
+        grid.input_tokens.sample(n, rng),
+        grid.output_tokens.sample(n, rng),
         _in_turn(grid.concurrencies, n, rng),
         strict=True,
     )
@@ -265,12 +257,6 @@ def _far_first(distances: npt.NDArray[np.float64], first: int) -> list[int]:
         to_nearest[order] = -1
         order.append(int(to_nearest.argmax()))
     return order
-
-
-def _lengths(wanted: Span | tuple[int, ...], n: int, rng: np.random.Generator) -> list[int]:
-    if isinstance(wanted, Span):
-        return wanted.sample(n, rng)
-    return _in_turn(wanted, n, rng)
 
 
 def _in_turn(values: tuple[int, ...], n: int, rng: np.random.Generator) -> list[int]:

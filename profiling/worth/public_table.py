@@ -18,8 +18,9 @@ import orjson
 import pandas as pd
 
 from profiling.errors import InputError
+from profiling.inputs import csv_errors, write_errors
 from profiling.quality.answer_table import COLUMNS as OUTCOME_COLUMNS
-from profiling.quality.answer_table import read_answer_table
+from profiling.quality.answer_table import read_answer_rows
 from scheduler.sequential.answers import comparable
 
 COLUMNS = (
@@ -74,10 +75,8 @@ def run(args: argparse.Namespace) -> int:
         table = joined(args.outcomes, args.energy, args.accelerator, args.batch)
     else:
         table = own_rows(args.record, _sizes(args.billions), args.licence)
-    try:
+    with write_errors("--output", args.output):
         table.to_csv(args.output, index=False)
-    except OSError as error:
-        raise InputError(f"--output: {args.output} cannot be written: {error.strerror}") from error
     measured = int((table["energy_joules"] != "").sum())
     print(f"wrote {args.output}: {len(table)} rows, {measured} with joules")
     return 0
@@ -89,7 +88,7 @@ def joined(outcomes: Path, energy: Path, accelerator: str, batch: int) -> pd.Dat
     Raises:
         InputError: A file is not usable, or has no figures for this accelerator and batch size.
     """
-    read_answer_table(outcomes)
+    read_answer_rows(outcomes)
     rates = energy_rates(energy, accelerator, batch)
     frame = pd.read_csv(outcomes, dtype=str, keep_default_na=False)
     rate = frame["model"].map(rates)
@@ -110,10 +109,8 @@ def energy_rates(path: Path, accelerator: str, batch: int) -> Mapping[str, float
         InputError: The file is not usable, or has no figures for these.
     """
     needed = ("model", "gpu_model", "max_num_seqs", "energy_per_token_joules")
-    try:
+    with csv_errors(path):
         frame = pd.read_csv(path)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable CSV: {str(error).splitlines()[0]}") from error
     if missing := [name for name in needed if name not in frame]:
         raise InputError(f"{path}: column {missing[0]!r} is missing; needed: {', '.join(needed)}")
     fitting = frame[(frame["gpu_model"] == accelerator) & (frame["max_num_seqs"] == batch)]

@@ -22,7 +22,7 @@ import pandas as pd
 
 from cluster.files import write_atomic
 from profiling.errors import InputError
-from profiling.inputs import read_quality_model
+from profiling.inputs import csv_errors, read_quality_model, write_errors
 from scheduler.prompts.quality import QualityModel
 
 LONG_COLUMNS = (
@@ -177,10 +177,8 @@ def write_bench(path: Path, folder: Path) -> int:
     Raises:
         InputError: The file is not usable.
     """
-    try:
+    with csv_errors(path):
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: not a readable CSV: {str(error).splitlines()[0]}") from error
     frame = frame.rename(columns={"correct": "score"})
     if missing := [name for name in ("prompt", "model", "score") if name not in frame]:
         raise InputError(f"{path}: column {missing[0]!r} is missing")
@@ -243,8 +241,6 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, document: Any) -> None:
-    try:
+    with write_errors("--output", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    except OSError as error:
-        raise InputError(f"--output: {path} cannot be written: {error.strerror}") from error

@@ -249,11 +249,6 @@ class Bandit:
         covariance = np.linalg.inv(known.gram + self.ridge * np.eye(SIZE)).astype(np.float64)
         return FittedModel(known.moments @ covariance, covariance)
 
-    @property
-    def size(self) -> int:
-        """Numbers in a context."""
-        return SIZE
-
     def of(self, model: str) -> FittedModel:
         """The regression of a model, one that knows nothing where there is none."""
         return self._fitted.get(model, self._unknown)

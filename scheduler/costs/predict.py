@@ -14,6 +14,7 @@ from scheduler.costs.priors.origins import MEASURED
 from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.errors import InvalidPredictionError
 from scheduler.types import (
+    NORMAL_90,
     Correction,
     Interval,
     ModelState,
@@ -25,8 +26,6 @@ from scheduler.types import (
 # Of the half-width of an interval in log space, where a fit is used outside of what it has seen.
 LEAST_SPREAD_OUTSIDE = 0.1
 WIDEST = math.log(10)
-# Normal deviates between which 90 % of all lie.
-NORMAL_90 = 1.645
 
 
 # Neither is frozen: one of each is made for every model of every decision, and freezing them would

@@ -13,23 +13,12 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from scheduler.costs.forms import ALL_FORMS, FORMS, LATER_TERMS, TERMS, terms_of
+from scheduler.costs.forms import ALL_FORMS, LATER_TERMS, terms_of
 from scheduler.costs.priors.origins import ORIGINS
 from scheduler.errors import ProfileError
 from scheduler.preferences import Metric
 
 SCHEMA_VERSION = 3
-
-__all__ = [
-    "FORMS",
-    "SCHEMA_VERSION",
-    "TERMS",
-    "LinearModel",
-    "ModelProfile",
-    "Moments",
-    "ProfileSet",
-    "Reference",
-]
 
 
 @dataclass(frozen=True, slots=True)

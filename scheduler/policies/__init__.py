@@ -5,13 +5,15 @@ from __future__ import annotations
 from scheduler.errors import UnknownPolicyError
 from scheduler.policies.bandit import BanditPolicy
 from scheduler.policies.base import Policy
+from scheduler.policies.baselines import (
+    LeastLoadedPolicy,
+    RandomPolicy,
+    RoundRobinPolicy,
+    StaticPolicy,
+)
 from scheduler.policies.cascade import CascadePolicy
 from scheduler.policies.constrained import ConstrainedPolicy
-from scheduler.policies.least_loaded import LeastLoadedPolicy
-from scheduler.policies.random import RandomPolicy
-from scheduler.policies.round_robin import RoundRobinPolicy
 from scheduler.policies.sequential import SequentialPolicy
-from scheduler.policies.static import StaticPolicy
 from scheduler.policies.utility import UtilityPolicy
 from scheduler.policies.weighted import WeightedPolicy
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scheduler.bandit.features import PromptContext
-from scheduler.bandit.model import Bandit, Parts, frugality, usual_cost
+from scheduler.bandit.model import SIZE, Bandit, Parts, frugality, usual_cost
 from scheduler.choice.comparison import Comparison, RankedCandidates
 from scheduler.extras import of_kind
 from scheduler.policies.base import Policy
@@ -90,7 +90,7 @@ def expected_rewards(
     view, prompt = state.find(BanditView), of_kind(request.extras, PromptContext)
     bandit = view.bandit if view else _WITHOUT_FEEDBACK
     weights = request.weights.normalized()
-    context = np.array(prompt.numbers if prompt else (0.0,) * bandit.size)
+    context = np.array(prompt.numbers if prompt else (0.0,) * SIZE)
     energy, time = comparison.costs[Metric.ENERGY], comparison.costs[Metric.TIME]
     usual_energy, usual_time = usual_cost(energy), usual_cost(time)
     return [

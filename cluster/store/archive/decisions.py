@@ -13,12 +13,10 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-
-import orjson
 
 from cluster.store.archive.decisions_db import RecordFile
 from cluster.store.archive.entries import Entry, EntryQueue, Feedback, Retention
@@ -56,9 +54,7 @@ class RecordStatus(NamedTuple):
 
 
 class Record:
-    """Writes to `record.sqlite` of a folder; takes over an earlier `decisions.jsonl`.
-
-    The thread starts with the first decision, or at once where there is something to take over.
+    """Writes to `record.sqlite` of a folder, in a thread that starts with the first decision.
 
     Args:
         folder: On a local disk: WAL needs shared memory.
@@ -78,10 +74,7 @@ class Record:
         self._thread: threading.Thread | None = None
         # From here on only for the thread.
         self._file: RecordFile | None = None
-        self._legacy = _LegacyLog(folder / "decisions.jsonl")
         self._trimmed_at = 0.0
-        if self._legacy.path.exists():
-            self._start()
 
     def put(self, entries: Sequence[Entry], retention: Retention) -> None:
         """Take in finished decisions; returns at once.
@@ -163,11 +156,8 @@ class Record:
         if not self.path.exists():
             return None
         try:
-            file = RecordFile(self.path, read_only=True)
-            try:
+            with closing(RecordFile(self.path, read_only=True)) as file:
                 return look(file)
-            finally:
-                file.close()
         except (sqlite3.Error, OSError) as error:
             logger.warning("%s cannot be read: %s", self.path, error)
             return None
@@ -200,12 +190,11 @@ class Record:
             while self._write_batch(file):
                 pass
             self._write_ratings(file, ratings)
-            busy = self._legacy.move_some(file)
-            now = time.time()
+            now, pause_s = time.time(), COMMIT_PERIOD_S
             if self._retention is not None and now - self._trimmed_at >= TRIM_PERIOD_S:
                 # A large excess is worked off between batches.
                 if file.trim(self._retention, now):
-                    busy = True
+                    pause_s = 0.0
                 else:
                     self._trimmed_at = now
         except Exception as error:
@@ -213,7 +202,7 @@ class Record:
             self._failed(error)
             return RETRY_PERIOD_S
         self._fault = None
-        return 0.0 if busy else COMMIT_PERIOD_S
+        return pause_s
 
     def _opened(self) -> RecordFile:
         if self._file is not None and not self._file.in_place:
@@ -255,7 +244,6 @@ class Record:
         if self._fault is None:
             logger.error("decisions cannot be recorded: %s: %s", self.path, error)
         self._fault = str(error)
-        self._legacy.restart()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -279,50 +267,3 @@ class Record:
 def _join_rating(record: dict[str, Any], ratings: Mapping[str, Feedback]) -> None:
     if rating := ratings.get(record["decision_id"]):
         record["feedback"] = rating.member()
-
-
-class _LegacyLog:
-    """The JSON lines that decisions went to before there was a database."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._entries: Iterator[Entry] | None = None
-
-    def move_some(self, file: RecordFile) -> bool:
-        """Take over a batch; the file is renamed after the last one.
-
-        Returns:
-            Whether there may be more.
-
-        Raises:
-            OSError: The log cannot be read or renamed.
-            sqlite3.Error: The database refuses.
-        """
-        if self._entries is None:
-            if not self.path.exists():
-                return False
-            self._entries = self._read()
-        batch = list(islice(self._entries, BATCH))
-        file.insert(batch)
-        if len(batch) == BATCH:
-            return True
-        self.path.replace(self.path.with_name(f"{self.path.name}.imported"))
-        logger.info("%s is in the record now", self.path)
-        self._entries = None
-        return False
-
-    def restart(self) -> None:
-        """From the first line again: what is there already is kept once."""
-        self._entries = None
-
-    def _read(self) -> Iterator[Entry]:
-        broken = 0
-        with self.path.open("rb") as lines:
-            for line in lines:
-                try:
-                    yield Entry.of(orjson.loads(line))
-                except (ValueError, KeyError, TypeError):
-                    # The last line of a process that was killed, for one.
-                    broken += 1
-        if broken:
-            logger.warning("%s: %d lines are no decisions", self.path, broken)

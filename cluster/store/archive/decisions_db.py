@@ -23,9 +23,9 @@ BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 8 * 2**20
 """The write-ahead log is cut to this size after a checkpoint."""
 
-# `PRAGMA user_version` counts the steps that a file has had.
-SCHEMA_STEPS = (
-    """
+SCHEMA_VERSION = 2
+"""`PRAGMA user_version` of a file that has all of the schema."""
+SCHEMA = """
     CREATE TABLE decisions (
         decision_id TEXT PRIMARY KEY,
         finished_at REAL NOT NULL,   -- Unix time
@@ -40,24 +40,17 @@ SCHEMA_STEPS = (
         decision_id TEXT PRIMARY KEY REFERENCES decisions ON DELETE CASCADE,
         content TEXT NOT NULL        -- JSON: request and answer, only where that is asked for
     );
-    """,
-    """
     CREATE TABLE feedback (
         decision_id TEXT PRIMARY KEY REFERENCES decisions ON DELETE CASCADE,
         feedback TEXT NOT NULL       -- JSON: what was said of the answer last
     );
-    """,
-)
-
-_JOINED = """
-    FROM decisions
-    LEFT JOIN observations USING (decision_id) LEFT JOIN contents USING (decision_id)
 """
-_ALL = f"""
-    SELECT decision, observation, content, feedback {_JOINED}
+
+_ALL = """
+    SELECT decision, observation, content, feedback FROM decisions
+    LEFT JOIN observations USING (decision_id) LEFT JOIN contents USING (decision_id)
     LEFT JOIN feedback USING (decision_id)
 """
-_ALL_WITHOUT_FEEDBACK = f"SELECT decision, observation, content {_JOINED}"
 
 
 class RecordFile:
@@ -80,9 +73,6 @@ class RecordFile:
         try:
             if not read_only:
                 self._prepare()
-            (steps,) = self._connection.execute("PRAGMA user_version").fetchone()
-            # Only a writer brings an older file up to date.
-            self._all = _ALL if steps >= 2 else _ALL_WITHOUT_FEEDBACK
             self._inode = path.stat().st_ino
         except BaseException:
             self._connection.close()
@@ -97,8 +87,8 @@ class RecordFile:
         run(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
         run("PRAGMA foreign_keys = ON")
         (done,) = run("PRAGMA user_version").fetchone()
-        for number, step in enumerate(SCHEMA_STEPS[done:], start=done + 1):
-            script = f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;"
+        if not done:
+            script = f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             self._connection.executescript(script)
 
     def close(self) -> None:
@@ -205,7 +195,7 @@ class RecordFile:
             sqlite3.Error: The database cannot be read.
         """
         rows = self._connection.execute(
-            f"{self._all} WHERE finished_at < ? AND finished_at > ?"
+            f"{_ALL} WHERE finished_at < ? AND finished_at > ?"
             " ORDER BY finished_at DESC, decision_id DESC LIMIT ?",
             (before, since, limit),
         )
@@ -217,7 +207,7 @@ class RecordFile:
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        query = f"{self._all} WHERE decision_id = ?"
+        query = f"{_ALL} WHERE decision_id = ?"
         found = self._connection.execute(query, (decision_id,)).fetchone()
         return None if found is None else Entry.joined(*found)
 
@@ -227,7 +217,7 @@ class RecordFile:
         Raises:
             sqlite3.Error: The database cannot be read.
         """
-        query = f"{self._all} ORDER BY finished_at, decision_id"
+        query = f"{_ALL} ORDER BY finished_at, decision_id"
         with closing(self._connection.execute(query)) as rows:
             for row in rows:
                 yield Entry.joined(*row)

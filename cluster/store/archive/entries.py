@@ -34,12 +34,9 @@ class Entry(NamedTuple):
 
         Raises:
             KeyError: It has no `decision_id` or no `finished_at`.
-            ValueError, TypeError: It is no record at all.
         """
         parts = dict(record)
         observation, content = parts.pop("observation", None), parts.pop("content", None)
-        if not isinstance(parts["decision_id"], str):
-            raise TypeError(f"decision_id must be text, got {parts['decision_id']!r}")
         return cls(
             decision_id=parts["decision_id"],
             finished_at=float(parts["finished_at"]),

@@ -19,9 +19,8 @@ from vllm.renderers import merge_kwargs
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.utils.mistral import is_mistral_tokenizer
 
-from scheduler.capabilities import Feature
+from scheduler.capabilities import ALL_LOGPROBS, Feature
 
-ALL_LOGPROBS = 2**31
 MODALITIES = (Feature.IMAGE, Feature.AUDIO, Feature.VIDEO)
 SHOWN_CHARS = 200
 NOT_GENERATED = (

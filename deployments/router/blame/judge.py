@@ -261,7 +261,7 @@ class Blame:
             ApiError: Its kind was found guilty meanwhile.
         """
         if suspicion is None or not self.on_trial(suspicion):
-            yield _nothing
+            yield lambda: None
             return
         await self._trial.acquire()
         held = True
@@ -337,7 +337,3 @@ class Blame:
         runs = self._runs.get(run.place)
         if runs is not None and runs.pop(id(run), None) is not None and not runs:
             del self._runs[run.place]
-
-
-def _nothing() -> None:
-    pass

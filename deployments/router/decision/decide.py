@@ -29,7 +29,7 @@ from deployments.router.tokens.counting import TokenCount, TokenCounter
 from deployments.router.waking import Waker
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.error_codes import ErrorCode
-from deployments.router.wire.limits.request import check_input_tokens, check_request
+from deployments.router.wire.limits.request import check_input_tokens
 from deployments.router.wire.openai import HourlyWeights, ParsedRequest
 from scheduler.capabilities import Feature, Refusal
 from scheduler.choice.admission import REJECTIONS
@@ -55,6 +55,7 @@ class Decider:
         counter: Counts prompts.
 
     Attributes:
+        directory: The models.
         advisors: The optional features, in the order in which they see a request.
         decisions: How many requests were dispatched.
         waker: Brings models back from 0 replicas.
@@ -71,7 +72,7 @@ class Decider:
         shared: SharedState,
         counter: TokenCounter,
     ) -> None:
-        self._directory = directory
+        self.directory = directory
         self.advisors: Sequence[Advisor] = [advisor(directory) for advisor in ADVISORS]
         self.rejections = Rejections()
         self.waker = Waker(directory)
@@ -93,7 +94,7 @@ class Decider:
     @config.setter
     def config(self, config: RouterConfig) -> None:
         # First: its file may be gone since it was checked.
-        self._directory.grid = config.grid.grid() if config.grid else NO_GRID
+        self.directory.grid = config.grid.grid() if config.grid else NO_GRID
         self._config, self._meanings = config, config.meanings()
         self._usual_weights = config.default_weights.weights()
         self._policy_inputs = config.policy_inputs()
@@ -121,7 +122,7 @@ class Decider:
     def _wants_a_name(self, feature: Feature) -> ApiError:
         able = [
             entry.model
-            for entry in self._directory.entries()
+            for entry in self.directory.entries()
             if entry.description is not None and feature not in entry.capabilities.lacks
         ]
         message = (
@@ -136,7 +137,7 @@ class Decider:
         Raises:
             ApiError: 400, the configuration does not say what they are.
         """
-        grid, now = self._directory.grid, time.time()
+        grid, now = self.directory.grid, time.time()
         energy = hourly.energy
         for name, weight, rate, setting in (
             ("price", hourly.price, grid.price, "price_per_kwh"),
@@ -163,29 +164,23 @@ class Decider:
 
     def knows(self, name: str) -> bool:
         """Whether requests may ask for a model of that name."""
-        return name == AUTO or name in self._directory
-
-    @property
-    def directory(self) -> ModelDirectory:
-        """The models."""
-        return self._directory
+        return name == AUTO or name in self.directory
 
     def state(self, caller: str = "") -> ClusterState:
         """All models at this moment, for a request of an API key if one asks."""
         extras: dict[type, object] = {**self._policy_inputs}
         for advisor in self.advisors:
             extras |= advisor.extras()
-        return self._directory.cluster_state(self._profiles.current, self._shared, extras, caller)
+        return self.directory.cluster_state(self._profiles.current, self._shared, extras, caller)
 
     async def count(self, parsed: ParsedRequest) -> dict[str, TokenCount]:
         """The input tokens of a request for every model that it may go to.
 
         Raises:
-            ApiError: 400, the request is beyond the configured limits.
+            ApiError: 400, they are more than the configured limit.
         """
-        check_request(parsed, self.config.limits)
-        named = parsed.model in self._directory
-        models = [parsed.model] if named else [e.model for e in self._directory.entries()]
+        named = parsed.model in self.directory
+        models = [parsed.model] if named else [e.model for e in self.directory.entries()]
         if parsed.pooled:
             # Nothing is predicted of it, and its texts may be a whole library.
             counts = {model: self._counter.estimate(parsed.prompt, model) for model in models}
@@ -213,7 +208,7 @@ class Decider:
             request = advisor.advise(query, request, state)
         if parsed.model == AUTO:
             decision = self._scheduler.decide(request, state)
-        elif parsed.model in self._directory:
+        elif parsed.model in self.directory:
             decision = self._scheduler.pin(request, state, parsed.model)
         else:
             raise self.unknown_model(parsed.model)
@@ -258,7 +253,9 @@ class Decider:
             doubted=self.rejections.of(parsed, ((m.model, m.capabilities) for m in state.models)),
             prompt_field=parsed.prompt.field,
             max_tokens_field=(
-                "max_completion_tokens" if "max_completion_tokens" in parsed.asked else "max_tokens"
+                "max_completion_tokens"
+                if type(parsed.body.get("max_completion_tokens")) is int
+                else "max_tokens"
             ),
         )
 
@@ -304,7 +301,7 @@ class Decider:
             return
         decision = _as_for(decision, observation.model)
         self._learn_tokens(parsed, decision, observation)
-        description = self._directory[decision.model].description or {}
+        description = self.directory[decision.model].description or {}
         self._shared.learn(
             lesson_of(
                 decision,
@@ -326,7 +323,7 @@ class Decider:
 
     def learn_rejections(self, parsed: ParsedRequest, rejected: Mapping[str, ApiError]) -> None:
         """Take in that a model took what the engines of others had rejected."""
-        capabilities = {model: self._directory[model].capabilities for model in rejected}
+        capabilities = {model: self.directory[model].capabilities for model in rejected}
         self.rejections.learn(parsed, rejected, capabilities)
 
     def note_refusal(self, error: ApiError) -> None:
@@ -336,7 +333,7 @@ class Decider:
 
     def unknown_model(self, name: str) -> ApiError:
         """The answer to a request for a model that is not configured."""
-        models = [entry.model for entry in self._directory.entries()]
+        models = [entry.model for entry in self.directory.entries()]
         known = ", ".join([AUTO, *models, *self.config.aliases])
         return ApiError(
             404, f"model: unknown {name!r}, known: {known}", param="model", code="model_not_found"

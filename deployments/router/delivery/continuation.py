@@ -12,8 +12,7 @@ from typing import Any
 import orjson
 
 from deployments.links.frames import Endpoint
-from deployments.router.delivery.said import EVENT as _EVENT
-from deployments.router.delivery.said import Said
+from deployments.router.delivery.said import EVENT, Said, event
 
 Forms = Mapping[str, Mapping[str, str]]
 """By what goes on (`answer`, `reasoning`), members of a last message as format strings."""
@@ -170,7 +169,7 @@ def with_generated(chunk: bytes, generated: int, counted: int | None = None) -> 
         generated: Tokens of that.
         counted: As for `prompt_tokens`.
     """
-    data = orjson.loads(chunk[len(_EVENT) :])
+    data = orjson.loads(chunk[len(EVENT) :])
     usage = data["usage"]
     usage["prompt_tokens"] = prompt_tokens(usage["prompt_tokens"], generated, counted)
     usage["completion_tokens"] += generated
@@ -189,7 +188,7 @@ def usage_chunk(last: bytes, input_tokens: int, output_tokens: int) -> bytes:
         input_tokens: Of the prompt.
         output_tokens: Of the whole answer.
     """
-    data = orjson.loads(last[len(_EVENT) :])
+    data = orjson.loads(last[len(EVENT) :])
     data["choices"] = []
     data["usage"] = {
         "prompt_tokens": input_tokens,
@@ -197,8 +196,3 @@ def usage_chunk(last: bytes, input_tokens: int, output_tokens: int) -> bytes:
         "total_tokens": input_tokens + output_tokens,
     }
     return event(data)
-
-
-def event(data: Any) -> bytes:
-    """A server-sent event."""
-    return _EVENT + orjson.dumps(data) + b"\n\n"

@@ -88,4 +88,9 @@ def without_opening(chunk: bytes) -> bytes:
             (piece.get("function") or {}).pop("name", None)
         if choice.get("finish_reason") == "stop":
             choice["finish_reason"] = "tool_calls"
+    return event(data)
+
+
+def event(data: Any) -> bytes:
+    """A server-sent event."""
     return EVENT + orjson.dumps(data) + b"\n\n"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,6 +20,7 @@ from deployments.links.frames import Flag, Frame
 from deployments.router.delivery.attempts import Attempt, StepJudgement
 from deployments.router.delivery.dispatch import Dispatch, ModelBrokeError, ModelRefusedError
 from deployments.router.delivery.failover import Delivery
+from deployments.router.delivery.said import Said
 from deployments.router.wire.api_error import ApiError
 from scheduler.costs.observations import Observation
 from scheduler.sequential.answers import comparable
@@ -218,7 +219,10 @@ class Sequential(Delivery):
     def _hold(self, delivery: Delivery, data: bytes, frames: list[Frame]) -> None:
         """Keep an answer, and what is seen in it."""
         attempt, observation = delivery.attempts[-1], delivery.observation
-        form, empty = _streamed_answer(delivery) if self.parsed.stream else _whole_answer(data)
+        if self.parsed.stream:
+            form, empty = _streamed_answer(delivery._stream.said)
+        else:
+            form, empty = _whole_answer(data)
         seen = SeenAnswer(attempt.model, form, empty)
         if observation is not None:
             seen = replace(
@@ -305,12 +309,11 @@ async def _whole(delivery: Delivery) -> _Whole:
         return _Whole(b"", [frame async for frame in frames if not frame[2] & Flag.ACCEPTED])
 
 
-def _streamed_answer(delivery: Delivery) -> tuple[str | None, bool]:
+def _streamed_answer(said: Said) -> tuple[str | None, bool]:
     """The comparable form of a streamed answer, and whether it is empty."""
-    if orjson.loads(delivery.body).get("tools"):
-        return _tool_calls_of(delivery._stream.chunks)
-    text = delivery._stream.said.content
-    return comparable(text), not text.strip()
+    if said.calls:
+        return _calls([asdict(call) for _, call in sorted(said.calls.items())]), False
+    return comparable(said.content), not said.content.strip()
 
 
 def _whole_answer(data: bytes) -> tuple[str | None, bool]:
@@ -320,23 +323,6 @@ def _whole_answer(data: bytes) -> tuple[str | None, bool]:
     if calls := message.get("tool_calls"):
         return _calls([call.get("function") or {} for call in calls]), False
     text = message.get("content") or choices[0].get("text") or ""
-    return comparable(text), not text.strip()
-
-
-def _tool_calls_of(chunks: list[bytes]) -> tuple[str | None, bool]:
-    """The same of a stream that may be a tool call, whose arguments come in pieces."""
-    calls: dict[int, dict[str, str]] = {}
-    text = ""
-    for chunk in chunks:
-        for choice in orjson.loads(chunk[len(b"data: ") :])["choices"]:
-            delta = choice.get("delta") or {}
-            text += delta.get("content") or ""
-            for piece in delta.get("tool_calls") or ():
-                call = calls.setdefault(piece.get("index", 0), {"name": "", "arguments": ""})
-                for name in call:
-                    call[name] += (piece.get("function") or {}).get(name) or ""
-    if calls:
-        return _calls([calls[index] for index in sorted(calls)]), False
     return comparable(text), not text.strip()
 
 

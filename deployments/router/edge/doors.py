@@ -16,7 +16,10 @@ from deployments.router.wire.error_codes import ErrorCode, error_body
 ANY = "*"
 PREFLIGHT_S = 600
 """So long a browser remembers what a preflight said."""
-EXPOSED = b"x-routed-model, x-decision-id, x-request-id, retry-after, idempotent-replayed"
+EXPOSED = (
+    b"access-control-expose-headers",
+    b"x-routed-model, x-decision-id, x-request-id, retry-after, idempotent-replayed",
+)
 """Headers of an answer that a page may read."""
 
 Header = tuple[bytes, bytes]
@@ -51,7 +54,7 @@ class Doors:
                     await _preflight(allowed).send(send)
                     return
                 if allowed is not None:
-                    send = _with_headers(send, [*_allow(allowed), _expose()])
+                    send = _with_headers(send, [*_allow(allowed), EXPOSED])
         await self._app(scope, receive, send)
 
 
@@ -87,10 +90,6 @@ def _preflight(allowed: bytes | None) -> EarlyAnswer:
 def _allow(allowed: bytes) -> list[Header]:
     headers = [(b"access-control-allow-origin", allowed)]
     return headers if allowed == b"*" else [*headers, (b"vary", b"origin")]
-
-
-def _expose() -> Header:
-    return b"access-control-expose-headers", EXPOSED
 
 
 def _with_headers(send: Send, more: Sequence[Header]) -> Send:

@@ -44,6 +44,7 @@ from deployments.router.wire.error_codes import ErrorCode
 from deployments.router.wire.limits.body import check_depth, check_size, parse_bounded
 from deployments.router.wire.openai import json_object
 from deployments.router.wire.paths import CHAT, COUNT_TOKENS, MESSAGES
+from deployments.router.wire.respond import JsonResponse
 
 RECORD_PERIOD_S = 0.7
 """After so long another router has reported to the store what it answered."""
@@ -180,7 +181,7 @@ class TokenCountRoute:
             raise self._decider.unknown_model(parsed.model)
         counts = await self._decider.count(parsed)
         most = max((count.tokens for count in counts.values()), default=0)
-        return Response(orjson.dumps({"input_tokens": most}), media_type="application/json")
+        return JsonResponse({"input_tokens": most})
 
 
 async def read_object(

@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from ray.exceptions import RayError
 from starlette.requests import Request
@@ -25,6 +24,7 @@ from deployments.router.sync.profiles import ProfileSource
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
 from deployments.router.wire.openai import invalid_value, json_object, validated
+from deployments.router.wire.respond import JsonResponse
 from scheduler.bandit.model import Rating, frugality, usual_cost
 
 FORMS = ("score", "thumbs", "answer")
@@ -87,7 +87,7 @@ def feedback_route(
             message = "the store that keeps feedback is unavailable; it may have recorded it"
             raise ApiError(503, message, code="store_unavailable", retry_after_s=5) from error
         answer = {"decision_id": fields.decision_id, "score": score, **taken._asdict()}
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return JsonResponse(answer)
 
     return give
 

@@ -66,7 +66,8 @@ def _no_text(why: str) -> ApiError:
 
 def _texts(answer: str) -> dict[int, str]:
     """The text of each choice, of a whole answer or of the events of a stream."""
-    events = [line[6:] for line in answer.splitlines() if line.startswith("data: ")]
+    # Not by lines: an answer may have other separators of lines, such as U+2028.
+    events = [event[6:] for event in answer.split("\n\n") if event.startswith("data: ")]
     if events and events.pop() != "[DONE]":
         raise ValueError("cut off")
     texts: dict[int, str] = {}

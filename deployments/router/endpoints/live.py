@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,6 +21,7 @@ from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.profiles import ProfileSource
 from deployments.router.sync.shared import SharedState
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.respond import JsonResponse
 from scheduler.types import ModelState
 
 MOST_DECISIONS = 500
@@ -64,7 +64,7 @@ def live_view(
             "decisions_shown": _may_see_decisions(request),
             "decisions": [decision_row(record) for record in records],
         }
-        return Response(orjson.dumps(view), media_type="application/json")
+        return JsonResponse(view)
 
     return live
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cluster.naming import AUTO
 from deployments.router.decision.decide import Decider
+from deployments.router.wire.respond import JsonResponse
 
 
 class ModelCards:
@@ -30,14 +30,15 @@ class ModelCards:
         models = (entry.model for entry in self._decider.directory.entries())
         names = [AUTO, *models, *self._decider.config.aliases]
         pages = {"has_more": False, "first_id": names[0], "last_id": names[-1]}
-        return _json({"object": "list", "data": [self._card(name) for name in names], **pages})
+        cards = [self._card(name) for name in names]
+        return JsonResponse({"object": "list", "data": cards, **pages})
 
     async def get(self, request: Request) -> Response:
         """One of them."""
         name = request.path_params["model"]
         if not self._decider.knows(name) and name not in self._decider.config.aliases:
             raise self._decider.unknown_model(name)
-        return _json(self._card(name))
+        return JsonResponse(self._card(name))
 
     def _card(self, name: str) -> dict[str, Any]:
         model = self._decider.config.aliases.get(name, name)
@@ -57,7 +58,3 @@ class ModelCards:
             card["max_model_len"] = description.get("max_model_len")
             card["capabilities"] = description.get("capabilities")
         return card
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cluster.naming import AUTO
 from deployments.config.app import RouterArgs
 from deployments.router.decision.decide import Decider
+from deployments.router.endpoints.dialects import read_object
 from deployments.router.tokens.chat_messages import UncountableError
 from deployments.router.tokens.counting import TokenCounter
 from deployments.router.tokens.model_tokenizer import ModelTokenizer, TemplateRejectionError
@@ -20,9 +20,10 @@ from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
 from deployments.router.wire.dialects.members import array, flag
 from deployments.router.wire.error_codes import ErrorCode
-from deployments.router.wire.limits.body import check_depth, check_size, parse_bounded
+from deployments.router.wire.limits.body import parse_bounded
 from deployments.router.wire.members import too_much
 from deployments.router.wire.openai import invalid_value, json_object
+from deployments.router.wire.respond import JsonResponse
 
 Result = TypeVar("Result")
 
@@ -62,16 +63,11 @@ class Tokenize:
         }
         if flag(data, "return_token_strs"):
             answer["token_strs"] = [tokenizer.token(number) for number in ids]
-        return _json(answer)
+        return JsonResponse(answer)
 
     async def decode(self, request: Request) -> Response:
         """The text that token ids stand for."""
-        body = await read_body(request.scope, request.receive, self._args)
-        limits = self._decider.config.limits
-        containers = check_size(body, limits)
-        data = json_object(body)
-        if containers > limits.depth:
-            check_depth(data, limits.depth)
+        data = await read_object(request.scope, request.receive, self._args, self._decider)
         name = data.get("model")
         if name is not None and (not isinstance(name, str) or not name):
             raise invalid_value("model", "must be a model's id", name)
@@ -80,7 +76,7 @@ class Tokenize:
         for index, number in enumerate(ids):
             if type(number) is not int or not 0 <= number < 2**32 or not tokenizer.token(number):
                 raise invalid_value(f"tokens.{index}", "must be a token id of the model", number)
-        return _json({"prompt": await _in_thread("tokens", lambda: tokenizer.text(ids))})
+        return JsonResponse({"prompt": await _in_thread("tokens", lambda: tokenizer.text(ids))})
 
     def _tokenizer(self, model: str) -> tuple[str, ModelTokenizer]:
         if model == AUTO:
@@ -109,7 +105,3 @@ async def _in_thread(field: str, work: Callable[[], Result]) -> Result:
         return await asyncio.to_thread(work)
     except (UncountableError, TemplateRejectionError, ValueError) as error:
         raise ApiError(400, f"{field}: {error}", param=field, code=ErrorCode.UNSUPPORTED) from error
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

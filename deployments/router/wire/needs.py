@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.links.frames import Endpoint
-from scheduler.capabilities import Feature, Need
+from scheduler.capabilities import ALL_LOGPROBS, Feature, Need
 
 MEDIA = {
     "image_url": Feature.IMAGE,
@@ -25,8 +25,6 @@ MEDIA = {
     "video": Feature.VIDEO,
 }
 """Types of content parts that are no text."""
-ALL_LOGPROBS = 2**31
-"""Stands for `-1`: those of the whole vocabulary."""
 _SYSTEM = frozenset({"system", "developer"})
 _AFTER: Mapping[Any, Feature] = {
     None: Feature.ASSISTANT_FIRST,

@@ -92,7 +92,6 @@ class ParsedRequest:
         output_tokens: Generated tokens where the request leaves no choice, else `None`.
         choices: Answers that it asks for: prompts times `n`, or times `best_of` where that is more.
         prompts: Prompts that it has.
-        asked: What `limits` bounds, by field: tokens, answers, prompts, stop sequences.
         task: Task class that the client named, empty where it named none.
         text: What is asked: the last message of the user, or the first prompt; empty where it
             came as token ids.
@@ -113,7 +112,6 @@ class ParsedRequest:
     max_tokens: int | None
     output_tokens: int | None
     choices: int
-    asked: Mapping[str, int]
     task: str
     text: str
     weights: Weights | None
@@ -161,7 +159,6 @@ def parse_request(body: bytes | dict[str, Any], endpoint: Endpoint | None) -> Pa
         output_tokens=_fixed_tokens(data, max_tokens),
         choices=_prompts(data, endpoint) * max(_count(data, "n"), _count(data, "best_of")),
         prompts=_prompts(data, endpoint),
-        asked=_asked(data, endpoint),
         task=routing.task or "",
         text=_last_message(data) if endpoint == "chat" else _first_prompt(data),
         weights=_weights(routing.weights) if routing.weights else None,
@@ -301,17 +298,6 @@ def _prompts(data: dict[str, Any], endpoint: Endpoint) -> int:
     prompt = data.get("prompt")
     several = endpoint == "completions" and isinstance(prompt, list) and not is_token_ids(prompt)
     return max(len(prompt), 1) if several and isinstance(prompt, list) else 1
-
-
-def _asked(data: dict[str, Any], endpoint: Endpoint) -> dict[str, int]:
-    # vLLM checks the types; what is no number and no list asks for nothing.
-    numbers = ("max_tokens", "max_completion_tokens", "n")
-    lists = ("stop", "stop_token_ids", *(("prompt",) if endpoint == "completions" else ()))
-    asked = {name: data[name] for name in numbers if type(data.get(name)) is int}
-    asked |= {name: len(data[name]) for name in lists if isinstance(data.get(name), list)}
-    if is_token_ids(data.get("prompt")):
-        asked.pop("prompt", None)
-    return asked
 
 
 def _chat(data: dict[str, Any]) -> Prompt:

@@ -62,7 +62,6 @@ def parse_pooled(data: Mapping[str, Any], endpoint: Endpoint, most: int) -> Pars
         max_tokens=None,
         choices=count,
         prompts=count,
-        asked={},
         task=parsed.task or endpoint,
         needs=(Need(FEATURES[endpoint], "model"),),
         pooled=True,

@@ -11,13 +11,14 @@ where a limit stopped that one; the positive part of James and Stein 1961 for th
 from __future__ import annotations
 
 import json
-from bisect import bisect
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from math import fsum, log
 from operator import truediv
 from statistics import fmean, linear_regression
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from scheduler.costs.lengths import OutputLength, PromptEffect
 
@@ -259,19 +260,6 @@ def censored_quantiles(lengths: Iterable[tuple[float, bool]]) -> tuple[float, ..
         values.append(longest)
     wanted = [(index + 0.5) / QUANTILES for index in range(QUANTILES)]
     return tuple(
-        longest * log(1 - share) / log(unseen)
-        if share > 1 - unseen
-        else _interpolate(shares, values, share)
-        for share in wanted
+        longest * log(1 - share) / log(unseen) if share > 1 - unseen else length
+        for share, length in zip(wanted, np.interp(wanted, shares, values).tolist(), strict=True)
     )
-
-
-def _interpolate(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
-    """Linear between the points, level outside of them."""
-    above = bisect(xs, x)
-    if above == 0:
-        return ys[0]
-    if above == len(xs):
-        return ys[-1]
-    part = (x - xs[above - 1]) / (xs[above] - xs[above - 1])
-    return ys[above - 1] + part * (ys[above] - ys[above - 1])

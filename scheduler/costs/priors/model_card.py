@@ -133,45 +133,41 @@ class ModelCard:
             ModelCardError: A field is missing or unusable, or the architecture is none that the
                 roofline describes.
         """
-        return _card(config, cache_bits)
-
-
-def _card(config: Mapping[str, Any], cache_bits: int | None) -> ModelCard:
-    if not isinstance(config, Mapping):
-        raise ModelCardError(f"config: must be a JSON object, got {type(config).__name__}")
-    text = config
-    for part in ("text_config", "llm_config", "language_config", "thinker_config"):
-        if isinstance(config.get(part), Mapping):
-            text = {**config, **config[part]}
-            break
-    _check_architecture(text)
-    fields = _Fields(text)
-    layers = fields.count("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-    hidden = fields.count("hidden_size", "n_embd", "d_model")
-    heads = fields.count("num_attention_heads", "n_head", "n_heads")
-    vocabulary = fields.count("vocab_size")
-    attention, cache_numbers, attended, kv_heads = _attention(fields, hidden, heads)
-    linear = layers * attention
-    mixture = _mixture(fields, layers, hidden)
-    linear += mixture.always
-    output = float(hidden * vocabulary)
-    tied = fields.flag("tie_word_embeddings", _ties_by_default(text))
-    bits, compute_bits = _widths(text, fields)
-    own_bits = fields.dtype_bits()
-    read_bytes = (linear * bits + output * own_bits + mixture.experts * bits) / 8
-    return ModelCard(
-        layers=layers,
-        hidden_size=hidden,
-        parameters=linear + mixture.experts + output * (1 if tied else 2),
-        always_read=linear + output,
-        expert_parameters=mixture.experts,
-        active_share=mixture.share,
-        weight_bytes=read_bytes / (linear + output + mixture.experts),
-        compute_bits=compute_bits,
-        cache_bytes=cache_numbers * (cache_bits or own_bits) / 8 * _full_layers(fields, layers),
-        attention_flops=4.0 * attended * _full_layers(fields, layers),
-        cache_copies=kv_heads,
-    )
+        if not isinstance(config, Mapping):
+            raise ModelCardError(f"config: must be a JSON object, got {type(config).__name__}")
+        text = config
+        for part in ("text_config", "llm_config", "language_config", "thinker_config"):
+            if isinstance(config.get(part), Mapping):
+                text = {**config, **config[part]}
+                break
+        _check_architecture(text)
+        fields = _Fields(text)
+        layers = fields.count("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+        hidden = fields.count("hidden_size", "n_embd", "d_model")
+        heads = fields.count("num_attention_heads", "n_head", "n_heads")
+        vocabulary = fields.count("vocab_size")
+        attention, cache_numbers, attended, kv_heads = _attention(fields, hidden, heads)
+        linear = layers * attention
+        mixture = _mixture(fields, layers, hidden)
+        linear += mixture.always
+        output = float(hidden * vocabulary)
+        tied = fields.flag("tie_word_embeddings", _ties_by_default(text))
+        bits, compute_bits = _widths(text, fields)
+        own_bits = fields.dtype_bits()
+        read_bytes = (linear * bits + output * own_bits + mixture.experts * bits) / 8
+        return cls(
+            layers=layers,
+            hidden_size=hidden,
+            parameters=linear + mixture.experts + output * (1 if tied else 2),
+            always_read=linear + output,
+            expert_parameters=mixture.experts,
+            active_share=mixture.share,
+            weight_bytes=read_bytes / (linear + output + mixture.experts),
+            compute_bits=compute_bits,
+            cache_bytes=cache_numbers * (cache_bits or own_bits) / 8 * _full_layers(fields, layers),
+            attention_flops=4.0 * attended * _full_layers(fields, layers),
+            cache_copies=kv_heads,
+        )
 
 
 def _check_architecture(config: Mapping[str, Any]) -> None:

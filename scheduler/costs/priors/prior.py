@@ -22,6 +22,7 @@ from scheduler.costs.priors.model_card import ModelCard
 from scheduler.costs.priors.origins import MODEL_CARD
 from scheduler.costs.profiles import LinearModel, ModelProfile
 from scheduler.errors import ModelCardError
+from scheduler.types import NORMAL_90
 
 ROOFLINE = "roofline"
 # Standard deviations of the logarithms of the coefficients, apart from a factor that all have. How
@@ -38,8 +39,6 @@ LEAST_SHARE = 0.02
 LEAST_SQUARE_SHARE = 2e-4
 _SQUARES = frozenset(("tin*tout", "ctx", "ctx*c", "tin²", "tin²*c"))
 _USUAL = (256.0, 256.0, 16.0)
-# Normal deviates between which 90 % of all lie.
-NORMAL_90 = 1.645
 USUAL_OUTPUT_TOKENS = 256.0
 # Sequences side by side at which the weights that a mixture reads are matched by the terms.
 _BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)

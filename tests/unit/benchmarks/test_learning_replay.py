@@ -4,9 +4,9 @@ import bandit
 import numpy as np
 import pytest
 from bandit import WAYS, prior, replay, rewards, summary, table_of
+from bandit_figure import draw_regret
 from rich.console import Console
 
-from profiling.figures.learning import draw_regret
 from profiling.quality.outcomes import Outcomes
 
 

@@ -14,7 +14,7 @@ from scheduler.costs.lengths import OutputLength
 from scheduler.decide import Scheduler
 from scheduler.errors import NoCandidateError
 from scheduler.exclusions import ExclusionKind
-from scheduler.policies.static import StaticModel
+from scheduler.policies.baselines import StaticModel
 from scheduler.types import ClusterState, Decision, ModelState
 
 NO_TOOLS = Capabilities({Feature.TOOLS: "its engine has no tool parser"})

@@ -13,8 +13,8 @@ from scheduler.costs.profiles import Moments
 from scheduler.decide import Scheduler
 from scheduler.errors import InvalidRequestError, UnknownPolicyError
 from scheduler.policies import POLICIES, get_policy
+from scheduler.policies.baselines import StaticModel
 from scheduler.policies.cascade import CascadeStep, Ladder
-from scheduler.policies.static import StaticModel
 from scheduler.preferences import Weights
 from scheduler.sequential.planning import plan_of
 from scheduler.sequential.steps import Plan

@@ -19,7 +19,7 @@ import orjson
 from cluster.store.actor import Store
 from cluster.store.sessions import Placement, SessionKey, SessionTable
 from deployments.config.app import RouterConfig, SessionsConfig
-from deployments.router.access.caller import LONGEST_SESSION_ID, SESSION_HEADER, Caller
+from deployments.router.access.caller import LONGEST_SESSION_ID, SESSION_HEADER
 from deployments.router.decision.advisors.base import Advisor
 from deployments.router.decision.query import Query
 from deployments.router.models import ModelDirectory
@@ -253,7 +253,10 @@ class SessionsAdvisor(Advisor, Exchange[list[tuple[SessionKey, Placement]]]):
         Raises:
             ApiError: As `turn_of`.
         """
-        turn = self.turn(query.parsed, query.caller) if query.caller else None
+        caller = query.caller
+        if caller is None or not self._enabled:
+            return request
+        turn = turn_of(query.parsed, caller.headers, caller.key or "")
         if turn is None:
             return request
         session = self.recall(turn, request.input_tokens)
@@ -280,20 +283,6 @@ class SessionsAdvisor(Advisor, Exchange[list[tuple[SessionKey, Placement]]]):
         """Remembers where the turn was answered."""
         if turn := query.noted(Turn):
             self.remember(turn, observation)
-
-    def turn(self, parsed: ParsedRequest, caller: Caller) -> Turn | None:
-        """The request as a turn of a conversation, `None` where there are none.
-
-        Args:
-            parsed: The request.
-            caller: Sender of the request.
-
-        Raises:
-            ApiError: As `turn_of`.
-        """
-        if not self._enabled:
-            return None
-        return turn_of(parsed, caller.headers, caller.key or "")
 
     def recall(self, turn: Turn, input_tokens: Mapping[str, int]) -> Session:
         """What a decision needs to know of the conversation.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from deployments.router.wire.api_error import ApiError
@@ -57,49 +58,29 @@ def only(data: Members, known: Iterable[str], where: str = "") -> None:
         raise ApiError(400, message[:500], param=f"{where}{name}"[:200], code="invalid_value")
 
 
-def text(data: Members, name: str, where: str = "", *, required: bool = False) -> Any:
-    """A member that is a string, `None` where it is left out.
+def _typed(kind: type, data: Members, name: str, where: str = "", *, required: bool = False) -> Any:
+    """A member of a type, `None` where it is left out.
 
     Raises:
         ApiError: 400.
     """
-    return _typed(data, name, where, str, required)
+    value = data.get(name)
+    if value is None:
+        if required:
+            raise ApiError(
+                400, f"{where}{name}: Field required", param=f"{where}{name}", code="invalid_value"
+            )
+        return None
+    if type(value) is not kind:
+        raise invalid_value(f"{where}{name}", _RULES[kind], value)
+    return value
 
 
-def flag(data: Members, name: str, where: str = "") -> Any:
-    """A member that is true or false, `None` where it is left out.
-
-    Raises:
-        ApiError: 400.
-    """
-    return _typed(data, name, where, bool, False)
-
-
-def integer(data: Members, name: str, where: str = "", *, required: bool = False) -> Any:
-    """A member that is a whole number, `None` where it is left out.
-
-    Raises:
-        ApiError: 400.
-    """
-    return _typed(data, name, where, int, required)
-
-
-def array(data: Members, name: str, where: str = "", *, required: bool = False) -> Any:
-    """A member that is a list, `None` where it is left out.
-
-    Raises:
-        ApiError: 400.
-    """
-    return _typed(data, name, where, list, required)
-
-
-def mapping(data: Members, name: str, where: str = "", *, required: bool = False) -> Any:
-    """A member that is an object, `None` where it is left out.
-
-    Raises:
-        ApiError: 400.
-    """
-    return _typed(data, name, where, dict, required)
+text = partial(_typed, str)
+flag = partial(_typed, bool)
+integer = partial(_typed, int)
+array = partial(_typed, list)
+mapping = partial(_typed, dict)
 
 
 def choice(value: Any, field: str, known: Iterable[str]) -> str:
@@ -132,16 +113,3 @@ _RULES = {
     list: "must be a list",
     dict: "must be an object",
 }
-
-
-def _typed(data: Members, name: str, where: str, kind: type, required: bool) -> Any:
-    value = data.get(name)
-    if value is None:
-        if required:
-            raise ApiError(
-                400, f"{where}{name}: Field required", param=f"{where}{name}", code="invalid_value"
-            )
-        return None
-    if type(value) is not kind:
-        raise invalid_value(f"{where}{name}", _RULES[kind], value)
-    return value

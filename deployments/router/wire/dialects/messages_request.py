@@ -32,17 +32,8 @@ from deployments.router.wire.dialects.members import (
 )
 from deployments.router.wire.openai import invalid_value
 
-PROMPT_MEMBERS = (
-    "model",
-    "messages",
-    "system",
-    "tools",
-    "tool_choice",
-    "thinking",
-    "cache_control",
-)
 MEMBERS = (
-    *PROMPT_MEMBERS,
+    *("model", "messages", "system", "tools", "tool_choice", "thinking", "cache_control"),
     *("max_tokens", "stream", "stop_sequences", "temperature", "top_p", "top_k", "metadata"),
     *("output_config", "output_format", "service_tier", "context_management", "inference_geo"),
     *ENGINE_MEMBERS,
@@ -64,7 +55,7 @@ def chat_of(data: Members, *, counting: bool = False) -> dict[str, Any]:
     Raises:
         ApiError: 400 with the field and what was given.
     """
-    only(data, (*MEMBERS,))
+    only(data, MEMBERS)
     chat: dict[str, Any] = {name: data[name] for name in ENGINE_MEMBERS if name in data}
     chat["model"] = text(data, "model")
     messages = array(data, "messages", required=True)

@@ -7,26 +7,8 @@ from collections.abc import Iterable, Mapping
 from deployments.config.limits import Limits
 from deployments.router.tokens.counting import TokenCount
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.members import too_much
 from deployments.router.wire.openai import ParsedRequest
-
-
-def check_request(parsed: ParsedRequest, limits: Limits) -> None:
-    """What can be said before anybody counts tokens.
-
-    Raises:
-        ApiError: 400.
-    """
-    bounds = {
-        "max_tokens": limits.max_tokens,
-        "max_completion_tokens": limits.max_tokens,
-        "n": limits.n,
-        "prompt": limits.prompts,
-        "stop": limits.stop,
-        "stop_token_ids": limits.stop,
-    }
-    for field, value in parsed.asked.items():
-        if value > bounds[field]:
-            raise _too_much(field, value, bounds[field])
 
 
 def check_input_tokens(
@@ -39,7 +21,7 @@ def check_input_tokens(
     """
     least = min((count.tokens for count in counts.values()), default=0)
     if least > limits.prompt_tokens:
-        raise _too_much(parsed.prompt.field, least, limits.prompt_tokens, " input tokens")
+        raise too_much(parsed.prompt.field, least, limits.prompt_tokens, " input tokens")
 
 
 def check_headers(headers: Iterable[tuple[bytes, bytes]], most: int) -> None:
@@ -52,8 +34,3 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]], most: int) -> None:
     if size > most:
         message = f"the headers have {size} bytes, more than {most}"
         raise ApiError(431, message, code="headers_too_large")
-
-
-def _too_much(field: str, value: int, most: int, unit: str = "") -> ApiError:
-    message = f"{field}: at most {most}{unit}, got {value}"
-    return ApiError(400, message, param=field, code="limit_exceeded")

@@ -49,15 +49,3 @@ def test_without_a_record_it_is_one_line_and_1(
     assert error.count("\n") == 1
     assert "record.sqlite: unable to open" in error
     assert not output.exists()
-
-
-def test_what_is_exported_is_what_a_store_of_before_had(tmp_path: Path, record: Record) -> None:
-    record.close()
-    new = tmp_path / "new"
-    new.mkdir()
-    exported = new / "decisions.jsonl"
-    assert main(["record", "export", f"--data-dir={tmp_path}", f"--output={exported}"]) == 0
-    taking_over = Record(new)
-    taking_over.close()
-    assert taking_over.latest(9) == RECORDS[::-1]
-    assert not exported.exists()

@@ -21,7 +21,8 @@ from profiling.costs.regression import (
     regress,
     regress_all,
 )
-from scheduler.costs.profiles import FORMS, LinearModel
+from scheduler.costs.forms import FORMS
+from scheduler.costs.profiles import LinearModel
 
 LARGEST_TOKENS = 1 << 20
 LOAD = LinearModel("linear+load", (0.05, 0.0002, 0.02, 0.0006, 0.004))

@@ -22,8 +22,7 @@ from profiling.costs.report import (
     summary_csv,
 )
 from profiling.errors import InputError
-from scheduler.costs.forms import ALL_FORMS
-from scheduler.costs.profiles import FORMS
+from scheduler.costs.forms import ALL_FORMS, FORMS
 from scheduler.errors import ProfileError
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_examples import REFERENCE, profile
 
-from scheduler.costs.profiles import FORMS, SCHEMA_VERSION, TERMS, LinearModel, ProfileSet
+from scheduler.costs.forms import FORMS, TERMS
+from scheduler.costs.profiles import SCHEMA_VERSION, LinearModel, ProfileSet
 from scheduler.errors import ProfileError
 from scheduler.preferences import Metric
 

@@ -176,42 +176,6 @@ def test_garbage_in_the_middle_is_set_aside(tmp_path: Path) -> None:
     assert numbers(stored(tmp_path)) == [500]
 
 
-def legacy(folder: Path, *lines: str) -> Path:
-    path = folder / "decisions.jsonl"
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
-
-
-def test_the_log_of_before_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH", 2)
-    lines = [json.dumps(record_of(n)) for n in range(5)]
-    path = legacy(tmp_path, *lines, "[]", '{"decision_id": "d9", "finis')
-    record = Record(tmp_path)
-    wait_until(lambda: not path.exists())
-    record.close()
-    assert stored(tmp_path) == [record_of(n) for n in range(5)]
-    assert path.with_name("decisions.jsonl.imported").read_text().startswith(lines[0])
-
-
-def test_taking_over_begins_again_after_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "BATCH", 2)
-    path = legacy(tmp_path, *(json.dumps(record_of(n)) for n in range(6)))
-    insert, calls = RecordFile.insert, iter(range(100))
-
-    def failing_once(file: RecordFile, batch: list[Entry]) -> None:
-        if next(calls) == 1:
-            raise sqlite3.OperationalError("database or disk is full")
-        insert(file, batch)
-
-    monkeypatch.setattr(RecordFile, "insert", failing_once)
-    record = Record(tmp_path)
-    wait_until(lambda: not path.exists())
-    record.close()
-    assert numbers(stored(tmp_path)) == list(range(6))
-
-
 def check_integrity(folder: Path) -> None:
     connection = sqlite3.connect(folder / RECORD_FILE)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

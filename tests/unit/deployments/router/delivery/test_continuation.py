@@ -9,14 +9,13 @@ from deployments.links.frames import Endpoint
 from deployments.router.delivery.continuation import (
     continued_payload,
     created_of,
-    event,
     is_exact,
     obstacle,
     usage_chunk,
     with_created,
     with_generated,
 )
-from deployments.router.delivery.said import Said
+from deployments.router.delivery.said import Said, event
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
 PLAIN = {"prompt": "Once"}

@@ -24,7 +24,8 @@ from ray.exceptions import ActorDiedError
 
 from cluster.store.load import ReplicaLoad
 from deployments.links.frames import Flag, encode_observation
-from deployments.router.delivery.sequential import _tool_calls_of, _whole_answer
+from deployments.router.delivery.said import Said
+from deployments.router.delivery.sequential import _streamed_answer, _whole_answer
 from scheduler.costs.profiles import ProfileSet
 
 DIE = ActorDiedError()
@@ -217,7 +218,7 @@ def test_tool_calls_are_compared_by_what_they_call() -> None:
                 {"index": 0, "function": {"arguments": arguments[5:]}},
             )
         ]
-        forms.append(_tool_calls_of(pieces))
+        forms.append(_streamed_answer(Said.of(pieces, "chat")))
     assert len(set(forms)) == 1
     assert forms[0] == ('calls:[["f",{"a":2,"b":1}]]', False)
 

@@ -15,7 +15,7 @@ from ray.exceptions import ActorDiedError
 from deployments.router.access.keys import hash_of
 from deployments.router.decision.advisors.bandit import BanditAdvisor
 from deployments.router.endpoints.feedback import rating_of
-from scheduler.bandit.model import Algorithm, frugality, usual_cost
+from scheduler.bandit.model import SIZE, Algorithm, frugality, usual_cost
 
 BANDIT = {"policy": "bandit", "weights": {"accuracy": 1}}
 MODELS = [{"id": ACCURATE}, {"id": FRUGAL}]
@@ -212,7 +212,7 @@ def test_nothing_is_fetched_until_somebody_wants_the_bandit(site: Site, store: S
     record = site.get("/v1/decisions")["data"][0]
     assert record["policy"] == "weighted"
     assert record["bandit"]["explored"] is False
-    assert len(record["bandit"]["context"]) == site.advisor(BanditAdvisor).source.current.size
+    assert len(record["bandit"]["context"]) == SIZE
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def record(*texts: str) -> dict[str, Any]:
 
 def chat_stream(*parts: str) -> dict[str, Any]:
     chunks = [{"choices": [{"index": 0, "delta": {"content": part}}]} for part in parts]
-    events = [*(json.dumps(chunk) for chunk in (*chunks, {"choices": []})), "[DONE]"]
+    events = [*(json.dumps(c, ensure_ascii=False) for c in (*chunks, {"choices": []})), "[DONE]"]
     answer = "".join(f"data: {event}\n\n" for event in events)
     return {"content": {"request": "{}", "answer": answer}}
 
@@ -45,6 +45,7 @@ def test_answers(given: str, right: str, score: float) -> None:
 
 def test_a_stream_is_put_together() -> None:
     assert score_of(chat_stream("It is ", "4", "2"), "42") == 1.0
+    assert score_of(chat_stream("It is\u2028", "4", "2"), "42") == 1.0
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from deployments.router.wire.needs import ALL_LOGPROBS, needs_of
-from scheduler.capabilities import Feature
+from deployments.router.wire.needs import needs_of
+from scheduler.capabilities import ALL_LOGPROBS, Feature
 
 USER, ANSWER = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
 SYSTEM, RESULT = {"role": "system", "content": "z"}, {"role": "tool", "content": "t"}

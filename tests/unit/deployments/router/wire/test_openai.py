@@ -30,7 +30,6 @@ def test_a_plain_request_leaves_everything_to_the_configuration() -> None:
         max_tokens=16,
         output_tokens=None,
         choices=1,
-        asked={},
         task="",
         text="x" * 9,
         weights=None,

@@ -9,15 +9,16 @@ from deployments.config.limits import Limits
 from deployments.links.frames import Endpoint
 from deployments.router.tokens.counting import TokenCount
 from deployments.router.wire.api_error import ApiError
-from deployments.router.wire.limits.request import check_headers, check_input_tokens, check_request
-from deployments.router.wire.openai import ParsedRequest, parse_request
+from deployments.router.wire.limits.body import parse_bounded
+from deployments.router.wire.limits.request import check_headers, check_input_tokens
+from deployments.router.wire.openai import ParsedRequest
 
 LIMITS = Limits(prompt_tokens=10, max_tokens=100, n=2, prompts=3, stop=4)
 CHAT = {"messages": [{"role": "user", "content": "x"}]}
 
 
 def parsed(endpoint: Endpoint, **body: Any) -> ParsedRequest:
-    return parse_request(json.dumps({"model": "auto"} | body).encode(), endpoint)
+    return parse_bounded(json.dumps({"model": "auto"} | body).encode(), endpoint, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_too_much_is_refused_with_field_and_value(
     endpoint: Endpoint, body: dict[str, Any], field: str, message: str
 ) -> None:
     with pytest.raises(ApiError, match=message) as raised:
-        check_request(parsed(endpoint, **body), LIMITS)
+        parsed(endpoint, **body)
     error = raised.value
     assert (error.status, error.param, error.code) == (400, field, "limit_exceeded")
     assert str(error).startswith(f"{field}: ")
@@ -48,11 +49,11 @@ def test_too_much_is_refused_with_field_and_value(
         ("completions", {"prompt": ["x"] * 3, "max_tokens": 100, "n": 2, "stop": ["x"] * 4}),
         ("completions", {"prompt": [1] * 50}),
         ("completions", {"prompt": "x", "max_tokens": None, "n": None, "stop": "x" * 50}),
-        ("chat", {**CHAT, "prompt": ["x"] * 9, "n": "many", "stop": {}}),
+        ("chat", {**CHAT, "prompt": ["x"] * 3, "n": "many", "stop": {}}),
     ],
 )
 def test_what_is_within_the_limits_passes(endpoint: Endpoint, body: dict[str, Any]) -> None:
-    check_request(parsed(endpoint, **body), LIMITS)
+    parsed(endpoint, **body)
 
 
 def test_a_prompt_is_too_long_when_it_is_so_for_every_model() -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import LogisticRegression
+from worth_table import AnswerTable
 
-from profiling.quality.answer_table import AnswerTable
+from profiling.quality.answer_columns import log_odds
 from profiling.quality.fit import fit_quality
 from profiling.quality.outcomes import Outcomes
 from scheduler.prompts.features import extract
@@ -24,7 +25,6 @@ STRENGTH = 0.2
 TREES = 100
 LEAF = 5
 COUNTS_A_SPLIT = 0.4
-EDGE = 0.02
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -96,13 +96,6 @@ def one_hot(table: AnswerTable, learn: AnswerTable) -> Floats:
 def kinds_of(table: AnswerTable) -> tuple[str, ...]:
     """Kinds of a table, the most frequent first."""
     return tuple(sorted(set(table.kinds), key=lambda kind: (-table.kinds.count(kind), kind)))
-
-
-def log_odds(chance: Floats) -> Floats:
-    """Of chances, kept finite."""
-    inside = np.clip(chance, EDGE, 1 - EDGE)
-    odds: Floats = np.log(inside / (1 - inside))
-    return odds
 
 
 def stack(

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from worth_estimates import PromptEstimates, kinds_of
+from worth_sequential import Settings, replay_sequential
+from worth_table import AnswerTable
 
-from profiling.quality.answer_table import AnswerTable
 from profiling.quality.evaluation import by_length, by_tfidf
 from profiling.quality.outcomes import Outcomes
-from profiling.quality.prompt_estimates import PromptEstimates, kinds_of
 from profiling.quality.routing_metrics import Curve, cost_at, mean_curve, trade_off
-from profiling.worth.sequential_replay import Settings, replay_sequential
 
 SHARES = (0.95, 0.97, 0.99, 1.0)
 MOST_MODELS = 5

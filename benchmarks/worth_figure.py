@@ -1,4 +1,4 @@
-"""Accuracy against cost of every policy that `profiling.worth.policies` replays."""
+"""Accuracy against cost of every policy that `worth_policies` replays."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from worth_policies import OURS, Run, alike
 
 from profiling.figures.style import COLORS, MUTED, new_figure
 from profiling.quality.routing_metrics import frontier, mean_curve
-from profiling.worth.policies import OURS, Run, alike
 
 _LINES = {"oracle": ":", "mixing two models at random": "--"}
 WIDTH = 3

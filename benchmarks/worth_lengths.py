@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from profiling.quality.answer_table import AnswerTable
-from profiling.quality.prompt_estimates import FOLDS, counts_of, forest_of
+from worth_estimates import FOLDS, counts_of, forest_of
+from worth_table import AnswerTable
 
 LOW, HIGH = 0.05, 0.95
 ENOUGH = 40

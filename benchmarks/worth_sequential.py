@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from worth_estimates import PromptEstimates, kinds_of, stack
+from worth_table import AnswerTable
 
 from profiling.quality.answer_fit import Seen, fit_answers
-from profiling.quality.answer_table import AnswerTable, numbered
-from profiling.quality.prompt_estimates import PromptEstimates, kinds_of, stack
+from profiling.quality.answer_table import numbered
 from profiling.quality.routing_metrics import Curve
 from scheduler.sequential.decide import Planner
 from scheduler.sequential.posterior import BLANK, Belief, Traits
