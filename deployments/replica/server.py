@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ import orjson
 from ray import get_runtime_context, serve
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
-from vllm.v1.engine.exceptions import EngineDeadError
 
 from cluster.connection import links_allowed
 from cluster.energy.counters import open_counter
@@ -139,11 +138,9 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             self._returning = asyncio.create_task(self._return_memory())
 
     async def _return_memory(self) -> None:
-        # Serve replaces the replica of a dead engine.
-        with suppress(EngineDeadError):
-            while True:
-                await asyncio.sleep(RETURN_PERIOD_S)
-                await self.engine.return_memory()
+        while True:
+            await asyncio.sleep(RETURN_PERIOD_S)
+            await self.engine.return_memory()
 
     def _find_capabilities(self) -> dict[str, Any]:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from cluster.store.archive.decisions import Record, RecordStatus
 from cluster.store.archive.entries import Entry, Feedback, Retention
 from cluster.store.archive.feedback import BanditNews, FeedbackDesk, Taken
 from cluster.store.load import TokenWeights
-from cluster.store.serving import Applications, ServeWatch
+from cluster.store.serving import Applications, ServeWatch, look_at_serve
 from scheduler.bandit.model import Rating
 from scheduler.costs.learnt.learning import Learning, Lesson
 from scheduler.costs.profiles import ProfileSet
@@ -80,9 +80,10 @@ class Archive:
 
     Args:
         data_dir: Absolute folder on the actor's node; made if missing.
+        look: Asks Serve what runs.
     """
 
-    def __init__(self, data_dir: str) -> None:
+    def __init__(self, data_dir: str, look: Callable[[], Applications] = look_at_serve) -> None:
         self._folder = Path(data_dir)
         # Where it cannot be made, the store serves without: the record is a fault in /health.
         with suppress(OSError):
@@ -91,7 +92,7 @@ class Archive:
         self._fault: str | None = None
         self._record = Record(self._folder)
         self._feedback = FeedbackDesk(self._folder, self._record)
-        self._watch = ServeWatch()
+        self._watch = ServeWatch(look)
         self._comings = 0
         self._learning = Learning()
         self._learned_text: tuple[float, int, str] | None = None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -222,12 +223,10 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         return sorted({uuid for uuids in per_worker for uuid in uuids})
 
     async def return_memory(self) -> None:
-        """Have the workers give back what they have freed, between two steps.
-
-        Raises:
-            EngineDeadError: The engine core is dead.
-        """
-        await self._engine_client.collective_rpc("return_memory")
+        """Have the workers give back what they have freed, between two steps."""
+        # Serve replaces the replica of a dead engine.
+        with suppress(EngineDeadError):
+            await self._engine_client.collective_rpc("return_memory")
 
     async def answer(
         self, endpoint: Endpoint, payload: Mapping[str, Any], trail: Trail

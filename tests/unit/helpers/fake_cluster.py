@@ -16,7 +16,7 @@ class Cluster:
 
     def __init__(self, folder: Path, in_use: ProfileSet) -> None:
         self.folder = folder
-        self._board, self._archive = Board(str(folder)), Archive(str(folder))
+        self._board, self._archive = Board(str(folder)), Archive(str(folder), look=dict)
         self._archive.publish(in_use.to_json())
         self.board, self.archive = _handle(self._board), _handle(self._archive)
 

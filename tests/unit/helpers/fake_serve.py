@@ -305,6 +305,11 @@ class _States:
         self._store.archive.state.close()
 
 
+def _archive(folder: Path) -> Archive:
+    # Asked, Serve would start a Ray of its own.
+    return Archive(str(folder), look=dict)
+
+
 class StoreDouble(Store):
     """The handles of both actors, whose states are objects in this process.
 
@@ -315,14 +320,14 @@ class StoreDouble(Store):
 
     def __new__(cls, folder: Path, claim_grace_s: float = 0.0) -> Self:
         board = ActorHandle(LocalBoard(str(folder), claim_grace_s))
-        return super().__new__(cls, board, ActorHandle(Archive(str(folder))))
+        return super().__new__(cls, board, ActorHandle(_archive(folder)))
 
     def __init__(self, folder: Path, claim_grace_s: float = 0.0) -> None:
         self.state: Any = _States(self)
 
     def restart(self, folder: Path, claim_grace_s: float = 0.0) -> None:
         """Both anew, with what is in a folder."""
-        self.archive.state = Archive(str(folder))
+        self.archive.state = _archive(folder)
         self.board.state = LocalBoard(str(folder), claim_grace_s)
 
     @property
