@@ -206,13 +206,13 @@ async def run_streams(url: str, count: int, tokens: int = TOKENS) -> list[Client
 
 def measure(server: Server, streams: int, routers: int) -> Row:
     """One run, and what the processes had more at its peak."""
+    # Lazy parts are loaded, connections are open, and HAProxy has left its former process.
+    asyncio.run(run_streams(server.url, 8, tokens=4))
+    time.sleep(SETTLE_S)
     router_processes = _processes(ROUTER)
     proxies = _processes("haproxy")
     if len(router_processes) < routers or not proxies:
         raise SystemExit(f"{len(router_processes)} routers and {len(proxies)} proxies are up")
-    # Lazy parts are loaded, and connections are open.
-    asyncio.run(run_streams(server.url, 8, tokens=4))
-    time.sleep(SETTLE_S)
     before, proxy_before = Usage.of(router_processes), Usage.of(proxies)
 
     async def watched() -> tuple[list[Client], Usage, Usage, float, list[float]]:

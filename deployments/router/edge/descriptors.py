@@ -15,8 +15,9 @@ from collections.abc import Callable
 from deployments.router.edge.middleware import EarlyAnswer
 from deployments.router.wire.error_codes import ErrorCode, error_body
 
-KEPT_BACK = 128
-"""For links, files and answers that refuse; of few descriptors, a quarter."""
+KEPT_BACK = 512
+"""For links, files and answers that refuse: all connections that came while the event loop was busy
+are accepted in one turn, and where descriptors end uvloop closes them. Of few, a quarter."""
 LOOK_S = 0.25
 
 logger = logging.getLogger("ray.serve")
