@@ -74,8 +74,8 @@ def test_what_is_added() -> None:
     added = goal(ONE, P50, VLLM)
     assert report().reached(added, PINNED) == pytest.approx(1.0)
     assert report().reached(added, AUTO) == pytest.approx(10.0)
-    assert added.met(3.0)
-    assert not added.met(3.1)
+    assert added.met(1.2)
+    assert not added.met(1.3)
 
 
 def test_what_is_kept_and_won() -> None:
