@@ -92,6 +92,7 @@ def test_a_store_that_never_answers(
     log: DecisionLog, store: StoreDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.router.sync.exchange.STORE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("deployments.router.sync.decision_log.STORE_TIMEOUT_S", 0.01)
     add(log, [0])
     store.fault = HANG
     with pytest.raises(TimeoutError):
