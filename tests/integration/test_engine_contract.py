@@ -33,14 +33,21 @@ def test_the_installed_versions_are_the_ones_that_were_looked_at() -> None:
     assert version("ray") == "2.60.0"
 
 
-def test_rays_engine_has_the_seam() -> None:
+@pytest.fixture
+def rays_engine() -> Any:
+    """Ray's engine, a subclass of which serves here."""
     import ray.serve  # noqa: F401 - before ray.llm, or the two import each other in a circle
     from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+
+    return VLLMEngine
+
+
+def test_rays_engine_has_the_seam(rays_engine: Any) -> None:
     from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 
-    parameters = list(inspect.signature(VLLMEngine._start_async_llm_engine).parameters)
+    parameters = list(inspect.signature(rays_engine._start_async_llm_engine).parameters)
     assert parameters == ["self", "vllm_engine_args", "vllm_engine_config", "placement_group"]
-    source = inspect.getsource(VLLMEngine)
+    source = inspect.getsource(rays_engine)
     for name in ("self._engine_client", "self._oai_serving_chat", "self._oai_serving_completion"):
         assert f"{name} = " in source or f"{name}:" in source
     assert "hf_model_id" in VLLMEngineConfig.model_fields
@@ -64,15 +71,13 @@ def test_vllms_client_generates_asynchronously_and_reports_what_is_read() -> Non
     assert {"queued_ts", "scheduled_ts", "first_token_latency"} <= fields
 
 
-def test_vllm_pools_where_the_replica_asks_it() -> None:
-    import ray.serve  # noqa: F401 - before ray.llm, or the two import each other in a circle
-    from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+def test_vllm_pools_where_the_replica_asks_it(rays_engine: Any) -> None:
     from vllm.config import ModelConfig
     from vllm.entrypoints.pooling.base.serving import PoolingBaseServing
     from vllm.outputs import PoolingRequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    source = inspect.getsource(VLLMEngine)
+    source = inspect.getsource(rays_engine)
     for name in ("_oai_serving_embedding", "_oai_serving_scores", "_app_state"):
         assert f"self.{name} = " in source or f"self.{name}:" in source
     assert inspect.isasyncgenfunction(AsyncLLM.encode)
@@ -404,9 +409,8 @@ def test_vllm_takes_its_multiprocessing_context_where_it_is_replaced() -> None:
         assert argument in source
 
 
-def test_a_node_need_not_be_initialized() -> None:
+def test_a_node_need_not_be_initialized(rays_engine: Any) -> None:
     from ray.llm._internal.common.callbacks.base import CallbackCtx
-    from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 
     assert CallbackCtx().run_init_node
-    assert "if callback.ctx.run_init_node:" in inspect.getsource(VLLMEngine.start)
+    assert "if callback.ctx.run_init_node:" in inspect.getsource(rays_engine.start)
