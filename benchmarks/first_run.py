@@ -15,10 +15,8 @@ import argparse
 import json
 import random
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -26,6 +24,7 @@ from typing import Any
 
 import httpx
 from embedded_models import EmbeddedModels, embedded_models
+from exact_requests import disturbance, exact_body, measured, predicted
 from figures import METRICS
 from lengths import draw_lengths
 from loadgen import LoadError
@@ -34,17 +33,11 @@ from rich.console import Console
 from rich.table import Table
 from servers import ServerError
 
+from profiling.trials.log import read_trials
+
 REQUEST_TIMEOUT_S = 300.0
 WEIGHT_OF = {"runtime": "time", "energy": "energy"}
-# Takes a core half of the time, until it is ended.
-DISTURBANCE = """
-import time
-while True:
-    end = time.monotonic() + 0.5
-    while time.monotonic() < end:
-        pass
-    time.sleep(0.5)
-"""
+PERIOD_S = 0.5
 
 console = Console(stderr=True)
 
@@ -108,27 +101,24 @@ def first_run(
     running: EmbeddedModels, lengths: Sequence[tuple[int, int]], budget_s: float, seed: int
 ) -> Run:
     """Profile, choose and ask."""
-    with _disturbed(), httpx.Client(base_url=running.server.url, timeout=REQUEST_TIMEOUT_S) as http:
+    with (
+        disturbance(PERIOD_S),
+        httpx.Client(base_url=running.server.url, timeout=REQUEST_TIMEOUT_S) as http,
+    ):
         running.profile(budget_s, seed, quick=True)
         chosen = {m: [_choice(http, m, pair) for pair in lengths] for m in METRICS}
         requests = [(model, pair) for pair in lengths for model in running.models]
         random.Random(seed).shuffle(requests)
         answers = [_ask(http, model, pair) for model, pair in requests]
-    trials = _trials(running)
+    trials, _ = read_trials(running.data_dir / "raw_profiles")
     errors = {m: [abs(a.predicted[m] / a.actual[m] - 1) for a in answers] for m in METRICS}
     return Run(
-        trials=trials,
+        trials=len(trials),
         requests=len(answers),
         error={m: fmean(errors[m]) for m in METRICS},
         median_error={m: median(errors[m]) for m in METRICS},
         regret={m: _regret(m, answers, lengths, chosen[m], running.models) for m in METRICS},
     )
-
-
-def _trials(running: EmbeddedModels) -> int:
-    """How many trials the profile had."""
-    files = (running.data_dir / "raw_profiles").rglob("*.csv")
-    return sum(max(len(file.read_text().splitlines()) - 1, 0) for file in files)
 
 
 def _regret(
@@ -152,28 +142,11 @@ def _choice(http: httpx.Client, metric: str, lengths: tuple[int, int]) -> str:
 
 def _ask(http: httpx.Client, model: str, lengths: tuple[int, int]) -> Asked:
     routing = _post(http, "/v1/completions", _body(model, lengths))["routing"]
-    predicted, actual = routing["predicted"], routing["actual"]
-    if actual["energy_joules"] is None:
-        raise LoadError(f"no energy was measured: {routing}")
-    return Asked(
-        model,
-        lengths,
-        {"runtime": predicted["runtime_s"], "energy": predicted["energy_joules"]},
-        {"runtime": actual["runtime_s"], "energy": actual["energy_joules"]},
-    )
+    return Asked(model, lengths, predicted(routing), measured(routing))
 
 
 def _body(model: str, lengths: tuple[int, int]) -> dict[str, Any]:
-    rng = random.Random(str((model, lengths)))
-    return {
-        "model": model,
-        # Token ids, so that the router counts exactly; below 1,000 there are no special ones
-        # beyond the first 17.
-        "prompt": [rng.randrange(17, 1000) for _ in range(lengths[0])],
-        "max_tokens": lengths[1],
-        "ignore_eos": True,
-        "temperature": 0,
-    }
+    return exact_body(model, lengths, random.Random(str((model, lengths))))
 
 
 def _post(http: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -182,16 +155,6 @@ def _post(http: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]
         raise LoadError(f"{path}: status {response.status_code}: {response.text}")
     answer: dict[str, Any] = response.json()
     return answer
-
-
-@contextmanager
-def _disturbed() -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-c", DISTURBANCE])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def as_table(runs: Sequence[Run]) -> Table:

@@ -19,13 +19,14 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiohttp
 from embedded_models import embedded_models
+from exact_requests import disturbance, exact_body, measured, predicted
 from figures import METRICS, Answer, as_json, as_table
 from lengths import draw_lengths
 from loadgen import LoadError
@@ -41,15 +42,7 @@ CONDITIONS = ("quiet", "disturbed", "loaded")
 LOADED_CLIENTS = 4
 REQUEST_TIMEOUT_S = 300.0
 SETTLE_S = 5.0
-# Takes a core for a minute, leaves it for a minute, and so on until it is ended.
-DISTURBANCE = """
-import time
-while True:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        pass
-    time.sleep(60)
-"""
+DISTURBED_S = 60.0
 
 console = Console()
 
@@ -132,7 +125,8 @@ async def _ask_all(
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(condition, total=len(asked))
-        async with aiohttp.ClientSession(url, timeout=timeout) as session, _disturbed(condition):
+        neighbour = disturbance(DISTURBED_S) if condition == "disturbed" else nullcontext()
+        async with aiohttp.ClientSession(url, timeout=timeout) as session:
 
             async def client() -> None:
                 for request in waiting:
@@ -140,60 +134,33 @@ async def _ask_all(
                     progress.advance(task)
 
             clients = LOADED_CLIENTS if condition == "loaded" else 1
-            await asyncio.gather(*(client() for _ in range(clients)))
+            with neighbour:
+                await asyncio.gather(*(client() for _ in range(clients)))
     await asyncio.sleep(SETTLE_S)
     return answers
-
-
-@asynccontextmanager
-async def _disturbed(condition: str) -> AsyncIterator[None]:
-    if condition != "disturbed":
-        yield
-        return
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DISTURBANCE)
-    try:
-        yield
-    finally:
-        process.kill()
-        await process.wait()
 
 
 async def _ask(
     session: aiohttp.ClientSession, condition: str, asked: Asked, plain: dict[str, LinearModel]
 ) -> Answer:
-    rng = random.Random(asked.seed)
-    body = {
-        "model": asked.model,
-        # Token ids, so that the router counts exactly; below 1,000 there are no special ones
-        # beyond the first 17.
-        "prompt": [rng.randrange(17, 1000) for _ in range(asked.input_tokens)],
-        "max_tokens": asked.output_tokens,
-        "ignore_eos": True,
-        "temperature": 0,
-    }
+    lengths = asked.input_tokens, asked.output_tokens
+    body = exact_body(asked.model, lengths, random.Random(asked.seed))
     started = time.time()
     async with session.post("/v1/completions", json=body) as response:
         if response.status != 200:
             raise LoadError(f"status {response.status}: {await response.text()}")
         routing = (await response.json())["routing"]
-    actual = {
-        "runtime": routing["actual"]["runtime_s"],
-        "energy": routing["actual"]["energy_joules"],
-    }
-    if actual["energy"] is None:
-        raise LoadError(f"no energy was measured: {routing}")
-    predicted = routing["predicted"]
     return Answer(
         condition=condition,
         model=asked.model,
         started_at=started,
         input_tokens=asked.input_tokens,
         output_tokens=asked.output_tokens,
-        actual=actual,
-        predicted={"runtime": predicted["runtime_s"], "energy": predicted["energy_joules"]},
+        actual=measured(routing),
+        predicted=predicted(routing),
         interval={
-            "runtime": predicted["runtime_interval_s"],
-            "energy": predicted["energy_interval_joules"],
+            "runtime": routing["predicted"]["runtime_interval_s"],
+            "energy": routing["predicted"]["energy_interval_joules"],
         },
         plain={m: plain[m].predict(asked.input_tokens, asked.output_tokens) for m in METRICS},
         plain_ratios={m: (plain[m].ratio_low, plain[m].ratio_high) for m in METRICS},

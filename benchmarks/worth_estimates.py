@@ -15,7 +15,8 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import LogisticRegression
 from worth_table import AnswerTable
 
-from profiling.quality.answer_columns import log_odds
+from profiling.quality.answer_columns import EDGE
+from profiling.quality.calibration import log_odds
 from profiling.quality.fit import fit_quality
 from profiling.quality.outcomes import Outcomes
 from scheduler.prompts.features import extract
@@ -116,7 +117,7 @@ def stack(
     lengths = tuple(
         np.log1p([[len(prompt)] for prompt in table.prompts]) for table in (learn[0], choose[0])
     )
-    odds = log_odds(learn[1]), log_odds(choose[1])
+    odds = log_odds(learn[1], EDGE), log_odds(choose[1], EDGE)
     parts: dict[str, tuple[Floats, Floats]] = {
         "kind": kinds,
         "length": (lengths[0], lengths[1]),

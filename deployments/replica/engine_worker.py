@@ -34,7 +34,7 @@ class WorkerCalls:
         """Give pages between freed allocations back to the system, which glibc keeps.
 
         On a CPU tensors of all sizes come from the heap and leave holes [measured: of 537 MB after
-        200 requests 197 MB were free]. Where the C library has no such call nothing happens.
+        a profile 197 MB were free]. Where the C library has no such call nothing happens.
         """
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logit
 
 from profiling.errors import InputError
 from profiling.quality.answer_fit import Seen, fit_answers
 from profiling.quality.answer_table import numbered
+from profiling.quality.calibration import log_odds
 from profiling.quality.fit import QualityFit
 from profiling.quality.outcomes import LONG_COLUMNS, YES_NO
 from scheduler.prompts.quality import QualityModel
@@ -81,12 +81,6 @@ def note_of(model: AnswerModel) -> str:
     return ""
 
 
-def log_odds(chance: Floats) -> Floats:
-    """Of chances, kept finite."""
-    odds: Floats = logit(np.clip(chance, EDGE, 1 - EDGE))
-    return odds
-
-
 def _fit(
     fitted: QualityFit, whole: NDArray[np.int64], table: tuple[NDArray[Any], Floats, Floats, Floats]
 ) -> AnswerModel:
@@ -102,7 +96,7 @@ def _fit(
         rows = kind == number
         residual[rows] = length[rows] - length[rows].mean(axis=0)
     seen = Seen(kind, scores[whole], numbers, forms, residual, logprobs[whole])
-    odds = log_odds(fitted.held_out[whole])
+    odds = log_odds(fitted.held_out[whole], EDGE)
     return fit_answers(fitted.model.models, kinds, odds, seen)
 
 

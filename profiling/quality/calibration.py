@@ -1,4 +1,4 @@
-"""How far estimated chances are from what was observed."""
+"""Estimated chances: how far they are from what was observed, and their odds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logit
 
 BINS = 10
 Z_90 = 1.6448536269514722
@@ -47,3 +48,9 @@ def auc(estimates: Floats, scores: Floats) -> float | None:
 
     right = scores >= 0.5
     return float(roc_auc_score(right, estimates)) if 0 < right.sum() < len(right) else None
+
+
+def log_odds(chances: Floats, edge: float) -> Floats:
+    """Of chances, none of which counts as nearer to 0 or 1 than the edge."""
+    odds: Floats = logit(np.clip(chances, edge, 1 - edge))
+    return odds

@@ -18,7 +18,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from profiling.errors import InputError
-from profiling.quality.calibration import auc, calibration, calibration_error, wilson
+from profiling.quality.calibration import auc, calibration, calibration_error, log_odds, wilson
 from profiling.quality.outcomes import Outcomes
 from scheduler.prompts.features import BUCKETS, TextFeatures, extract
 from scheduler.prompts.quality import EDGE, QualityModel, term_weights
@@ -289,11 +289,6 @@ def _best_shares(ridge: Floats, forest: Floats, scores: Floats) -> Floats:
     return np.full(scores.shape[1], min(max(share, 0.0), 1.0))
 
 
-def _log_odds(raw: Floats) -> Floats:
-    odds: Floats = logit(np.clip(raw, EDGE, 1 - EDGE))
-    return odds
-
-
 def _calibrate(raw: Floats, scores: Floats) -> tuple[Floats, Floats]:
     """Platt's scaling (1999), one slope and one offset for all models together.
 
@@ -309,7 +304,7 @@ def _calibrate(raw: Floats, scores: Floats) -> tuple[Floats, Floats]:
     known = ~np.isnan(scores) & varied
     if not known.any():
         return slope, offset
-    x, y = _log_odds(raw)[known][:, None], scores[known]
+    x, y = log_odds(raw, EDGE)[known][:, None], scores[known]
     fitted = LogisticRegression(C=100.0).fit(
         np.concatenate((x, x)), np.repeat([1, 0], len(y)), np.concatenate((y, 1 - y))
     )
@@ -322,7 +317,7 @@ def _calibrate(raw: Floats, scores: Floats) -> tuple[Floats, Floats]:
 
 
 def _apply(raw: Floats, slope: Floats, offset: Floats) -> Floats:
-    chances: Floats = expit(slope * _log_odds(raw) + offset)
+    chances: Floats = expit(slope * log_odds(raw, EDGE) + offset)
     return chances
 
 
