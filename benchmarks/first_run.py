@@ -38,6 +38,7 @@ from profiling.trials.log import read_trials
 REQUEST_TIMEOUT_S = 300.0
 WEIGHT_OF = {"runtime": "time", "energy": "energy"}
 PERIOD_S = 0.5
+WIDTH = 120
 
 console = Console(stderr=True)
 
@@ -93,7 +94,7 @@ def main() -> int:
     if args.json:
         print(json.dumps([asdict(run) for run in runs], indent=2))
     else:
-        Console().print(as_table(runs))
+        Console(width=WIDTH).print(as_table(runs))
     return 0
 
 
