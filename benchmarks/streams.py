@@ -57,7 +57,9 @@ class Row:
     """One run.
 
     Attributes:
-        added_ms: Median and 99 % quantile of what a token takes from the replica to the client.
+        added_p50_ms: Median of what a token takes from the replica to the client; the 99 % quantile
+            likewise.
+        open_p99_ms: The 99 % quantile of the tokens that were sent after all streams had begun.
         longest_gap_s: Between two tokens of a stream whose client reads, less the pace.
         refused: Streams that got 503 with the limit of descriptors.
         stalls: Gaps of more than `STALL_S`.
@@ -78,6 +80,7 @@ class Row:
     errors: int
     added_p50_ms: float
     added_p99_ms: float
+    open_p99_ms: float
     longest_gap_s: float
     stalls: int
     health_p50_ms: float
@@ -122,6 +125,7 @@ class Client(asyncio.Protocol):
     request: bytes
     slow: bool
     added_ns: list[int] = field(default_factory=list)
+    sent_ns: list[int] = field(default_factory=list)
     longest_gap_s: float = 0.0
     stalls: int = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -151,7 +155,8 @@ class Client(asyncio.Protocol):
         counted = 0
         for match in _TOKEN.finditer(data):
             counted = match.end()
-            self.added_ns.append(now_ns - int(match[1]))
+            self.sent_ns.append(int(match[1]))
+            self.added_ns.append(now_ns - self.sent_ns[-1])
             self._gap(now_ns / 1e9)
         # A token may be cut in two.
         self._rest = data[counted:] if not data.endswith(b"\n") else b""
@@ -237,6 +242,13 @@ def measure(server: Server, streams: int, routers: int) -> Row:
     clients = [client for client in clients if "too_many_streams" not in client.error]
     readers = [client for client in clients if not client.slow]
     added_ms = [ns / 1e6 for client in readers for ns in client.added_ns]
+    all_began_ns = max(client.sent_ns[0] for client in clients if client.sent_ns)
+    open_ms = [
+        added / 1e6
+        for client in readers
+        for added, sent in zip(client.added_ns, client.sent_ns, strict=True)
+        if sent > all_began_ns
+    ]
     for error in {client.error for client in (*clients, *refused[:1]) if client.error}:
         print(f"error: {error}", file=sys.stderr)
     return Row(
@@ -247,6 +259,7 @@ def measure(server: Server, streams: int, routers: int) -> Row:
         errors=sum(bool(client.error) for client in clients),
         added_p50_ms=statistics.median(added_ms),
         added_p99_ms=statistics.quantiles(added_ms, n=100)[98],
+        open_p99_ms=statistics.quantiles(open_ms, n=100)[98],
         longest_gap_s=max(client.longest_gap_s for client in readers),
         stalls=sum(client.stalls for client in readers),
         health_p50_ms=statistics.median(health_ms),

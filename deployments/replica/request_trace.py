@@ -39,7 +39,8 @@ class Trail:
         rejection: HTTP status and error object of a request that ends before the engine has it.
         replays: The OpenAI layer parses the answer, so it has to see `resumed_ids` again.
         replaying: What it gives now is of those.
-        accepted: Is to be done when the engine has taken the request; `None` where nothing waits
+        offered: Generations that the engine is about to take or to reject.
+        accepted: Is to be done when the engine has taken all of them; `None` where nothing waits
             for that.
     """
 
@@ -70,6 +71,7 @@ class Trail:
     held_s: float = 0.0
     replays: bool = False
     replaying: bool = False
+    offered: int = 0
     accepted: asyncio.Future[None] | None = None
 
     @property
@@ -83,8 +85,9 @@ class Trail:
         return self.logprob / self.scored_tokens if self.scored_tokens else None
 
     def accept(self) -> None:
-        """The engine has taken the request, or a part of it."""
-        if self.accepted is not None and not self.accepted.done():
+        """The engine has taken one generation."""
+        self.offered -= 1
+        if not self.offered and self.accepted is not None and not self.accepted.done():
             self.accepted.set_result(None)
 
     def stop(self) -> None:

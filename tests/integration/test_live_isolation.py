@@ -112,6 +112,16 @@ def test_poison_costs_its_sender_an_error_and_the_others_nothing(cluster: Cluste
         assert set(engines[model]) <= now
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_one_bad_prompt_of_several_is_the_senders_error(cluster: Cluster, stream: bool) -> None:
+    for _ in range(5):
+        answer = cluster.post(
+            "/v1/completions", model=MODELS[0], prompt=[[1, 2], [10**9]], stream=stream
+        )
+        assert answer.status_code == 400, answer.text
+        assert "out of vocabulary" in answer.json()["error"]["message"]
+
+
 def test_ordinary_constraints_are_followed(cluster: Cluster) -> None:
     ordinary = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
     for constraint in (

@@ -64,6 +64,7 @@ def followed(
         if trail is None:
             return generate(prompt, sampling_params, request_id, **kwargs)
         trail.running += 1
+        trail.offered += 1
         if trail.scored and sampling_params.logprobs is None:
             # 0 others besides the token itself; the OpenAI layer goes by what the client asked for.
             sampling_params = sampling_params.clone()

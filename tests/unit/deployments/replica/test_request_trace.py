@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,19 @@ def test_a_step_is_told_on() -> None:
     trail.step(0, 2)
     assert told == [(0, 2)]
     assert trail.decoded == 3
+
+
+def test_a_request_is_accepted_when_all_of_its_prompts_are() -> None:
+    async def run() -> list[bool]:
+        accepted = asyncio.get_running_loop().create_future()
+        trail = Trail(accepted=accepted, offered=2)
+        seen = []
+        for _ in range(2):
+            trail.accept()
+            seen.append(accepted.done())
+        return seen
+
+    assert asyncio.run(run()) == [False, True]
 
 
 class Processor:
