@@ -22,6 +22,8 @@ from typing import Any
 import aiohttp
 from chaos.strict_client import Fate, Question, Stream, ask, judge
 
+from hostile.cases import PROMPT
+
 TOKENS = 16
 GIVEN_UP_AFTER_S = 60.0
 MOST_OPEN = 80
@@ -86,9 +88,11 @@ def ordinary(model: str, number: int) -> tuple[str, Question]:
 
     Args:
         model: Whom it asks.
-        number: Which one; those in a row differ.
+        number: Which one; those in a row differ. Every other one has the text of the corpus, which
+            must not suffer for what the corpus sends with it.
     """
-    prompt = f"Tell me about {SUBJECTS[number % len(SUBJECTS)]}, number {number}."
+    subject = SUBJECTS[number % len(SUBJECTS)]
+    prompt = PROMPT if number % 2 else f"Tell me about {subject}, number {number}."
     messages = {"messages": [{"role": "user", "content": prompt}]}
     whole = {"model": model, "max_tokens": TOKENS, "ignore_eos": True, "temperature": 0}
     common = {**whole, "stream": True, "stream_options": {"include_usage": True}}

@@ -40,6 +40,7 @@ from deployments.replica.engine.client import accepted, current_trail, followed,
 from deployments.replica.engine.cpu_engine import computing_in_engine_core
 from deployments.replica.engine.pooling import as_http, blamed_field, pooling_request
 from deployments.replica.engine.queue import EngineQueue
+from deployments.replica.engine.requests import UnreadableError, as_request
 from deployments.replica.engine.tokenizer_export import export_tokenizer
 from deployments.replica.liveness import Liveness
 from deployments.replica.request_trace import StepFeed, Trail
@@ -295,10 +296,10 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             if endpoint == "chat":
                 trail.replays = serving.parser_cls is not None
                 create = serving.create_chat_completion
-                request = ChatCompletionRequest.model_validate(payload)
+                request = as_request(ChatCompletionRequest, payload)
             else:
                 create = serving.create_completion
-                request = CompletionRequest.model_validate(payload)
+                request = as_request(CompletionRequest, payload)
             return await create(request)
         except ValidationError as error:
             first = error.errors()[0]
@@ -308,8 +309,10 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         except Exception as error:
             # vLLM's own server turns every exception of a request into an error object here; its
             # function names the status (400 for what the client did, 500 for the rest).
-            said = serving.create_error_response(error)
-            if endpoint in POOLING and said.error.code == HTTPStatus.BAD_REQUEST:
+            said = serving.create_error_response(_of_the_client(error))
+            if isinstance(error, UnreadableError):
+                said.error.param = error.field
+            elif endpoint in POOLING and said.error.code == HTTPStatus.BAD_REQUEST:
                 said.error.param = blamed_field(endpoint, payload, said.error.message)
             return said
 
@@ -320,3 +323,9 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         if endpoint == "completions":
             return self._oai_serving_completion
         return self._oai_serving_embedding if endpoint == "embeddings" else self._oai_serving_scores
+
+
+def _of_the_client(error: Exception) -> Exception:
+    """Python's limit of recursion is reached at what a request brought: its messages, its tools."""
+    deep = isinstance(error, RecursionError)
+    return UnreadableError("the request is nested too deep") if deep else error

@@ -20,6 +20,7 @@ from vllm.entrypoints.pooling.scoring.protocol import (
 )
 
 from deployments.links.frames import Endpoint
+from deployments.replica.engine.requests import as_request
 
 _SCORES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("documents", ScoreQueriesDocumentsRequest),
@@ -43,13 +44,14 @@ def pooling_request(endpoint: Endpoint, payload: Mapping[str, Any]) -> BaseModel
 
     Raises:
         ValidationError: It is none.
+        UnreadableError: vLLM's validators break at it.
     """
     kind: type[BaseModel] = EmbeddingCompletionRequest
     if endpoint == "rerank":
         kind = RerankRequest
     elif endpoint == "score":
         kind = next((kind for name, kind in _SCORES if name in payload), ScoreTextRequest)
-    return kind.model_validate(payload)
+    return as_request(kind, payload)
 
 
 def as_http(payload: Mapping[str, Any]) -> Request:

@@ -5,15 +5,16 @@ Two hashes. `whole` is the text with everything else that an engine compiles or 
 under another message is the same kind; a plain request has none. A shape belongs to one API key: a
 client that sends the schema of another one together with what breaks an engine blocks itself only.
 
-A list of the members that count, not of those that do not: a member that no engine reads cannot
-make a request another one.
+The members that count are listed, so that one that no engine reads makes at most one other request
+of it. Whatever is not listed, or not of its usual form, sets a request apart from those without it:
+what breaks an engine with such a member says nothing of the same text alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,8 @@ MAX_DEPTH = 60
 
 _TEXT = ("messages", "prompt", "suffix", "stop", "echo", "logprobs", "top_logprobs",
          "prompt_logprobs", "documents", "add_special_tokens", "add_generation_prompt",
-         "continue_final_message", "bad_words", "stop_token_ids", "prompt_embeds")  # fmt: skip
+         "continue_final_message", "bad_words", "stop_token_ids", "prompt_embeds",
+         "use_beam_search", "ignore_eos", "reasoning_effort")  # fmt: skip
 """Only in `whole`."""
 _POOLED = ("input", "query", "queries", "documents", "items", "text_1", "text_2", "data_1",
            "data_2", "dimensions", "instruction", "add_special_tokens", "truncation_side",
@@ -49,15 +51,30 @@ _ORDINARY: dict[str, tuple[float, float]] = {
     "max_tokens": (0.0, 1e6),
     "max_completion_tokens": (0.0, 1e6),
     "min_tokens": (0.0, 1e6),
+    "seed": (-(2.0**63), 2.0**63),
+    "priority": (-(2.0**31), 2.0**31),
 }
 """Numbers that a client varies from try to try; only one outside of its range counts."""
+_UNREAD: Mapping[str, type] = {
+    **dict.fromkeys(("stream", "store", "parallel_tool_calls", "include_reasoning"), bool),
+    **dict.fromkeys(("model", "user", "request_id", "session_id", "cache_salt"), str),
+    **dict.fromkeys(("service_tier", "safety_identifier", "prompt_cache_key"), str),
+    **dict.fromkeys(("routing", "stream_options", "metadata"), dict),
+}
+"""Members that do not count in their usual form."""
+_ANSWERED = ("response_format", "structured_outputs")
+"""What an answer has to look like; a part of the shape."""
 _COMPILED = {"json": "json", "json_schema": "json", "regex": "regex", "grammar": "grammar",
              "choice": "choice", "structural_tag": "structural_tag"}  # fmt: skip
 """What a grammar is made of, by the names that it has in the three places of a request."""
-_NOTES = frozenset({"title", "description", "$id", "$comment", "examples", "default"})
+_NO_CHOICE = ("auto", "none")
+_NOTES = {"title": str, "description": str, "$id": str, "$comment": str, "examples": list,
+          "default": object}  # fmt: skip
+"""Annotations of a schema in their usual form."""
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 """Members whose own members have names of the client's, `title` among them."""
 _IDS = frozenset({"id", "tool_call_id", "name"})
+_LONGEST_ID = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +120,19 @@ def fingerprint(body: bytes, key: str | None = None, *, pooled: bool = False) ->
     odd = {
         name: repr(data[name]) for name, usual in _ORDINARY.items() if _is_odd(data, name, usual)
     }
-    whole = _hash(_canonical([text, shape, odd]))
+    others = any(_sets_apart(name, value, read) for name, value in data.items())
+    whole = _hash(_canonical([text, shape, odd, [key] if others else None]))
     if not shape:
         return Fingerprint(whole)
     return Fingerprint(whole, _hash(_canonical([key, shape])))
+
+
+def _sets_apart(name: str, value: Any, read: Sequence[str]) -> bool:
+    """Whether a member is none of those that count, and not one that never does."""
+    if value in (None, False, [], {}) or isinstance(value, _UNREAD.get(name, ())):
+        return False
+    listed = name in read or name in _SHAPE or name in _ORDINARY or name in _ANSWERED
+    return not listed and not name.startswith("guided_")
 
 
 def _shape(data: dict[str, Any], plain: Callable[[Any], Any]) -> list[Any]:
@@ -119,6 +145,8 @@ def _shape(data: dict[str, Any], plain: Callable[[Any], Any]) -> list[Any]:
         others = {k: v for k, v in wanted.items() if k not in ("type", "json_schema")}
         parts.append(["json", plain(schema)] if schema is not None else [wanted["type"]])
         parts += [[others]] if others else []
+    elif wanted not in (None, {}, {"type": "text"}):
+        parts.append(["response_format", plain(wanted)])
     structured = data.get("structured_outputs")
     if isinstance(structured, dict):
         parts += [
@@ -126,14 +154,17 @@ def _shape(data: dict[str, Any], plain: Callable[[Any], Any]) -> list[Any]:
             for name, value in structured.items()
             if value is not None
         ]
+    elif structured is not None:
+        parts.append(["structured_outputs", plain(structured)])
     parts += [
         [_COMPILED.get(name.removeprefix("guided_"), name), plain(value)]
         for name, value in data.items()
         if name.startswith("guided_") and value is not None
     ]
     parts += [[name, plain(data[name])] for name in _SHAPE if data.get(name) not in (None, [], {})]
-    # The choice of a tool where there are none asks for nothing.
-    parts = [part for part in parts if part[0] != "tool_choice" or data.get("tools")]
+    if not data.get("tools"):
+        # Without tools these ask for nothing.
+        parts = [part for part in parts if part not in (["tool_choice", c] for c in _NO_CHOICE)]
     return sorted(parts, key=_canonical)
 
 
@@ -165,7 +196,7 @@ def _schema(value: Any, depth: int = 0, *, names: bool = False) -> Any:
         return {
             name: _schema(item, depth + 1, names=not names and name in _NAMED)
             for name, item in value.items()
-            if names or name not in _NOTES
+            if names or not isinstance(item, _NOTES.get(name, ()))
         }
     return value
 
@@ -173,10 +204,14 @@ def _schema(value: Any, depth: int = 0, *, names: bool = False) -> Any:
 def _without_ids(message: Any) -> Any:
     if not isinstance(message, Mapping):
         return message
-    kept = {name: value for name, value in message.items() if name not in _IDS}
+    kept = {name: value for name, value in message.items() if not _is_id(name, value)}
     if isinstance(calls := kept.get("tool_calls"), list):
         kept["tool_calls"] = [_without_ids(call) for call in calls]
     return kept
+
+
+def _is_id(name: str, value: Any) -> bool:
+    return name in _IDS and isinstance(value, str) and len(value) <= _LONGEST_ID
 
 
 def _is_odd(data: dict[str, Any], name: str, usual: tuple[float, float]) -> bool:

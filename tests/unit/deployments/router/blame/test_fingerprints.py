@@ -28,7 +28,7 @@ def wanted(schema: Any, name: str = "x") -> dict[str, Any]:
         {"user": "u", "metadata": {"a": "b"}, "request_id": "r", "safety_identifier": "s"},
         {"routing": {"weights": {"energy": 1}}},
         {"temperature": 0.3, "top_p": 0.9, "max_tokens": 7, "n": 2, "presence_penalty": 1},
-        {"cache_salt": "x", "priority": 0, "x-none-of-ours": 4},
+        {"cache_salt": "x", "priority": 3, "session_id": "s", "parallel_tool_calls": True},
         {"response_format": {"type": "text"}, "tools": [], "tool_choice": "auto", "stop": None},
     ],
 )
@@ -54,6 +54,43 @@ def test_what_clients_vary_is_the_same_kind(fields: dict[str, Any]) -> None:
 def test_other_text_and_odd_numbers_are_another_whole(fields: dict[str, Any]) -> None:
     assert of(**fields).whole != of().whole
     assert of(**fields).shape is None
+
+
+# What breaks an engine with one of these must not keep away the same text without it.
+ODD: list[dict[str, Any]] = [
+    {"structured_outputs": "x"},
+    {"structured_outputs": ["x"]},
+    {"response_format": "x"},
+    {"response_format": [1]},
+    {"response_format": {"type": "text", "json_schema": 5}},
+    {"tool_choice": {"type": 3}},
+    {"stream": "x"},
+    {"stream_options": "x"},
+    {"seed": 2**70},
+    {"user": {"a": 1}},
+    {"use_beam_search": True},
+    {"logprob_token_ids": [10**9]},
+    {"x-none-of-ours": 4},
+    {"messages": [{"role": "user", "content": "Hi", "name": {"a": 1}}]},
+    {"messages": [{"role": "user", "content": "Hi", "name": "n" * 10**5}]},
+]
+
+
+@pytest.mark.parametrize("fields", ODD)
+def test_what_is_odd_is_never_the_same_as_what_is_ordinary(fields: dict[str, Any]) -> None:
+    assert not {*of(**fields).hashes} & {*of().hashes}
+
+
+def test_members_that_nobody_knows_make_one_other_request_of_it() -> None:
+    assert of(a=1) == of(b=[2], c="x")
+    assert of("mine", a=1) != of("yours", a=1)
+    assert of("mine") == of("yours")
+
+
+@pytest.mark.parametrize("note", [{"title": 5}, {"description": ["d"]}, {"$id": {}}])
+def test_an_annotation_of_no_such_form_counts(note: dict[str, Any]) -> None:
+    odd = of(response_format=wanted({**SCHEMA, **note}))
+    assert not {*odd.hashes} & {*of(response_format=wanted(SCHEMA)).hashes}
 
 
 @pytest.mark.parametrize(
@@ -141,8 +178,9 @@ def pooled(**fields: Any) -> Fingerprint:
 )
 def test_texts_to_embed_or_score_are_told_apart(name: str) -> None:
     assert pooled(**{name: "a"}).whole != pooled(**{name: "b"}).whole
-    assert pooled(**{name: "a"}) == pooled(**{name: "a"}, user="u", prompt="x", messages=["y"])
+    assert pooled(**{name: "a"}) == pooled(**{name: "a"}, user="u")
 
 
-def test_a_member_that_only_another_route_reads_makes_no_other_request() -> None:
-    assert of(input="a", query="b") == of()
+def test_what_another_route_reads_is_of_those_that_nobody_knows() -> None:
+    assert of(input="a", query="b") == of(input="c") != of()
+    assert pooled(input="a", prompt="x", messages=["y"]) == pooled(input="a", prompt="z")
