@@ -13,11 +13,13 @@ from live_cluster import launched, model_application, prior
 from tiny_checkpoints import build_tiny_checkpoints
 
 from deployments.demo_models.catalog import cache_folder
+from deployments.router.access.auth import API_KEYS_VARIABLE
 from hostile.cases import Target
 
 AUTO = "auto"
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PEER_MODEL = "tiny-mistral"
+KEY, BAD_KEY = "key-of-the-ordinary", "key-of-the-corpus"
 RAY_OPTIONS = "--num-gpus=2 --num-cpus=2 --object-store-memory=100000000"
 
 
@@ -55,7 +57,10 @@ def running_service(
 
 @contextmanager
 def own_cluster(folder: Path) -> Iterator[Target]:
-    """Two of the tests' tiny models and a router with its defaults, on free ports."""
+    """Two of the tests' tiny models and a router with its defaults, on free ports.
+
+    With API keys: who cannot be told apart cannot be kept apart where a flood is of valid requests.
+    """
     checkpoints = build_tiny_checkpoints(cache_folder() / "tests")
     prior_file = folder / "prior.json"
     prior_file.write_text(prior().to_json())
@@ -82,9 +87,10 @@ def own_cluster(folder: Path) -> Iterator[Target]:
             model_application("tiny-mistral", checkpoints["tiny-mistral"], "float32"),
         ],
     }
-    with launched(config, folder, checkpoints, RAY_OPTIONS, {}) as cluster:
+    keys = {API_KEYS_VARIABLE: f"{KEY},{BAD_KEY}"}
+    with launched(config, folder, checkpoints, RAY_OPTIONS, keys) as cluster:
         cluster.wait_until_ready()
-        yield running_service(cluster.url)
+        yield running_service(cluster.url, KEY, BAD_KEY)
 
 
 @contextmanager
