@@ -5,8 +5,9 @@
 One process, one core. A decision goes from a request and a state to a whole `Decision`, with three
 normalized metrics and all their stages. Predictions are made for the same models one by one with
 their intervals, as they are for a reader of all candidates. Every model has a regression with
-load terms, requests on it, slots, corrections for drift and observed lengths of answers. Nothing
-is cached between decisions.
+load terms, requests on it, slots, corrections for drift and observed lengths of answers. What
+follows from the state of a model alone is worked out once for each state: before every decision the
+state of one model is made anew, as the last request's does in a router, or that of all of them.
 
 The operator's rules come before a decision: twenty of them, each with a regular expression, on a
 prompt of 2,000 characters that fits none, so that all are searched for.
@@ -20,6 +21,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from scheduler.choice.eligibility import eligible_models
@@ -108,13 +110,24 @@ def measure(count: int) -> dict[str, float | None]:
         weights=Weights(0.7, 0.2, 0.1),
     )
     contenders, _ = eligible_models(request, state)
-    decision = _time(lambda: scheduler.decide(request, state))
+    turn = 0
+
+    def renew(models: int) -> None:
+        nonlocal state, turn
+        turn += 1
+        news = {(turn + i) % count for i in range(models)}
+        states = [replace(m) if i in news else m for i, m in enumerate(state.models)]
+        state = ClusterState(tuple(states), profile_version="benchmark")
+
+    decision = _time(lambda: scheduler.decide(request, state), before=lambda: renew(1))
+    fresh = _time(lambda: scheduler.decide(request, state), before=lambda: renew(count))
     predictions = _time(lambda: [predict(contender) for contender in contenders])
     return {
         "models": count,
         "decision_median_us": decision[0],
         "decision_p99_us": decision[1],
         "decision_goal_us": DECISION_GOALS.get(count),
+        "all_news_median_us": fresh[0],
         "predictions_median_us": predictions[0],
         "predictions_p99_us": predictions[1],
         "predictions_goal_us": PREDICTION_GOALS.get(count),
@@ -190,10 +203,13 @@ def measure_rules() -> dict[str, float]:
     return {"rules": RULES, "rules_median_us": median, "rules_p99_us": p99}
 
 
-def _time(call: Callable[[], object]) -> tuple[float, float]:
-    """Median and 99 % quantile of one call, in microseconds."""
+def _time(
+    call: Callable[[], object], before: Callable[[], object] = lambda: None
+) -> tuple[float, float]:
+    """Median and 99 % quantile of one call, in microseconds; `before` each of them is not timed."""
     samples = []
     for _ in range(WARM_UP + REPEATS):
+        before()
         start = time.perf_counter_ns()
         call()
         samples.append((time.perf_counter_ns() - start) / 1000)
@@ -221,8 +237,9 @@ def main() -> None:
     if as_json:
         print(json.dumps([*rows, *states, rules], indent=2))
         return
-    print(f"{'':>8}{'whole decision, us':>30}{'all predictions, us':>30}")
-    print(f"{'models':>8}" + f"{'median':>10}{'p99':>10}{'goal':>10}" * 2)
+    print(f"{'':>8}{'whole decision, us':>40}{'all predictions, us':>30}")
+    print(f"{'models':>8}{'median':>10}{'p99':>10}{'goal':>10}{'all new':>10}", end="")
+    print(f"{'median':>10}{'p99':>10}{'goal':>10}")
     for row in rows:
         print(_row(row))
     for made in states:

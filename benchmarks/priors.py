@@ -41,7 +41,7 @@ from scipy.optimize import nnls
 from profiling.costs.posterior import regress_with_prior, usual_prior
 from profiling.costs.regression import Sample, choose, regress_all
 from profiling.costs.shrinkage import CostPrior, shrink
-from scheduler.costs.forms import TERMS as FORM_TERMS
+from scheduler.costs.forms import term_value
 from scheduler.costs.priors.origins import SHIPPED
 from scheduler.costs.priors.prior import Efficiencies, predict_from_card
 from scheduler.costs.profiles import ModelProfile, ProfileSet
@@ -198,7 +198,7 @@ def _plain_left_out(sample: Sample, method: str, target: str) -> list[float]:
 
 def _columns(sample: Sample, terms: Sequence[str]) -> Array:
     rows = zip(sample.input_tokens, sample.output_tokens, sample.concurrency, strict=True)
-    return np.array([[FORM_TERMS[term](*row) for term in terms] for row in rows])
+    return np.array([[term_value(term, *row) for term in terms] for row in rows])
 
 
 def _request(row: Sample) -> tuple[float, float, float]:

@@ -18,6 +18,7 @@ from scheduler.priority import Priority
 
 if TYPE_CHECKING:
     from scheduler.costs.lengths import OutputLength
+    from scheduler.costs.predict import Meeting
     from scheduler.costs.profiles import ModelProfile, Reference
 
 T = TypeVar("T")
@@ -196,6 +197,7 @@ class ModelState:
         unavailable: Why it cannot take requests now (`None`: it can).
         capabilities: What its engine takes.
         places: Nodes and devices that its replicas run on, empty where unknown.
+        met: What follows from all of this for a request, kept by `scheduler.costs.predict.meeting`.
     """
 
     model: str
@@ -215,6 +217,7 @@ class ModelState:
     unavailable: str | None = None
     capabilities: Capabilities = UNKNOWN
     places: frozenset[Place] = frozenset()
+    met: dict[int, Meeting] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from scipy.optimize import nnls
 from scipy.stats import t as student
 from statsmodels.regression.linear_model import OLS
 
-from scheduler.costs.forms import ALL_FORMS, FORMS, TERMS
+from scheduler.costs.forms import ALL_FORMS, FORMS, term_value
 from scheduler.costs.profiles import LinearModel
 
 Array = npt.NDArray[np.float64]
@@ -63,8 +62,7 @@ class Sample:
         """The matrix of the regression, one column per term of the form."""
         columns: list[Array] = []
         for name in ALL_FORMS[form]:
-            term: Callable[[Any, Any, Any], Any] = TERMS[name]
-            value = term(self.input_tokens, self.output_tokens, self.concurrency)
+            value = term_value(name, self.input_tokens, self.output_tokens, self.concurrency)
             columns.append(np.broadcast_to(value, self.cost.shape))
         return np.column_stack(columns)
 

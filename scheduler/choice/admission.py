@@ -7,8 +7,8 @@ What a model cannot do in time even without a queue is no matter of admission.
 from __future__ import annotations
 
 from scheduler.choice.constraints import Breaking, likely_runtime_s
-from scheduler.costs.load import meet, places
-from scheduler.costs.predict import Contender
+from scheduler.costs.load import places
+from scheduler.costs.predict import Contender, meeting
 from scheduler.exclusions import Exclusion, ExclusionKind
 from scheduler.priority import Priority
 from scheduler.types import ModelState
@@ -81,7 +81,8 @@ def turned_away(
     if state.slots is None or state.ongoing < state.slots:
         # There is a place on one replica at least.
         return None
-    concurrency, queued = _met(contender)
+    met = meeting(contender)
+    concurrency, queued = met.concurrency, met.queued
     wait_s = runtime_s * queued / (queued + concurrency)
     if exclusion := full(state, priority, wait_s, contender.request.sequences):
         return exclusion
@@ -91,11 +92,6 @@ def turned_away(
     return None
 
 
-def _met(contender: Contender) -> tuple[float, float]:
-    request = contender.request
-    return meet(contender.model, request.priority, request.sequences)
-
-
 def late_by_waiting(breaking: Breaking) -> Exclusion | None:
     """Whether the broken limits of a request would all be kept without those ahead of it."""
     contender, broken = breaking.contender, breaking.broken
@@ -103,7 +99,8 @@ def late_by_waiting(breaking: Breaking) -> Exclusion | None:
     limit_s = limits.max_latency_s
     if len(broken) != 1 or broken[0].limit != "max_latency_s" or limit_s is None:
         return None
-    concurrency, queued = _met(contender)
+    met = meeting(contender)
+    concurrency, queued = met.concurrency, met.queued
     served = concurrency / (queued + concurrency)
     # In shares of the limit, which may be so small that seconds over it are infinite.
     over = 1 + broken[0].shortfall
@@ -116,7 +113,8 @@ def late_by_waiting(breaking: Breaking) -> Exclusion | None:
 def _late(
     contender: Contender, runtime_s: float, likely_s: float, name: str, limit_s: float
 ) -> Exclusion:
-    concurrency, queued = _met(contender)
+    met = meeting(contender)
+    concurrency, queued = met.concurrency, met.queued
     wait_s = runtime_s * queued / (queued + concurrency)
     # Both shrink together. Who would be late even without a wait is taken when it need not wait:
     # predictions can be wrong.

@@ -9,8 +9,7 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
-from scheduler.costs.load import meet
-from scheduler.costs.predict import Contender, PredictedCosts, predict
+from scheduler.costs.predict import Contender, PredictedCosts, meeting, predict
 from scheduler.preferences import Constraints, LimitSettings, Otherwise
 from scheduler.types import Interval
 
@@ -126,8 +125,7 @@ def likely_runtime_s(contender: Contender, runtime_s: float, limit_s: float) -> 
     """
     if not runtime_s <= limit_s < FAR * runtime_s:
         return runtime_s
-    _, queued = meet(contender.model, contender.request.priority, contender.request.sequences)
-    return predict(contender).runtime_interval_s.high if queued else runtime_s
+    return predict(contender).runtime_interval_s.high if meeting(contender).queued else runtime_s
 
 
 def next_best(breaking: Sequence[Breaking], settings: LimitSettings) -> Breaking | None:

@@ -12,37 +12,41 @@ The others are plain regressions, such as the one that the project began with (`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 # Where the cost of a step bends between its value alone and that in a large batch. Around it all
 # experts of a mixture are in use (with 8 of 128, half of the experts are read at 11 sequences), and
 # kernels for few rows give way to those for many.
 BEND = 16.0
 
-TERMS: Mapping[str, Callable[[float, float, float], float]] = {
-    "1": lambda tin, tout, c: 1.0,
-    "tin": lambda tin, tout, c: tin,
-    "tout": lambda tin, tout, c: tout,
-    "tin*tout": lambda tin, tout, c: tin * tout,
+Polynomial = tuple[float, float, float, float, float, float]
+"""Of a cost at a known load: what 1, tin, tout, tin tout, tout² and tin² are multiplied by."""
+
+# What a term has of the tokens: places in a `Polynomial`, and how much of it goes there.
+_TOKENS: Mapping[str, tuple[tuple[int, float], ...]] = {
+    "1": ((0, 1.0),),
+    "tin": ((1, 1.0),),
+    "tout": ((2, 1.0),),
+    "tin*tout": ((3, 1.0),),
     # Tokens attended to while decoding: the sum over the generated tokens of the context so far.
-    "ctx": lambda tin, tout, c: tout * (tin + tout / 2),
+    "ctx": ((3, 1.0), (4, 0.5)),
     # Tokens attended to while the prompt is computed, twice over.
-    "tin²": lambda tin, tout, c: tin * tin,
-    # c requests side by side: each waits for the others' tokens ...
-    "tin*c": lambda tin, tout, c: tin * c,
-    "tout*c": lambda tin, tout, c: tout * c,
-    "ctx*c": lambda tin, tout, c: tout * (tin + tout / 2) * c,
-    "tin²*c": lambda tin, tout, c: tin * tin * c,
-    # ... the more of them, the less each adds ...
-    "tout*√c": lambda tin, tout, c: tout * c**0.5,
-    "tout*bend": lambda tin, tout, c: tout * c / (c + BEND),
-    # ... and pays its share of what a step costs however many are in it.
-    "1/c": lambda tin, tout, c: 1 / c,
-    "tin/c": lambda tin, tout, c: tin / c,
-    "tout/c": lambda tin, tout, c: tout / c,
-    "tout/√c": lambda tin, tout, c: tout / c**0.5,
-    "tout/bend": lambda tin, tout, c: tout / (c + BEND),
+    "tin²": ((5, 1.0),),
+}
+# What it has of c requests side by side: each waits for the others' tokens, the more of them, the
+# less each adds, and pays its share of what a step costs however many are in it.
+_LOADS: Mapping[str, Callable[[float], float]] = {
+    "": lambda c: 1.0,
+    "*c": lambda c: c,
+    "*√c": lambda c: c**0.5,
+    "*bend": lambda c: c / (c + BEND),
+    "/c": lambda c: 1 / c,
+    "/√c": lambda c: 1 / c**0.5,
+    "/bend": lambda c: 1 / (c + BEND),
+}
+_PARTS: Mapping[str, tuple[str, str]] = {
+    tokens + load: (tokens, load) for tokens in _TOKENS for load in _LOADS
 }
 
 _BASES: Mapping[str, tuple[str, ...]] = {
@@ -65,36 +69,17 @@ ENGINE_FORMS: Mapping[str, tuple[str, ...]] = {
 ALL_FORMS: Mapping[str, tuple[str, ...]] = {**FORMS, **ENGINE_FORMS}
 
 
-def _engine(k: Sequence[float], tin: float, tout: float, c: float) -> float:
-    step = k[3] * c / (c + BEND) + k[4] * math.sqrt(c) + c * (k[5] + k[6] * (tin + tout / 2))
-    return tout * step + tin * c * (k[7] + k[8] * tin)
-
-
-def _shares(k: Sequence[float], tin: float, tout: float, c: float) -> float:
-    step = k[3] / (c + BEND) + k[4] / math.sqrt(c) + k[5] / c + k[6] * (tin + tout / 2)
-    return tout * step + k[7] * tin * tin
-
-
-# What `ALL_FORMS` says of the terms after "1", "tin", "tout", with which every form begins, written
-# out: looking each term up would take a decision over many models twice as long.
-LATER_TERMS: Mapping[str, Callable[[Sequence[float], float, float, float], float]] = {
-    "interaction": lambda k, tin, tout, c: k[3] * tin * tout,
-    "context": lambda k, tin, tout, c: k[3] * tout * (tin + tout / 2),
-    "linear+load": lambda k, tin, tout, c: (k[3] * tin + k[4] * tout) * c,
-    "interaction+load": lambda k, tin, tout, c: k[3] * tin * tout + (k[4] * tin + k[5] * tout) * c,
-    "context+load": lambda k, tin, tout, c: (
-        k[3] * tout * (tin + tout / 2) + (k[4] * tin + k[5] * tout) * c
-    ),
-    "linear+shared": lambda k, tin, tout, c: (k[3] + k[4] * tin + k[5] * tout) / c,
-    "interaction+shared": lambda k, tin, tout, c: (
-        k[3] * tin * tout + (k[4] + k[5] * tin + k[6] * tout) / c
-    ),
-    "context+shared": lambda k, tin, tout, c: (
-        k[3] * tout * (tin + tout / 2) + (k[4] + k[5] * tin + k[6] * tout) / c
-    ),
-    ENGINE: _engine,
-    SHARES: _shares,
+_PLANS: Mapping[str, tuple[tuple[tuple[tuple[int, float], ...], str], ...]] = {
+    form: tuple((_TOKENS[tokens], load) for tokens, load in map(_PARTS.__getitem__, terms))
+    for form, terms in ALL_FORMS.items()
 }
+
+
+def term_value(name: str, tin: Any, tout: Any, c: Any) -> Any:
+    """What a term of a form is for a request, before its coefficient; numbers or arrays of them."""
+    tokens, load = _PARTS[name]
+    powers = (1.0, tin, tout, tin * tout, tout * tout, tin * tin)
+    return sum(share * powers[place] for place, share in _TOKENS[tokens]) * _LOADS[load](c)
 
 
 def terms_of(
@@ -102,5 +87,32 @@ def terms_of(
 ) -> list[float]:
     """What each term adds to the cost of a request, in the order of the form."""
     return [
-        k * TERMS[name](tin, tout, c) for name, k in zip(ALL_FORMS[form], coefficients, strict=True)
+        k * term_value(name, tin, tout, c)
+        for name, k in zip(ALL_FORMS[form], coefficients, strict=True)
     ]
+
+
+def at_load(form: str, coefficients: Sequence[float], c: float, scale: float = 1.0) -> Polynomial:
+    """The costs of all requests that meet the same load.
+
+    Args:
+        form: Key of `ALL_FORMS`.
+        coefficients: One per term.
+        c: Requests side by side.
+        scale: Of all of it.
+    """
+    loads: dict[str, float] = {}
+    cost = [0.0] * 6
+    for k, (places, load) in zip(coefficients, _PLANS[form], strict=True):
+        if load not in loads:
+            loads[load] = _LOADS[load](c) * scale
+        for place, share in places:
+            cost[place] += share * k * loads[load]
+    one, tin, tout, both, tout2, tin2 = cost
+    return one, tin, tout, both, tout2, tin2
+
+
+def cost_of(polynomial: Polynomial, tin: float, tout: float) -> float:
+    """What a request costs."""
+    k, k_in, k_out, k_both, k_out2, k_in2 = polynomial
+    return k + tin * (k_in + k_in2 * tin) + tout * (k_out + k_both * tin + k_out2 * tout)

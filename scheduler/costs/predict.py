@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from scheduler.costs.forms import Polynomial, cost_of
 from scheduler.costs.load import meet
 from scheduler.costs.output_length import output_tokens_interval
 from scheduler.costs.priors.origins import MEASURED
@@ -73,6 +74,44 @@ class PredictedCosts:
     energy_joules: float
 
 
+@dataclass(slots=True)
+class Meeting:
+    """What every request of a priority and a number of answers meets on a model.
+
+    Attributes:
+        concurrency: Answers side by side, its own included.
+        queued: Answers that end before its last one begins.
+        runtime_s: Of its tokens, with the wait, the slowdown and the correction.
+        energy_joules: Of its tokens, of all of its answers, with the correction.
+    """
+
+    concurrency: float
+    queued: float
+    runtime_s: Polynomial
+    energy_joules: Polynomial
+
+
+def meeting(contender: Contender) -> Meeting:
+    """What the request meets; worked out once for each state of a model."""
+    request, state = contender.request, contender.model
+    # Three priorities: -1, 0 and 1.
+    key = 3 * request.sequences + request.priority
+    found = state.met.get(key)
+    if found is None:
+        concurrency, queued = meet(state, request.priority, request.sequences)
+        time = state.runtime_correction.factor * state.slowdown
+        if queued:
+            time *= 1 + queued / concurrency
+        energy = state.energy_correction.factor * request.sequences
+        found = state.met[key] = Meeting(
+            concurrency,
+            queued,
+            contender.profile.runtime.at_load(concurrency, time),
+            contender.profile.energy.at_load(concurrency, energy),
+        )
+    return found
+
+
 def predict_costs(contender: Contender) -> PredictedCosts:
     """What the request would cost on the contender's model at this moment.
 
@@ -83,7 +122,7 @@ def predict_costs(contender: Contender) -> PredictedCosts:
         InvalidPredictionError: A predicted cost is negative, NaN or infinite, as a regression can
             give outside the range that it was fitted on. It is never bent into a usable number.
     """
-    state, profile = contender.model, contender.profile
+    met = meeting(contender)
     sequences = contender.request.sequences
     # As floats: multiplying by an integer takes twice as long.
     tin = float(contender.input_tokens - contender.cached_tokens)
@@ -91,13 +130,8 @@ def predict_costs(contender: Contender) -> PredictedCosts:
     if sequences != 1:
         # Side by side like as many requests, each with its share of what is computed once.
         tin /= sequences
-    concurrency, queued = meet(state, contender.request.priority, sequences)
-    runtime_s = profile.runtime.predict(tin, tout, concurrency)
-    runtime_s *= state.runtime_correction.factor * state.slowdown
-    if queued:
-        runtime_s *= 1 + queued / concurrency
-    energy_joules = profile.energy.predict(tin, tout, concurrency) * state.energy_correction.factor
-    energy_joules *= sequences
+    runtime_s = cost_of(met.runtime_s, tin, tout)
+    energy_joules = cost_of(met.energy_joules, tin, tout)
     if 0 <= runtime_s < math.inf and 0 <= energy_joules < math.inf:
         return PredictedCosts(runtime_s, energy_joules)
     raise InvalidPredictionError(
@@ -119,17 +153,19 @@ def predict(contender: Contender) -> Prediction:
     computed = (tin - contender.cached_tokens) / sequences
     costs = predict_costs(contender)
     runtime_s, energy_joules = costs.runtime_s, costs.energy_joules
-    concurrency, queued = meet(state, contender.request.priority, sequences)
+    met = meeting(contender)
+    concurrency, queued = met.concurrency, met.queued
     lengths = output_tokens_interval(contender.request, state, contender.prompt_tokens, tout)
     distance = _distance(profile, tin / sequences, tout, concurrency)
     quality = contender.quality
 
-    def interval(cost: float, model: LinearModel, correction: Correction) -> Interval:
-        expected = model.predict(computed, tout, concurrency)
-        if expected <= 0:
+    def interval(
+        cost: float, costs: Polynomial, model: LinearModel, correction: Correction
+    ) -> Interval:
+        if cost <= 0:
             return Interval(cost, cost)
-        shorter = model.predict(computed, lengths.low, concurrency) / expected
-        longer = model.predict(computed, lengths.high, concurrency) / expected
+        shorter = cost_of(costs, computed, lengths.low) / cost
+        longer = cost_of(costs, computed, lengths.high) / cost
         beyond = model.uncertainty(computed, tout, concurrency)
         # A fit that knows how uncertain its terms are needs no rule of thumb for what lies outside.
         outside = 1.0 if model.log_covariance else distance
@@ -144,8 +180,12 @@ def predict(contender: Contender) -> Prediction:
         runtime_s=runtime_s,
         energy_joules=energy_joules,
         accuracy=contender.accuracy,
-        runtime_interval_s=interval(runtime_s, profile.runtime, state.runtime_correction),
-        energy_interval_joules=interval(energy_joules, profile.energy, state.energy_correction),
+        runtime_interval_s=interval(
+            runtime_s, met.runtime_s, profile.runtime, state.runtime_correction
+        ),
+        energy_interval_joules=interval(
+            energy_joules, met.energy_joules, profile.energy, state.energy_correction
+        ),
         accuracy_interval=quality.interval if quality else None,
         familiarity=quality.familiarity if quality else None,
         concurrency=concurrency,

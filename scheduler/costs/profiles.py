@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from scheduler.costs.forms import ALL_FORMS, LATER_TERMS, terms_of
+from scheduler.costs.forms import ALL_FORMS, Polynomial, at_load, cost_of, terms_of
 from scheduler.costs.priors.origins import ORIGINS
 from scheduler.errors import ProfileError
 from scheduler.preferences import Metric
@@ -91,11 +91,11 @@ class LinearModel:
             output_tokens: Generated tokens.
             concurrency: Requests side by side on the replica, this one included; 1 or more.
         """
-        coefficients = self.coefficients
-        cost = coefficients[0] + coefficients[1] * input_tokens + coefficients[2] * output_tokens
-        if len(coefficients) > 3:
-            cost += LATER_TERMS[self.form](coefficients, input_tokens, output_tokens, concurrency)
-        return cost
+        return cost_of(self.at_load(concurrency), input_tokens, output_tokens)
+
+    def at_load(self, concurrency: float, scale: float = 1.0) -> Polynomial:
+        """What it says of all requests that meet the same load, `scale` times as much."""
+        return at_load(self.form, self.coefficients, concurrency, scale)
 
     def uncertainty(
         self, input_tokens: float, output_tokens: float, concurrency: float = 1.0

@@ -78,6 +78,12 @@ class Leaving:
     abruptly: bool = False
 
 
+def authorization() -> list[bytes]:
+    """The header with `API_KEY`; none where there is no key."""
+    key = API_KEY.get()
+    return [f"Authorization: Bearer {key}".encode()] if key else []
+
+
 def request(
     method: str,
     path: str,
@@ -102,8 +108,7 @@ def request(
         b"Content-Type: application/json",
         *(name + b": " + value for name, value in headers),
     ]
-    if key := API_KEY.get():
-        lines.append(f"Authorization: Bearer {key}".encode())
+    lines += authorization()
     if framed:
         lines.append(b"Content-Length: %d" % len(body))
     return b"\r\n".join([*lines, b"", b""]) + body

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.costs.forms import ALL_FORMS, BEND, ENGINE, SHARES, TERMS
+from scheduler.costs.forms import ALL_FORMS, BEND, ENGINE, SHARES, term_value
 from scheduler.costs.priors.model_card import ModelCard
 from scheduler.costs.priors.origins import MODEL_CARD
 from scheduler.costs.profiles import LinearModel, ModelProfile
@@ -140,7 +140,7 @@ def without_zeros(form: str, coefficients: Sequence[float]) -> tuple[float, ...]
     Raises:
         ModelCardError: All of them are 0.
     """
-    usual = [TERMS[term](*_USUAL) for term in ALL_FORMS[form]]
+    usual = [term_value(term, *_USUAL) for term in ALL_FORMS[form]]
     total = sum(k * x for k, x in zip(coefficients, usual, strict=True))
     if not 0 < total < math.inf:
         raise ModelCardError(f"coefficients: must predict a cost above 0, got {coefficients!r}")

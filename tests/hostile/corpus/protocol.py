@@ -22,7 +22,7 @@ from hostile.cases import (
     body_of,
     send,
 )
-from hostile.wire import Answer, HalfClose, Pause, Piece, exchange, request
+from hostile.wire import Answer, HalfClose, Pause, Piece, authorization, exchange, request
 
 Header = tuple[bytes, bytes]
 FRAMING = Right(
@@ -67,7 +67,8 @@ def _raw(lines: Sequence[bytes], *, framed: bool = True) -> Act:
 
     def make(variant: Variant, body: bytes) -> Sequence[Piece]:
         length = [b"Content-Length: %d" % len(body)] if framed else []
-        return [b"\r\n".join([*(_filled(line, body) for line in lines), *length, b"", b""]) + body]
+        head = [*(_filled(line, body) for line in lines), *authorization(), *length]
+        return [b"\r\n".join([*head, b"", b""]) + body]
 
     return _pieces(make)
 
@@ -152,7 +153,7 @@ FRAMING_ROWS: Mapping[str, Act] = {
     "path-60k": _raw([b"POST /" + b"a" * 60_000 + b" HTTP/1.1", *START[1:]]),
     "smuggled": _pieces(
         lambda _, body: [
-            b"\r\n".join([*START, b"Content-Length: %d" % len(body), b"", b""])
+            b"\r\n".join([*START, *authorization(), b"Content-Length: %d" % len(body), b"", b""])
             + body
             + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
         ]

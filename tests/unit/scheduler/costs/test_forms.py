@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.costs.forms import ALL_FORMS, BEND, ENGINE, ENGINE_FORMS, SHARES, TERMS, terms_of
+from scheduler.costs.forms import (
+    ALL_FORMS,
+    BEND,
+    ENGINE,
+    ENGINE_FORMS,
+    SHARES,
+    cost_of,
+    term_value,
+    terms_of,
+)
 from scheduler.costs.profiles import LinearModel
 
 coefficient = st.floats(0, 10)
@@ -70,9 +79,43 @@ def test_another_unit_changes_only_the_unit(
     assert model.scaled(factor).predict(tin, tout, c) == pytest.approx(expected, rel=1e-9)
 
 
-def test_every_form_begins_alike_and_names_known_terms() -> None:
+@given(model=models(), tin=tokens, tout=tokens, c=load, scale=st.floats(0, 100))
+def test_at_a_load_it_says_the_same_of_all_requests(
+    model: LinearModel, tin: int, tout: int, c: float, scale: float
+) -> None:
+    expected = scale * model.predict(tin, tout, c)
+    assert cost_of(model.at_load(c, scale), tin, tout) == pytest.approx(expected, rel=1e-9)
+
+
+def test_every_form_begins_alike() -> None:
     assert {terms[:3] for terms in ALL_FORMS.values()} == {("1", "tin", "tout")}
-    assert {term for terms in ALL_FORMS.values() for term in terms} <= set(TERMS)
+
+
+# 3 tokens in, 5 out, 4 side by side.
+VALUES = {
+    "1": 1,
+    "tin": 3,
+    "tout": 5,
+    "tin*tout": 15,
+    "ctx": 5 * (3 + 2.5),
+    "tin²": 9,
+    "tin*c": 12,
+    "tout*c": 20,
+    "ctx*c": 110,
+    "tin²*c": 36,
+    "tout*√c": 10,
+    "tout*bend": 5 * 4 / 20,
+    "1/c": 0.25,
+    "tin/c": 0.75,
+    "tout/c": 1.25,
+    "tout/√c": 2.5,
+    "tout/bend": 5 / 20,
+}
+
+
+def test_terms_by_hand() -> None:
+    assert set(VALUES) == {term for terms in ALL_FORMS.values() for term in terms}
+    assert {name: term_value(name, 3, 5, 4) for name in VALUES} == pytest.approx(VALUES)
 
 
 def test_uncertainty_by_hand() -> None:

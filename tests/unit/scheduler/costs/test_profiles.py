@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_examples import REFERENCE, profile
 
-from scheduler.costs.forms import FORMS, TERMS
+from scheduler.costs.forms import FORMS, terms_of
 from scheduler.costs.profiles import SCHEMA_VERSION, LinearModel, ProfileSet
 from scheduler.errors import ProfileError
 from scheduler.preferences import Metric
@@ -53,9 +53,8 @@ def test_one_request_alone_is_what_is_predicted_unless_said_otherwise() -> None:
 def test_prediction_is_the_sum_over_the_terms(
     form: str, data: Any, tin: int, tout: int, c: float
 ) -> None:
-    # `predict` has the terms written out; this holds it to the table.
     values = tuple(data.draw(coefficients) for _ in FORMS[form])
-    terms = [k * TERMS[name](tin, tout, c) for k, name in zip(values, FORMS[form], strict=True)]
+    terms = terms_of(form, values, tin, tout, c)
     expected = pytest.approx(math.fsum(terms), abs=1e-9 * max(map(abs, terms), default=1) + 1e-12)
     assert LinearModel(form, values).predict(tin, tout, c) == expected
 
