@@ -398,10 +398,9 @@ def http_address(config: Path) -> str:
 def _greet(
     console: Console, address: str, dashboard: str, elapsed_s: float, models: Sequence[str]
 ) -> None:
-    console.print(
-        f"\n[bold green]ready[/] after {elapsed_s:.0f} s at [bold]{address}[/] "
-        f"{'with ' if models else ''}{', '.join(models)}\n"
-    )
+    # Where one is woken by the first request, there may be none yet.
+    who = f"with {', '.join(models)}" if models else "(no model runs yet)"
+    console.print(f"\n[bold green]ready[/] after {elapsed_s:.0f} s at [bold]{address}[/] {who}\n")
     console.print(
         f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         '  -d \'{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}], '

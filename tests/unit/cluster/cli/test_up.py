@@ -195,8 +195,9 @@ def test_what_the_profile_says_is_shown(tmp_path: Path, code: int) -> None:
 
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some model is up from the start."""
+    """Some model is up from the start, whatever else this machine serves."""
     monkeypatch.setattr(launcher, "answers", lambda _: True)
+    monkeypatch.setattr(launcher, "_models", lambda _: ({}, ""))
 
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -225,6 +226,28 @@ def test_the_address_comes_with_the_first_model_and_the_others_are_waited_for(
     assert f"at {ADDRESS}" in printed[ready:]
     assert printed.count("ready after") == 1
     assert ready < printed.rindex("running")
+
+
+@pytest.mark.usefixtures("answering")
+def test_where_the_first_request_wakes_a_model_none_runs_yet(
+    dashboard: Dashboard,
+    details: dict[str, Any],
+    head: subprocess.Popen[bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    del details["applications"]["broken"]
+    models = [a for name, a in details["applications"].items() if name != "router"]
+    for application in models:
+        application["status"] = "DEPLOYING"
+
+    def finish() -> None:
+        wait_for(lambda: len(dashboard.requests) > 1)
+        for application in models:
+            application["status"] = "RUNNING"
+
+    Thread(target=finish).start()
+    launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
+    assert f"at {ADDRESS} (no model runs yet)" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("answering")
