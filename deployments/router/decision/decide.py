@@ -202,7 +202,7 @@ class Decider:
             InvalidRequestError: The request asks for something that there is not.
             NoCandidateError: No model can take it.
         """
-        parsed, state = query.parsed, self.state(query.caller.key or "" if query.caller else "")
+        parsed, state = query.parsed, self.state(query.key or "")
         request = self._request(query, counts, state)
         for advisor in self.advisors:
             request = advisor.advise(query, request, state)
@@ -250,7 +250,9 @@ class Decider:
                 for model, count in inputs.items()
                 if count.rejection
             },
-            doubted=self.rejections.of(parsed, ((m.model, m.capabilities) for m in state.models)),
+            doubted=self.rejections.of(
+                parsed, ((m.model, m.capabilities) for m in state.models), query.key
+            ),
             prompt_field=parsed.prompt.field,
             max_tokens_field=(
                 "max_completion_tokens"
@@ -321,10 +323,12 @@ class Decider:
             count = TokenCount(prediction.input_tokens, prediction.input_tokens_exact)
         self._counter.learn(parsed.prompt, observation.model, count, observation.input_tokens)
 
-    def learn_rejections(self, parsed: ParsedRequest, rejected: Mapping[str, ApiError]) -> None:
+    def learn_rejections(
+        self, parsed: ParsedRequest, rejected: Mapping[str, ApiError], key: str | None
+    ) -> None:
         """Take in that a model took what the engines of others had rejected."""
         capabilities = {model: self.directory[model].capabilities for model in rejected}
-        self.rejections.learn(parsed, rejected, capabilities)
+        self.rejections.learn(parsed, rejected, capabilities, key)
 
     def note_refusal(self, error: ApiError) -> None:
         """Count a request that was turned away; other errors are not counted."""

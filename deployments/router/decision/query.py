@@ -34,6 +34,11 @@ class Query:
         self._notes: dict[type, object] = {}
 
     @property
+    def key(self) -> str | None:
+        """Name of the API key that asks, `None` where there is none."""
+        return self.caller.key if self.caller else None
+
+    @property
     def features(self) -> TextFeatures:
         """Of the prompt's text; extracted once, and only where something asks for them."""
         if self._features is None:

@@ -1,7 +1,8 @@
 """What engines rejected that others took, so that the next one of its kind goes to the others.
 
-Remembered for a while. Two requests are of one kind where they have the same members with the same
-values, text, sampling numbers and names of clients aside, the same turns, and lengths of one order.
+Remembered for a while, for one API key: what one client has engines reject says nothing of others.
+Two requests are of one kind where they have the same members with the same values, text, sampling
+numbers and names of clients aside, the same turns, and lengths of one order.
 A rejection that no other model contradicts is the client's fault, and is not remembered.
 """
 
@@ -57,6 +58,7 @@ class Rejections:
         parsed: ParsedRequest,
         rejected: Mapping[str, ApiError],
         capabilities: Mapping[str, Capabilities],
+        key: str | None = None,
     ) -> None:
         """Take in that a model took what others had rejected.
 
@@ -64,8 +66,9 @@ class Rejections:
             parsed: The request.
             rejected: By model, what its engine said.
             capabilities: Of the models: an engine that describes itself otherwise is another one.
+            key: Name of the API key that asks.
         """
-        kind = kind_of(parsed)
+        kind = kind_of(parsed, key)
         for model, error in rejected.items():
             reason = f"its engine rejected such a request: {str(error)[:SHOWN_CHARS]}"
             refusal = Refusal(error.param or "", reason)
@@ -78,17 +81,21 @@ class Rejections:
             self._known.popitem(last=False)
 
     def of(
-        self, parsed: ParsedRequest, capabilities: Iterable[tuple[str, Capabilities]]
+        self,
+        parsed: ParsedRequest,
+        capabilities: Iterable[tuple[str, Capabilities]],
+        key: str | None = None,
     ) -> dict[str, Refusal]:
         """By model, what is remembered of requests like this one.
 
         Args:
             parsed: The request.
             capabilities: Of every model, as they are now.
+            key: Name of the API key that asks.
         """
         if not self._known:
             return {}
-        kind, now = kind_of(parsed), self._clock()
+        kind, now = kind_of(parsed, key), self._clock()
         found = {}
         for model, present in capabilities:
             known = self._known.get((model, kind))
@@ -101,17 +108,17 @@ class Rejections:
         return found
 
 
-def kind_of(parsed: ParsedRequest) -> bytes:
-    """What requests that an engine treats alike have in common."""
+def kind_of(parsed: ParsedRequest, key: str | None = None) -> bytes:
+    """What requests of an API key that an engine treats alike have in common."""
     body = parsed.body
     others = {name: value for name, value in body.items() if name not in _VARIED}
     lengths = [parsed.prompt.text_bytes.bit_length(), (parsed.max_tokens or 0).bit_length()]
-    content = [parsed.prompt.is_chat, lengths, _turns(body.get("messages")), others]
+    content = [key, parsed.prompt.is_chat, lengths, _turns(body.get("messages")), others]
     try:
         data = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:
         # Nested too deeply for the encoder.
-        data = repr(sorted(others)).encode()
+        data = repr([key, *sorted(others)]).encode()
     return blake2b(data, digest_size=16).digest()
 
 

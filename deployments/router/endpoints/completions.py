@@ -254,7 +254,7 @@ class Completions:
                 for observation in (*delivery.rejected, delivery.observation):
                     self._decider.learn(asked.parsed, decision, observation)
             if text is None and delivery.rejected_by:
-                self._decider.learn_rejections(asked.parsed, delivery.rejected_by)
+                self._decider.learn_rejections(asked.parsed, delivery.rejected_by, asked.caller.key)
             if text is None and delivery.observation is not None:
                 self._decider.answered(query, delivery.observation)
             asked.measured.finished(delivery, error)

@@ -46,6 +46,14 @@ def test_an_engine_that_describes_itself_otherwise_is_another_one() -> None:
     assert not memory.of(parsed(echo=True), [("a", UNKNOWN)])
 
 
+def test_it_is_remembered_for_the_key_that_asked() -> None:
+    memory = Rejections()
+    memory.learn(parsed(echo=True), {"a": NO}, {"a": UNKNOWN}, "mine")
+    models = [("a", UNKNOWN), ("b", UNKNOWN)]
+    assert memory.of(parsed(echo=True), models, "mine")
+    assert not memory.of(parsed(echo=True), models, "yours")
+
+
 def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rejections, "MOST_REMEMBERED", 3)
     memory = Rejections()
