@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -281,7 +281,7 @@ class _Runner:
 
     def _note_lost(self, row: Row) -> None:
         now = processes_of(self.target)
-        gone = lost(self.alive, now)
+        gone = lost(self.alive)
         row.lost += gone
         self.alive = (self.alive - frozenset(gone)) | now
 
@@ -312,14 +312,15 @@ class _Runner:
 
     def _count_looks(self, row: Row, began: float, end: float) -> None:
         looks = self.observed.looks_in(began, end, self.health)
-        row.degraded_s, row.breakers = degraded(looks)
+        row.degraded_s, row.breakers = degraded(looks, self.target.models)
 
 
-def degraded(looks: Sequence[Looked]) -> tuple[float, Counter[str]]:
+def degraded(looks: Sequence[Looked], models: Collection[str]) -> tuple[float, Counter[str]]:
     """Seconds in which a health route was not well, and models that became unavailable.
 
     Args:
         looks: In their order; each stands for the time since the one before.
+        models: Those that count: another one may be scaled to 0.
     """
     seconds = 0.0
     became: Counter[str] = Counter()
@@ -332,8 +333,9 @@ def degraded(looks: Sequence[Looked]) -> tuple[float, Counter[str]]:
         if look.status is None:
             # It says nothing of models.
             continue
-        became.update(set(look.unavailable) - away)
-        away = set(look.unavailable)
+        unavailable = set(look.unavailable) & set(models)
+        became.update(unavailable - away)
+        away = unavailable
     return seconds, became
 
 

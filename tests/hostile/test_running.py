@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Sequence
 from io import StringIO
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -56,18 +59,22 @@ def test_seconds_degraded_and_models_that_became_unavailable() -> None:
         looked(10),
         looked(11, "degraded", "a"),
     ]
-    seconds, became = degraded(looks)
+    seconds, became = degraded(looks, ("a", "b"))
+    assert degraded(looks, ("b",))[1] == {"b": 1}
     assert seconds == 10
     # A look without an answer says nothing of models; `a` came back once and left again.
     assert became == {"a": 2, "b": 1}
 
 
-def test_a_process_is_lost_whatever_its_title_says_by_now() -> None:
-    before = frozenset({Watched("replica a", 1, 5.0), Watched("replica b", 2, 6.0)})
-    renamed = frozenset({Watched("replica a.handle_request", 1, 5.0)})
-    assert lost(before, renamed) == [Watched("replica b", 2, 6.0)]
+def test_a_process_is_lost_when_it_has_ended() -> None:
+    child = psutil.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    created = child.create_time()
+    lives = Watched("replica a", child.pid, created)
     # The pid came again.
-    assert lost(before, renamed | {Watched("replica b", 2, 7.0)}) == [Watched("replica b", 2, 6.0)]
+    other = Watched("replica b", child.pid, created - 100)
+    assert lost([lives, other]) == [other]
+    child.communicate(b"\n")
+    assert lost([lives, other]) == [lives, other]
 
 
 def test_rejections_are_no_failures_only_where_the_case_fills_queues() -> None:

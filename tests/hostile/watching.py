@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -74,10 +74,18 @@ def _watched(name: str, process: psutil.Process) -> set[Watched]:
         return set()
 
 
-def lost(before: frozenset[Watched], after: frozenset[Watched]) -> list[Watched]:
-    """Processes that are gone, whatever their titles are by now."""
-    alive = {(process.pid, process.created) for process in after}
-    return sorted(p for p in before if (p.pid, p.created) not in alive)
+def lost(before: Iterable[Watched]) -> list[Watched]:
+    """Processes that are gone, whatever titles and parents they had."""
+    return sorted(process for process in before if not _runs(process))
+
+
+def _runs(watched: Watched) -> bool:
+    try:
+        process = psutil.Process(watched.pid)
+        same = process.create_time() == watched.created
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _raylets_of(port: int) -> list[psutil.Process]:
