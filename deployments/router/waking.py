@@ -9,13 +9,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from contextvars import Context
 
 from deployments.router.model_entry import ModelEntry
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
 from deployments.router.wire.api_error import ApiError
+from scheduler.exclusions import Exclusion, ExclusionKind
 
 POLL_S = 0.05
 SEEN_TIMEOUT_S = 30.0
@@ -29,6 +30,16 @@ MAX_CAUSE = 500
 """Characters of why a start failed."""
 FAILED_TO_START = "failed to start"
 """Serve's words for a replica whose start failed, from the first time on."""
+
+_FOR_EVER = frozenset(
+    (
+        ExclusionKind.NOT_REQUESTED,
+        ExclusionKind.CAPABILITY,
+        ExclusionKind.CONTEXT_LENGTH,
+        ExclusionKind.RULE,
+    )
+)
+"""What no time changes."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -103,6 +114,19 @@ class Waker:
         finally:
             self._waiting[model] -= 1
         return True
+
+    def last_resort(self, excluded: Sequence[Exclusion]) -> str | None:
+        """A sleeping model that may take a request which none that is up ever can.
+
+        Args:
+            excluded: Why no model was a candidate.
+        """
+        reasons = {e.kind for e in excluded}
+        if reasons - _FOR_EVER - {ExclusionKind.UNAVAILABLE}:
+            return None
+        away = [e.model for e in excluded if e.kind is ExclusionKind.UNAVAILABLE]
+        sleeping = [m for m in away if self._sleeps(m) and self._directory[m].generates]
+        return min(sleeping, key=self._failed_lately, default=None)
 
     def _sleeper(self, wanted: str) -> str | None:
         if wanted in self._directory:

@@ -132,12 +132,8 @@ class Completions:
         suspicion = Suspicion(asked.body, caller.key, pooled=parsed.pooled)
         try:
             self._decider.directory.blame.admit(suspicion)
-            if await self._decider.waker.wake(parsed.model, self._args.request_timeout_s):
-                measured.received()
-            counts = await self._decider.count(parsed)
-            await self._turns.turn()
             query = Query(parsed, caller)
-            decision = self._decider.decide(query, counts)
+            decision = await self._decide(query, measured)
         except Exception as refusal:
             await self._refuse(refusal, measured, send)
             return False
@@ -185,6 +181,22 @@ class Completions:
                 self._settling.add(task)
                 task.add_done_callback(self._settling.discard)
         return error is None
+
+    async def _decide(self, query: Query, measured: Measured) -> Decision:
+        """Decide who answers, once a model is up that can."""
+        wanted = query.parsed.model
+        while True:
+            if await self._decider.waker.wake(wanted, self._args.request_timeout_s):
+                measured.received()
+            counts = await self._decider.count(query.parsed)
+            await self._turns.turn()
+            try:
+                return self._decider.decide(query, counts)
+            except NoCandidateError as error:
+                sleeper = self._decider.waker.last_resort(error.excluded)
+                if sleeper is None:
+                    raise
+                wanted = sleeper
 
     async def _settle_late(
         self, asked: _Asked, query: Query, delivery: Delivery, error: BaseException

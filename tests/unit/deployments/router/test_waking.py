@@ -52,6 +52,26 @@ def test_a_request_for_any_goes_to_a_model_that_is_up(asleep: Site, serve: Serve
     assert serve.models[ACCURATE].asked == before
 
 
+def test_a_request_for_any_wakes_the_one_that_may_be_able_to_take_it(
+    asleep: Site, serve: ServeDouble
+) -> None:
+    serve.models[FRUGAL].replicas = 1
+    asleep.wait_until(lambda health: health["models"][FRUGAL]["available"])
+    answer = asleep.complete(model="auto", routing={"models": [ACCURATE]})
+    assert (answer.status_code, answer.json()["model"]) == (200, ACCURATE)
+
+
+def test_none_is_woken_for_what_another_one_can_take_later(
+    asleep: Site, serve: ServeDouble
+) -> None:
+    serve.models[FRUGAL].replicas = 1
+    asleep.wait_until(lambda health: health["models"][FRUGAL]["available"])
+    before = serve.models[ACCURATE].asked
+    limit = {"constraints": {"max_energy_joules": 1e-9}}
+    assert asleep.complete(model="auto", routing=limit).status_code >= 400
+    assert serve.models[ACCURATE].asked == before
+
+
 def test_what_may_not_be_woken_is_refused_at_once(asleep: Site, serve: ServeDouble) -> None:
     before = serve.models[FRUGAL].asked
     response = asleep.complete(model=FRUGAL)
