@@ -58,7 +58,7 @@ test-integration: install
 chaos: install
 	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS_OPTIONS)
 
-# Sends one bad request after another next to ordinary clients; up to half an hour.
+# Sends one bad request after another next to ordinary clients; ten minutes to half an hour.
 hostile: install
 	PYTHONPATH=tests $(BIN)/python -m hostile $(HOSTILE_OPTIONS)
 
