@@ -85,6 +85,7 @@ check-fast: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
+# What is predicted from model cards needs the figures that DATA names, energy_mlenergy.csv.gz.
 bench: install
 	$(BIN)/python benchmarks/decision.py
 	$(BIN)/python benchmarks/record.py
@@ -93,6 +94,8 @@ bench: install
 	$(BIN)/python benchmarks/flamegraph.py
 	$(BIN)/python benchmarks/overload.py
 	$(BIN)/python benchmarks/streams.py
+	$(BIN)/python benchmarks/control_plane.py
+	$(if $(DATA),$(BIN)/python benchmarks/priors.py --data $(DATA)/energy_mlenergy.csv.gz)
 	$(BIN)/python benchmarks/simulate.py --quick $(TRACE_OPTION)
 	$(BIN)/python benchmarks/shared_device.py $(TRACE_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(TRACE_OPTION) $(BENCH_OPTIONS)
