@@ -18,7 +18,7 @@ from scheduler.priority import Priority
 
 if TYPE_CHECKING:
     from scheduler.costs.lengths import OutputLength
-    from scheduler.costs.predict import Meeting
+    from scheduler.costs.meeting import Meeting
     from scheduler.costs.profiles import ModelProfile, Reference
 
 T = TypeVar("T")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from scheduler.costs.forms import Polynomial, cost_of
 from scheduler.costs.load import meet
+from scheduler.costs.meeting import Meeting
 from scheduler.costs.output_length import output_tokens_interval
 from scheduler.costs.priors.origins import MEASURED
 from scheduler.costs.profiles import LinearModel, ModelProfile
@@ -72,23 +73,6 @@ class PredictedCosts:
 
     runtime_s: float
     energy_joules: float
-
-
-@dataclass(slots=True)
-class Meeting:
-    """What every request of a priority and a number of answers meets on a model.
-
-    Attributes:
-        concurrency: Answers side by side, its own included.
-        queued: Answers that end before its last one begins.
-        runtime_s: Of its tokens, with the wait, the slowdown and the correction.
-        energy_joules: Of its tokens, of all of its answers, with the correction.
-    """
-
-    concurrency: float
-    queued: float
-    runtime_s: Polynomial
-    energy_joules: Polynomial
 
 
 def meeting(contender: Contender) -> Meeting:
