@@ -83,7 +83,7 @@ def _runs(watched: Watched) -> bool:
     try:
         process = psutil.Process(watched.pid)
         same = process.create_time() == watched.created
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
