@@ -207,7 +207,7 @@ def test_a_stream_that_waits_for_its_turn_has_headers_and_comments(two: Cluster)
     threads = [threading.Thread(target=chat, args=(two,), kwargs=long) for _ in range(12)]
     for thread in threads:
         thread.start()
-    two.wait_until("most of them wait", lambda: _ongoing(two) > 10, 60)
+    two.wait_until("most of them wait", lambda: _ongoing(two) > 10, 30)
     body = {"model": ABLE, "messages": [USER], "max_tokens": 4, "stream": True}
     began = time.monotonic()
     with httpx.stream("POST", f"{two.url}/v1/chat/completions", json=body, timeout=60) as response:
