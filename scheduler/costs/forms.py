@@ -45,8 +45,8 @@ _LOADS: Mapping[str, Callable[[float], float]] = {
     "/√c": lambda c: 1 / c**0.5,
     "/bend": lambda c: 1 / (c + BEND),
 }
-_PARTS: Mapping[str, tuple[str, str]] = {
-    tokens + load: (tokens, load) for tokens in _TOKENS for load in _LOADS
+_TERMS: Mapping[str, tuple[tuple[tuple[int, float], ...], str]] = {
+    tokens + load: (places, load) for tokens, places in _TOKENS.items() for load in _LOADS
 }
 
 _BASES: Mapping[str, tuple[str, ...]] = {
@@ -69,17 +69,11 @@ ENGINE_FORMS: Mapping[str, tuple[str, ...]] = {
 ALL_FORMS: Mapping[str, tuple[str, ...]] = {**FORMS, **ENGINE_FORMS}
 
 
-_PLANS: Mapping[str, tuple[tuple[tuple[tuple[int, float], ...], str], ...]] = {
-    form: tuple((_TOKENS[tokens], load) for tokens, load in map(_PARTS.__getitem__, terms))
-    for form, terms in ALL_FORMS.items()
-}
-
-
 def term_value(name: str, tin: Any, tout: Any, c: Any) -> Any:
     """What a term of a form is for a request, before its coefficient; numbers or arrays of them."""
-    tokens, load = _PARTS[name]
+    places, load = _TERMS[name]
     powers = (1.0, tin, tout, tin * tout, tout * tout, tin * tin)
-    return sum(share * powers[place] for place, share in _TOKENS[tokens]) * _LOADS[load](c)
+    return sum(share * powers[place] for place, share in places) * _LOADS[load](c)
 
 
 def terms_of(
@@ -103,7 +97,8 @@ def at_load(form: str, coefficients: Sequence[float], c: float, scale: float = 1
     """
     loads: dict[str, float] = {}
     cost = [0.0] * 6
-    for k, (places, load) in zip(coefficients, _PLANS[form], strict=True):
+    for k, name in zip(coefficients, ALL_FORMS[form], strict=True):
+        places, load = _TERMS[name]
         if load not in loads:
             loads[load] = _LOADS[load](c) * scale
         for place, share in places:

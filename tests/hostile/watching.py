@@ -19,6 +19,7 @@ import httpx
 import psutil
 from chaos.site import ENGINE_CORE, command_line, descendants
 
+from cluster.cli.running import Process
 from hostile.cases import Target
 from hostile.neighbours import GIVEN_UP_AFTER_S, KEY_VARIABLE, Asked, Looked, heard
 
@@ -76,16 +77,7 @@ def _watched(name: str, process: psutil.Process) -> set[Watched]:
 
 def lost(before: Iterable[Watched]) -> list[Watched]:
     """Processes that are gone, whatever titles and parents they had."""
-    return sorted(process for process in before if not _runs(process))
-
-
-def _runs(watched: Watched) -> bool:
-    try:
-        process = psutil.Process(watched.pid)
-        same = process.create_time() == watched.created
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return sorted(p for p in before if Process(p.pid, p.created).find() is None)
 
 
 def _raylets_of(port: int) -> list[psutil.Process]:

@@ -328,4 +328,4 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
 def _of_the_client(error: Exception) -> Exception:
     """Python's limit of recursion is reached at what a request brought: its messages, its tools."""
     deep = isinstance(error, RecursionError)
-    return UnreadableError("the request is nested too deep") if deep else error
+    return ValueError("the request is nested too deep") if deep else error

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 Body = TypeVar("Body", bound=BaseModel)
 
 # What Python raises at data of another shape.
-_BREAKS = (AttributeError, LookupError, RecursionError, TypeError)
+_BREAKS = (AttributeError, LookupError, TypeError)
 # So that nothing is missing, whatever the type.
 _PLAIN: Mapping[str, Any] = {"prompt": "x", "messages": [], "input": "x"}
 _SHOWN = 100

@@ -152,11 +152,7 @@ FRAMING_ROWS: Mapping[str, Act] = {
     "path-odd": _raw([b"POST /v1/\xff%00%zz/../chat HTTP/1.1", *START[1:]]),
     "path-60k": _raw([b"POST /" + b"a" * 60_000 + b" HTTP/1.1", *START[1:]]),
     "smuggled": _pieces(
-        lambda _, body: [
-            b"\r\n".join([*START, *authorization(), b"Content-Length: %d" % len(body), b"", b""])
-            + body
-            + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-        ]
+        lambda _, body: [request("POST", CHAT, body) + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"]
     ),
 }
 

@@ -203,6 +203,19 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> None:
 ADDRESS = "http://127.0.0.1:8000"
 
 
+def deploy(dashboard: Dashboard, *applications: dict[str, Any]) -> None:
+    """Have them deploying, until the dashboard has been looked at twice."""
+
+    def finish() -> None:
+        wait_for(lambda: len(dashboard.requests) > 1)
+        for application in applications:
+            application["status"] = "RUNNING"
+
+    for application in applications:
+        application["status"] = "DEPLOYING"
+    Thread(target=finish).start()
+
+
 @pytest.mark.usefixtures("answering")
 def test_the_address_comes_with_the_first_model_and_the_others_are_waited_for(
     dashboard: Dashboard,
@@ -211,13 +224,7 @@ def test_the_address_comes_with_the_first_model_and_the_others_are_waited_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     del details["applications"]["broken"]
-    details["applications"]["elastic"]["status"] = "DEPLOYING"
-
-    def finish() -> None:
-        wait_for(lambda: len(dashboard.requests) > 1)
-        details["applications"]["elastic"]["status"] = "RUNNING"
-
-    Thread(target=finish).start()
+    deploy(dashboard, details["applications"]["elastic"])
     launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
     printed = capsys.readouterr().out
     assert "deploying" in printed
@@ -236,16 +243,7 @@ def test_where_the_first_request_wakes_a_model_none_runs_yet(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     del details["applications"]["broken"]
-    models = [a for name, a in details["applications"].items() if name != "router"]
-    for application in models:
-        application["status"] = "DEPLOYING"
-
-    def finish() -> None:
-        wait_for(lambda: len(dashboard.requests) > 1)
-        for application in models:
-            application["status"] = "RUNNING"
-
-    Thread(target=finish).start()
+    deploy(dashboard, *(a for name, a in details["applications"].items() if name != "router"))
     launcher.wait_for_applications(dashboard.address, ADDRESS, head, 0.0)
     assert f"at {ADDRESS} (no model runs yet)" in capsys.readouterr().out
 
