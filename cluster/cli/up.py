@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,21 @@ def handle_signals() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """What SIGINT and SIGTERM do, at the end of the block instead of within it."""
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda n, _: held.append(n)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+    for signum in held:
+        signal.raise_signal(signum)
+
+
 def _environment() -> dict[str, str]:
     """Of Ray and of its jobs; the user's own wins."""
     # A cluster asks for the token as soon as there is one; its clients must send it.
@@ -145,21 +160,21 @@ def ray_head(
         *more_options,
     ]
     console.print(f"starting Ray (log: {log})", highlight=False)
-    with log.open("wb") as output:
-        head = subprocess.Popen(
-            command,
-            # Jobs start `python` from this path: the one that has Ray.
-            env=_environment() | {"PATH": f"{BIN}:{os.environ.get('PATH', '')}"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C is for us; Ray is stopped in order below.
-            start_new_session=True,
-        )
-    try:
+    with ExitStack() as stack:
+        # A Ray that has started is one that is stopped, whenever Ctrl-C comes.
+        with held_signals(), log.open("wb") as output:
+            head = subprocess.Popen(
+                command,
+                # Jobs start `python` from this path: the one that has Ray.
+                env=_environment() | {"PATH": f"{BIN}:{os.environ.get('PATH', '')}"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for us; Ray is stopped in order.
+                start_new_session=True,
+            )
+            stack.callback(_stop, head)
         wait_for_dashboard(f"http://127.0.0.1:{dashboard_port}", head, log)
         yield head
-    finally:
-        _stop(head)
 
 
 def wait_for_dashboard(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
@@ -191,16 +206,16 @@ def wait_for_dashboard(address: str, head: subprocess.Popen[bytes], log: Path) -
 
 def _stop(head: subprocess.Popen[bytes]) -> None:
     """End Ray in order, then whatever of its session is left."""
-    with console.status("stopping"):
-        head.terminate()
-        try:
+    try:
+        with console.status("stopping"):
+            head.terminate()
             head.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            console.print("Ray does not stop by itself and is killed")
-        finally:
-            # Also at a second Ctrl-C.
-            with suppress(ProcessLookupError):
-                os.killpg(head.pid, signal.SIGKILL)
+    except subprocess.TimeoutExpired:
+        console.print("Ray does not stop by itself and is killed")
+    finally:
+        # Also at a second Ctrl-C.
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)
 
 
 def _deploy(config: Path, dashboard: str) -> None:

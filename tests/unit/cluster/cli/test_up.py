@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import psutil
 import pytest
 from dashboard_double import Dashboard
 from http_double import QuietHandler, serving
@@ -133,6 +133,13 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 PROFILER = """
@@ -406,9 +413,10 @@ def test_a_second_signal_ends_a_ray_that_does_not_stop(tmp_path: Path) -> None:
             head.wait()
     """)
     process = subprocess.Popen([sys.executable, "-c", script])
-    log = tmp_path / "dynamic-llm-scheduler-ray-1.log"
+    log, pid = tmp_path / "dynamic-llm-scheduler-ray-1.log", tmp_path / "pid"
     try:
         wait_for(lambda: log.exists() and "begun" in log.read_text())
+        wait_for(lambda: pid.exists() and pid.read_text() != "")
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: "told to stop" in log.read_text())
         assert process.poll() is None
@@ -416,5 +424,36 @@ def test_a_second_signal_ends_a_ray_that_does_not_stop(tmp_path: Path) -> None:
         process.wait(20)
     finally:
         process.kill()
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+    wait_for(lambda: is_gone(int(pid.read_text())))
+
+
+def test_a_signal_while_ray_is_being_started_waits_until_it_can_be_stopped(tmp_path: Path) -> None:
+    """It comes when the process is there and nobody has it in hand yet."""
+    command = tmp_path / "ray"
+    command.write_text(STUBBORN)
+    command.chmod(0o755)
+    script = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from cluster.cli import up as launcher
+
+        class Interrupted(launcher.subprocess.Popen):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                Path({str(tmp_path)!r}, "pid").write_text(str(self.pid))
+                os.kill(os.getpid(), signal.SIGTERM)
+                Path({str(tmp_path)!r}, "went on").touch()
+
+        launcher.handle_signals()
+        launcher.BIN = Path({str(tmp_path)!r})
+        launcher.STOP_TIMEOUT_S = 0.5
+        launcher.tempfile.tempdir = {str(tmp_path)!r}
+        launcher.subprocess.Popen = Interrupted
+        with launcher.ray_head(1, 2, []):
+            Path({str(tmp_path)!r}, "began").touch()
+    """)
+    subprocess.run([sys.executable, "-c", script], timeout=20, check=True)
+    assert (tmp_path / "went on").exists()
+    assert not (tmp_path / "began").exists()
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: is_gone(pid))
