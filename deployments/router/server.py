@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import time
 import uuid
@@ -35,8 +34,10 @@ from deployments.router.decision.decide import Decider
 from deployments.router.decision.query import Query
 from deployments.router.edge.descriptors import Descriptors, raise_limit
 from deployments.router.edge.doors import Doors
+from deployments.router.edge.garbage import collect_rarely
 from deployments.router.edge.middleware import answer_early
 from deployments.router.endpoints.completions import Completions, caller_of
+from deployments.router.endpoints.decisions import DecisionRecords
 from deployments.router.endpoints.dialects import (
     AnthropicErrors,
     MessagesRoute,
@@ -62,7 +63,6 @@ from deployments.router.sync.shared import SharedState
 from deployments.router.sync.store_sync import StoreSync
 from deployments.router.tokenizers import TokenizerSource
 from deployments.router.tokens.counting import TokenCounter
-from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
 from deployments.router.wire.errors import EXCEPTION_HANDLERS
 from deployments.router.wire.limits.body import parse_bounded
@@ -246,6 +246,7 @@ class Router:
         responses = ResponsesRoute(*doors, self._log, self._profiles)
         tokenize = Tokenize(self._args, self.decider, self._counter)
         models = ModelCards(self.decider, self._started)
+        decisions = DecisionRecords(self._log, self._profiles)
         counting = TokenCountRoute(self._args, self.decider)
         routes = [
             *(Route(path, completions, methods=["POST"]) for path in ENDPOINTS),
@@ -258,8 +259,8 @@ class Router:
             Route("/v1/feedback", feedback, methods=["POST"]),
             Route("/v1/models", models.list_all),
             Route("/v1/models/{model:path}", models.get),
-            Route("/v1/decisions", self._list_decisions),
-            Route("/v1/decisions/{decision_id}", self._get_decision),
+            Route("/v1/decisions", decisions.list_latest),
+            Route("/v1/decisions/{decision_id}", decisions.get),
             Route("/v1/profiles", self._get_profiles),
             Route("/v1/live", live_view(self.decider, self._profiles, self.shared, self._log)),
             # GET and HEAD never come here; other methods get their 405.
@@ -277,6 +278,7 @@ class Router:
         answer_early(health.answer)
 
         raise_limit()
+        collect_rarely()
         descriptors = Descriptors()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -308,21 +310,6 @@ class Router:
         counts = await self.decider.count(parsed)
         query = Query(parsed, caller_of(request.scope))
         return JsonResponse(decision_to_dict(self.decider.decide(query, counts)))
-
-    async def _list_decisions(self, request: Request) -> Response:
-        text = request.query_params.get("limit", "100")
-        if not text.isdecimal() or len(text) > 5 or not 1 <= int(text) <= 10_000:
-            raise ApiError(400, f"limit: must be 1..10000, got {text!r}", param="limit")
-        before = _unix_time(request.query_params.get("before"))
-        records = await self._log.latest(self._profiles.store, int(text), before)
-        return JsonResponse({"object": "list", "data": records})
-
-    async def _get_decision(self, request: Request) -> Response:
-        decision_id = request.path_params["decision_id"]
-        record = await self._log.find(self._profiles.store, decision_id)
-        if record is None:
-            raise ApiError(404, f"no decision {decision_id!r} is kept", code="decision_not_found")
-        return JsonResponse(record)
 
     async def _get_profiles(self, _: Request) -> Response:
         return Response(self._profiles.current.to_json(), media_type="application/json")
@@ -401,13 +388,3 @@ class Router:
                     logger.warning("%s fails", action.__qualname__, exc_info=True)
                 failing = True
             await asyncio.sleep(period_s)
-
-
-def _unix_time(text: str | None) -> float:
-    try:
-        value = math.inf if text is None else float(text)
-    except ValueError:
-        value = math.nan
-    if math.isnan(value):
-        raise ApiError(400, f"before: must be a Unix time, got {text!r}", param="before")
-    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,3 +49,8 @@ def test_models_that_cannot_be_looked_at_do_not_keep_it(new: Site, serve: ServeD
     serve.fault = RuntimeError("the controller is away")
     new.configure(models=MODELS)
     assert new.complete().status_code == 503
+
+
+def test_full_collections_are_rare(new: Site) -> None:
+    new.configure(models=MODELS)
+    assert gc.get_threshold() == (700, 10, 100)
