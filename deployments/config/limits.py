@@ -26,8 +26,12 @@ class Limits(Strict):
     header_bytes: PositiveInt = Field(default=16_384, description="Names and values together.")
     containers: PositiveInt = Field(default=32_768, description="Arrays and objects of a body.")
     values: PositiveInt = Field(default=500_000, description="Members and items of a body.")
+    members: PositiveInt = Field(
+        default=65_536, description="The same, without the token ids of `prompt` and `input`."
+    )
     depth: PositiveInt = Field(default=128, description="Arrays and objects within each other.")
     messages: PositiveInt = Field(default=4_096, description="Of a chat; `documents` as well.")
+    parts: PositiveInt = Field(default=8_192, description="Parts of all messages of a chat.")
     tools: PositiveInt = Field(default=256, description="Of a chat.")
     logprobs: NonNegativeInt = Field(
         default=20, description="Of a token of the answer (`top_logprobs`) or the prompt."
@@ -63,6 +67,15 @@ class Limits(Strict):
     )
     pattern_length: PositiveInt = Field(
         default=16_384, description="Characters of a regular expression."
+    )
+    grammar_length: PositiveInt = Field(
+        default=65_536,
+        description="Characters of a grammar, and of all patterns and grammars together in one of "
+        "those.",
+    )
+    repetition_tokens: PositiveInt = Field(
+        default=256,
+        description="`max_pattern_size` of `repetition_detection` times its `min_count`.",
     )
     repetitions: PositiveInt = Field(
         default=1_000,

@@ -41,7 +41,12 @@ from deployments.router.wire.dialects.messages_answer import MessageWriter
 from deployments.router.wire.dialects.responses_answer import PREFIX
 from deployments.router.wire.dialects.responses_stream import ResponseWriter
 from deployments.router.wire.error_codes import ErrorCode
-from deployments.router.wire.limits.body import check_depth, check_size, parse_bounded
+from deployments.router.wire.limits.body import (
+    check_depth,
+    check_members,
+    check_size,
+    parse_bounded,
+)
 from deployments.router.wire.openai import json_object
 from deployments.router.wire.paths import CHAT, COUNT_TOKENS, MESSAGES
 from deployments.router.wire.respond import JsonResponse
@@ -194,8 +199,9 @@ async def read_object(
     """
     body = await read_body(scope, receive, args)
     limits = decider.config.limits
-    containers = check_size(body, limits)
+    containers, values = check_size(body, limits)
     data = json_object(body)
+    check_members(body, data, values, limits)
     if containers > limits.depth:
         check_depth(data, limits.depth)
     return data

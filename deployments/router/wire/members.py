@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from deployments.router.wire.api_error import ApiError
 
 Path = tuple[str | int, ...]
 """Names of the members that a value lies in."""
 LONGEST_NAME = 200
+LONGEST_NUMBER = 64
 
 
 def dotted(path: Path) -> str:
@@ -19,3 +22,11 @@ def too_much(field: str, value: object, most: float, unit: str = "") -> ApiError
     """A 400 that names the field, the limit and the value."""
     message = f"{field}: at most {most}{unit}, got {value}"
     return ApiError(400, message, param=field, code="limit_exceeded")
+
+
+def as_number(value: object) -> float | None:
+    """What vLLM takes for a number: 8.0 and "8" for 8, `true` for 1."""
+    if isinstance(value, str) and len(value) <= LONGEST_NUMBER:
+        with suppress(ValueError):
+            return float(value)
+    return value if isinstance(value, int | float) else None

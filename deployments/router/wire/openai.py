@@ -24,6 +24,7 @@ from deployments.router.tokens.prompts import (
     utf8_bytes,
 )
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.members import as_number
 from deployments.router.wire.needs import needs_of
 from scheduler.capabilities import Need
 from scheduler.errors import InvalidRequestError
@@ -290,8 +291,8 @@ def _fixed_tokens(data: dict[str, Any], max_tokens: int | None) -> int | None:
 
 def _count(data: dict[str, Any], name: str) -> int:
     # vLLM checks what it reads; a limit bounds it.
-    value = data.get(name)
-    return value if type(value) is int and value > 0 else 1
+    value = as_number(data.get(name))
+    return int(value) if value is not None and 1 <= value < math.inf else 1
 
 
 def _prompts(data: dict[str, Any], endpoint: Endpoint) -> int:

@@ -57,6 +57,8 @@ MESSAGES_WRONG: Mapping[str, Fields] = {
     "image-embeds": parts({"type": "image_embeds", "image_embeds": "AAAA"}),
     "role-absent": {"messages": [{"content": "Hi"}]},
     "role-number": {"messages": [{"role": 5, "content": "Hi"}]},
+    "part-numbers-60k": parts(*[5] * 60_000),
+    "documents-numbers": lambda: user("Hi") | {"documents": [{f"k{i}": i for i in range(60_000)}]},
     "too-deep": user(RawJson("[" * 10_000 + "]" * 10_000)),
 }
 
@@ -68,6 +70,8 @@ MESSAGES: Mapping[str, Fields] = {
         ]
     },
     "parts-50k": lambda: parts(*[{"type": "text", "text": "a"}] * 50_000),
+    "part-texts-8k": lambda: parts(*["a"] * 8_000),
+    "empty-4k": {"messages": [{}] * 4_096},
     "content-null": user(None),
     "content-empty": user(""),
     "parts-none": user([]),

@@ -43,6 +43,14 @@ ODD: Mapping[str, Fields] = {
     "logits-processors": {"logits_processors": ["os.system"]},
     "name-empty": {"": 1, "\0": 2, "\ud800": 3},
     "stream-options-alone": {"stream_options": {"include_usage": True}},
+    "repetition-patterns": {
+        "repetition_detection": {
+            "max_pattern_size": 10**9,
+            "min_pattern_size": 2_001,
+            "min_count": 2,
+        }
+    },
+    "repetition-text": {"repetition_detection": {"max_pattern_size": "100000", "min_count": "2"}},
     "continuous-usage": {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
 }
 
@@ -59,6 +67,8 @@ WRONG: Mapping[str, Fields] = {
     "routing-weights-zero": {"routing": {"weights": {"energy": 0, "time": 0, "accuracy": 0}}},
     "routing-models-empty": {"routing": {"models": []}},
     "routing-models-numbers": {"routing": {"models": [1]}},
+    "routing-models-60k": lambda: {"routing": {"models": [1] * 60_000}},
+    "routing-unknown-60k": lambda: {"routing": {f"k{i}": 0 for i in range(60_000)}},
     "routing-priority": {"routing": {"priority": "highest"}},
     "routing-policy": {"routing": {"policy": "__init__"}},
     "routing-task": lambda: {"routing": {"task": "t" * 10**6}},

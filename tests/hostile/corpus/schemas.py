@@ -139,6 +139,11 @@ PATTERNS: Mapping[str, Schema] = {
 REFERENCES: Mapping[str, Schema] = {
     "ref-root": {"$ref": "#"},
     "ref-itself": REF_TO_ITSELF,
+    "ref-chain-shared": {
+        "anyOf": [{"$ref": "#/$defs/d0"}] * 9_000,
+        "$defs": {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(250)}
+        | {"d250": {"type": "string"}},
+    },
     "ref-two": {
         "$ref": "#/$defs/a",
         "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},

@@ -16,6 +16,8 @@ def _exponential(depth: int) -> str:
 
 
 GRAMMARS: Mapping[str, str] = {
+    "digits-without-end": "root ::= a{" + "1" * 60_000,
+    "groups-60k": "root ::= " + "()" * 30_000,
     "root-is-root": "root ::= root",
     "left-recursion": 'root ::= root "a" | "a"',
     "mutual-recursion": "root ::= a\na ::= b\nb ::= a",
@@ -70,6 +72,7 @@ REGEXES: Mapping[str, str] = {
     "unicode-class-unknown": "\\p{Nowhere}",
     "every-character": "[\\u0000-\\U0010ffff]{5000}",
     "negated": "[^a]{3000}",
+    "digits-without-end": "a{" + "1" * 16_000,
     "parentheses": "(" * 20_000 + "a" + ")" * 20_000,
     "alternatives": "|".join(f"w{i}" for i in range(50_000)),
     "1mb": "ab" * 500_000,

@@ -15,7 +15,8 @@ from deployments.config.limits import Limits
 from deployments.links.frames import POOLING, Endpoint
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.limits.constraints import check_constraints
-from deployments.router.wire.members import too_much
+from deployments.router.wire.limits.messages import check_documents, check_messages
+from deployments.router.wire.members import as_number, too_much
 from deployments.router.wire.openai import ParsedRequest, json_object, parse_request
 from deployments.router.wire.pooling import parse_pooled
 
@@ -48,6 +49,10 @@ _COUNTED: tuple[tuple[str, str], ...] = (
     ("tools", "tools"),
     ("documents", "messages"),
 )
+_MEMBERS = 256
+"""Of the body itself; vLLM knows some eighty."""
+_TOKEN_IDS = ("prompt", "input")
+"""Members that may be token ids."""
 _READ_HERE = ("max_tokens", "max_completion_tokens")
 _ALL_OF_THE_VOCABULARY = ("logprobs", "top_logprobs", "prompt_logprobs")
 _QUOTE, _BACKSLASH = b'"', b"\\"
@@ -66,8 +71,9 @@ def parse_bounded(body: bytes, endpoint: Endpoint | None, limits: Limits) -> Par
             `parse_pooled`.
         InvalidRequestError: As `parse_request`.
     """
-    containers = check_size(body, limits)
+    containers, values = check_size(body, limits)
     data = json_object(body)
+    check_members(body, data, values, limits)
     check_body(data, limits, containers)
     if endpoint in POOLING:
         return parse_pooled(data, endpoint, limits.inputs)
@@ -78,13 +84,13 @@ def parse_bounded(body: bytes, endpoint: Endpoint | None, limits: Limits) -> Par
     return parsed
 
 
-def check_size(body: bytes, limits: Limits) -> int:
+def check_size(body: bytes, limits: Limits) -> tuple[int, int]:
     """Bound the arrays, objects and values of a body by its bytes, before they are parsed.
 
     A small array takes a hundred times as long to parse as the bytes that it stands in.
 
     Returns:
-        At most so many arrays and objects are in it.
+        At most so many arrays and objects are in it, and so many members and items.
 
     Raises:
         ApiError: 400.
@@ -96,7 +102,39 @@ def check_size(body: bytes, limits: Limits) -> int:
             raise too_much("body", containers, limits.containers, " arrays and objects")
         if values > limits.values:
             raise too_much("body", values, limits.values, " values")
-    return containers
+    return containers, values
+
+
+def check_members(body: bytes, data: Mapping[str, Any], values: int, limits: Limits) -> None:
+    """Bound what is not token ids, each of which takes a thousandth of the work of a member.
+
+    Args:
+        body: As the client sent it.
+        data: The same, parsed.
+        values: At most so many members and items are in it.
+        limits: What it may ask for.
+
+    Raises:
+        ApiError: 400.
+    """
+    if len(data) > _MEMBERS:
+        raise too_much("body", len(data), _MEMBERS, " members")
+    if values <= limits.members:
+        return
+    ids = sum(_token_ids(data.get(field)) for field in _TOKEN_IDS)
+    if values - ids > limits.members:
+        values = _count(_without_strings(body))[1]
+    if values - ids > limits.members:
+        unit = " members and items beside token ids"
+        raise too_much("body", values - ids, limits.members, unit)
+
+
+def _token_ids(value: Any) -> int:
+    """How many there are in a list, or in the lists in it."""
+    if not isinstance(value, list):
+        return 0
+    lists = [value, *(inner for inner in value if type(inner) is list)]
+    return sum(list(map(type, one)).count(int) for one in lists)
 
 
 def _count(text: bytes) -> tuple[int, int]:
@@ -132,12 +170,13 @@ def check_body(data: Mapping[str, Any], limits: Limits, containers: int) -> None
             message = f"{field}: is not open to clients here (limits.engine_fields)"
             raise ApiError(400, message, param=field, code="field_not_allowed")
     for field, limit in _INTEGERS:
-        value, most = data.get(field), getattr(limits, limit)
-        # vLLM takes 8.0 for 8, but the router does not where it reads the member itself.
-        if type(value) is not int and not (type(value) is float and field not in _READ_HERE):
+        most = getattr(limits, limit)
+        # What the router reads itself must be an int.
+        value = data.get(field) if field in _READ_HERE else as_number(data.get(field))
+        if type(value) is not int and type(value) is not float:
             continue
         if value > most:
-            raise too_much(field, value, most)
+            raise too_much(field, data[field], most)
         if value == -1 and field in _ALL_OF_THE_VOCABULARY:
             raise too_much(field, "-1 (all)", most)
     if data.get("use_beam_search") and type(n := data.get("n")) is int and n > limits.beams:
@@ -148,6 +187,10 @@ def check_body(data: Mapping[str, Any], limits: Limits, containers: int) -> None
         ):
             raise too_much(field, len(value), most)
     _check_prompts(data.get("prompt"), limits)
+    _check_repetitions(data.get("repetition_detection"), limits)
+    if "messages" in data:
+        check_messages(data["messages"], limits)
+        check_documents(data.get("documents"))
     for field in ("stop", "bad_words"):
         _check_texts(data.get(field), field, limits.stop_bytes)
     check_constraints(data, limits)
@@ -157,6 +200,17 @@ def _check_prompts(prompt: Any, limits: Limits) -> None:
     # A list of numbers is one prompt.
     if isinstance(prompt, list) and len(prompt) > limits.prompts and type(prompt[0]) is not int:
         raise too_much("prompt", len(prompt), limits.prompts)
+
+
+def _check_repetitions(value: Any, limits: Limits) -> None:
+    """The engine looks for each length of a pattern again after every token."""
+    if not isinstance(value, dict):
+        return
+    size = as_number(value.get("max_pattern_size")) or 0
+    tokens = size * max(as_number(value.get("min_count")) or 0, 2)
+    if tokens > limits.repetition_tokens:
+        most, unit = limits.repetition_tokens, " tokens (times min_count)"
+        raise too_much("repetition_detection.max_pattern_size", tokens, most, unit)
 
 
 def _check_texts(texts: Any, field: str, most: int) -> None:

@@ -14,7 +14,7 @@ import orjson
 
 from deployments.config.limits import Limits
 from deployments.router.wire.api_error import ApiError
-from deployments.router.wire.limits.references import check_references
+from deployments.router.wire.limits.references import References
 from deployments.router.wire.members import Path, dotted, too_much
 
 _COUNTS = frozenset(
@@ -29,7 +29,8 @@ _DATA = frozenset(("const", "default", "examples", "example"))
 """Keywords whose value is data, not a schema."""
 _PATTERNS = frozenset(("pattern", "regex", "whitespace_pattern"))
 _SCHEMA_HOLDERS = frozenset(("schema", "json_schema", "json", "parameters"))
-_BOUNDS = re.compile(r"\{(\d+)?(,)?(\d+)?\}")
+# Possessive: of digits without a bracket behind them none is tried twice.
+_BOUNDS = re.compile(r"\{(\d++)?(,)?(\d++)?\}")
 _UNBOUNDED = 1
 """`*`, `+` and `{2,}` are loops, which repeat nothing in what is compiled."""
 
@@ -75,7 +76,10 @@ class Walk:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._nodes = self._properties = self._choices = 0
+        self._nodes = self._properties = self._choices = self._expressions = 0
+        self._references = References()
+        # What is read from texts lives as long as the references that know it by its identity.
+        self._texts: list[Any] = []
 
     def check(self, path: Path, root: Any) -> None:
         """Check a constraint and everything in it.
@@ -108,7 +112,7 @@ class Walk:
             if names:
                 self._count_properties(where, value)
             elif "$ref" in value:
-                check_references(where, value, schema)
+                self._references.check(where, value, schema)
             for key, item in value.items():
                 inner = (*where, key)
                 if not names:
@@ -116,6 +120,7 @@ class Walk:
                         continue
                     text = self._keyword(inner, key, item)
                     if text is not None:
+                        self._texts.append(text)
                         stack.append((inner, text, False, text))
                         continue
                 elif where[-1] == "patternProperties":
@@ -145,7 +150,7 @@ class Walk:
             if key in _PATTERNS:
                 self._pattern(where, value)
             elif key in ("grammar", "syntax", "definition", "ebnf"):
-                check_repetitions(where, value, limits, quoted=True)
+                self._expression(where, value, quoted=True)
             elif key in ("json", "structural_tag", "schema") and len(where) <= 4:
                 return _from_text(value)
         elif kind is list and key in ("enum", "choice", "choices"):
@@ -158,7 +163,14 @@ class Walk:
     def _pattern(self, where: Path, pattern: str) -> None:
         if len(pattern) > self._limits.pattern_length:
             raise too_much(dotted(where), len(pattern), self._limits.pattern_length, " characters")
-        check_repetitions(where, pattern, self._limits, quoted=False)
+        self._expression(where, pattern, quoted=False)
+
+    def _expression(self, where: Path, text: str, *, quoted: bool) -> None:
+        self._expressions += len(text)
+        if self._expressions > (most := self._limits.grammar_length):
+            unit = " characters of patterns and grammars"
+            raise too_much(dotted(where), self._expressions, most, unit)
+        check_repetitions(where, text, self._limits, quoted=quoted)
 
 
 def _from_text(text: str) -> Any:

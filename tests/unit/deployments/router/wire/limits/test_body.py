@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from deployments.config.limits import Limits
 from deployments.router.wire.api_error import ApiError
+from deployments.router.wire.limits import references
 from deployments.router.wire.limits.body import ENGINE_FIELDS, parse_bounded
 from deployments.router.wire.openai import ParsedRequest
 from scheduler.errors import InvalidRequestError
@@ -98,6 +99,11 @@ def test_a_schema_that_comes_as_text_is_read(field: str) -> None:
         ({"grammar": 'root ::= ("x" | "y"){2000}'}, "structured_outputs.grammar"),
         ({"grammar": "root ::= " + "(" * 200 + '"x"' + ")" * 200}, "structured_outputs.grammar"),
         ({"choice": [str(index) for index in range(6000)]}, "structured_outputs.choice"),
+        ({"grammar": 'root ::= "x"' + "\n" * 70_000}, "structured_outputs.grammar"),
+        (
+            {"json": {"allOf": [{"pattern": "a" * 16_000}] * 5}},
+            "structured_outputs.json.allOf.0.pattern",
+        ),
     ],
 )
 def test_an_expression_beyond_the_limits_is_rejected(
@@ -133,6 +139,8 @@ def test_quoted_text_of_a_grammar_repeats_nothing() -> None:
         ({"messages": [{"role": "user", "content": "x"}] * 4097}, "messages"),
         ({"tools": [{}] * 257}, "tools"),
         ({"n": 65}, "n"),
+        ({"n": "65"}, "n"),
+        ({"n": 65.0}, "n"),
         ({"best_of": 65}, "best_of"),
         ({"n": 17, "use_beam_search": True}, "n"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
@@ -150,11 +158,84 @@ def test_quoted_text_of_a_grammar_repeats_nothing() -> None:
         ({"min_tokens": 10**9}, "min_tokens"),
         ({"thinking_token_budget": 10**9}, "thinking_token_budget"),
         ({"truncate_prompt_tokens": 10**9}, "truncate_prompt_tokens"),
+        (
+            {"repetition_detection": {"max_pattern_size": 200, "min_count": 2}},
+            "repetition_detection.max_pattern_size",
+        ),
+        (
+            {"repetition_detection": {"max_pattern_size": "20", "min_count": 20.0}},
+            "repetition_detection.max_pattern_size",
+        ),
+        ({"messages": [{"role": "user", "content": ["x"] * 8193}]}, "messages.0.content"),
     ],
 )
 def test_a_member_beyond_its_limit_is_rejected_by_name(members: dict[str, Any], field: str) -> None:
     error = rejection({**CHAT, **members})
     assert (error.param, error.code) == (field, "limit_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("members", "field"),
+    [
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": ["x", 5]}]}, "messages.0.content.1"),
+        ({"documents": [{"title": "x", "text": 5}]}, "documents.0.text"),
+        ({"documents": ["x"]}, "documents.0"),
+    ],
+)
+def test_what_no_engine_reads_is_rejected_before_one_tries(
+    members: dict[str, Any], field: str
+) -> None:
+    error = rejection({**CHAT, **members})
+    assert (error.param, error.code) == (field, "invalid_value")
+
+
+def test_members_are_counted_without_token_ids_and_commas_in_texts() -> None:
+    limits = Limits(members=1_000)
+    parse({"model": "x", "prompt": [7] * 5_000}, limits)
+    parse({"model": "x", "prompt": [[7] * 600] * 5}, limits)
+    parse({"model": "x", "prompt": "a," * 5_000}, limits)
+    error = rejection({"model": "x", "prompt": [7] * 5_000, "user": [7] * 1_100}, limits)
+    assert str(error).startswith("body: at most 1000 members and items beside token ids, got 110")
+    mixed = rejection({"model": "x", "prompt": [7] + ["x"] * 1_100}, limits)
+    assert "beside token ids" in str(mixed)
+    many = {f"x{index}": 1 for index in range(300)}
+    assert str(rejection({**CHAT, **many})) == "body: at most 256 members, got 302"
+
+
+@pytest.mark.parametrize("n", [3, "3", 3.0])
+def test_choices_are_counted_as_the_engine_reads_them(n: object) -> None:
+    assert parse({**CHAT, "n": n}).choices == 3
+
+
+def test_digits_without_a_closing_bracket_are_read_once() -> None:
+    """Where each was tried again with all behind it, this took minutes."""
+    parse(
+        {**CHAT, "structured_outputs": {"regex": "a{" + "1" * 200_000}},
+        Limits(pattern_length=10**6, grammar_length=10**6),
+    )
+
+
+def test_references_that_share_a_chain_follow_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = []
+    resolve = references._resolve
+    monkeypatch.setattr(
+        references, "_resolve", lambda *args: followed.append(args) or resolve(*args)
+    )
+    chain: dict[str, Any] = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(200)}
+    chain["d200"] = {"type": "string"}
+    schema = {"$defs": chain, "anyOf": [{"$ref": "#/$defs/d0"}] * 500}
+    parse({**CHAT, "structured_outputs": {"json": schema}})
+    assert len(followed) == 700
+
+
+def test_a_chain_is_as_long_as_what_it_shares_with_others() -> None:
+    chain: dict[str, Any] = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(250)}
+    chain["d250"] = {"type": "string"}
+    before = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(10)}
+    schema = {"$defs": {**chain, **before, "a10": {"$ref": "#/$defs/d0"}}, "$ref": "#/$defs/a0"}
+    error = rejection({**CHAT, "structured_outputs": {"json": schema}})
+    assert "leads over more than 256 others" in str(error)
 
 
 @pytest.mark.parametrize("field", ENGINE_FIELDS)
