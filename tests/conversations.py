@@ -77,7 +77,7 @@ def chat(rng: random.Random) -> dict[str, Any]:
             [
                 {"enable_thinking": False},
                 {"enable_thinking": None},
-                {"bos_token": "B", "x": [1]},
+                {"greeting": "B", "x": [1]},
                 {},
             ]
         )

@@ -45,6 +45,10 @@ class Limits(Strict):
         default=8_192,
         description="Entries of `logit_bias`, `allowed_token_ids` or `logprob_token_ids`.",
     )
+    template_bytes: PositiveInt = Field(
+        default=4_096,
+        description="JSON of `chat_template_kwargs`; 256 times as much for all messages together.",
+    )
     schema_bytes: PositiveInt = Field(
         default=524_288,
         description="JSON of `response_format`, `structured_outputs`, or all `tools`.",

@@ -14,7 +14,7 @@ from deployments.config.app import RouterArgs
 from deployments.router.decision.decide import Decider
 from deployments.router.endpoints.dialects import read_object
 from deployments.router.tokens.chat_messages import UncountableError
-from deployments.router.tokens.counting import TokenCounter
+from deployments.router.tokens.counting import TokenCounter, most_rendered
 from deployments.router.tokens.model_tokenizer import ModelTokenizer, TemplateRejectionError
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
@@ -54,7 +54,7 @@ class Tokenize:
         most = self._decider.config.exact_count_bytes
         if len(body) > most:
             raise too_much(field, len(body), most, " bytes as JSON (exact_count_bytes)")
-        ids = await _in_thread(field, lambda: tokenizer.ids(parsed.prompt))
+        ids = await _in_thread(field, lambda: tokenizer.ids(parsed.prompt, most_rendered(most)))
         answer = {
             "count": len(ids),
             "max_model_len": self._longest(model),

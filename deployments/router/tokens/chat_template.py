@@ -10,6 +10,7 @@ Templates come with models from elsewhere and run in Jinja's sandbox.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
@@ -29,6 +30,10 @@ REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 # Marks where the last message ends, so that what the template adds after it can be cut off. The
 # blank tells whether the template trims messages.
 _END_MARK = "CONTINUE_FINAL_MESSAGE_TAG "
+
+
+class TooLongError(Exception):
+    """The template makes more text of a conversation than is wanted."""
 
 
 class ChatTemplate:
@@ -52,6 +57,8 @@ class ChatTemplate:
     def render(
         self,
         messages: Sequence[Message],
+        most_chars: float = math.inf,
+        /,
         *,
         continue_final_message: bool = False,
         **variables: Any,
@@ -60,6 +67,7 @@ class ChatTemplate:
 
         Args:
             messages: At least one; not changed.
+            most_chars: Of the text; rendering stops soon after them.
             continue_final_message: End with the last message's own text, so that the model goes on
                 with it.
             variables: Whatever else the template reads: `tools`, `documents`,
@@ -68,18 +76,29 @@ class ChatTemplate:
         Raises:
             jinja2.TemplateError: The template refuses the conversation.
             ValueError: There is nothing to continue, or the template leaves it out.
+            TooLongError: The text is longer than `most_chars`.
         """
         chat = [_with_reasoning_names(message) for message in messages]
         if not continue_final_message:
-            return self._template.render(messages=chat, **variables)
+            return self._text(most_chars, {**variables, "messages": chat})
         chat[-1], final = _marked(chat[-1])
-        rendered = self._template.render(messages=chat, **variables)
+        rendered = self._text(most_chars, {**variables, "messages": chat})
         mark = _END_MARK.strip()
         if "content" not in self._source or final.strip() not in rendered or mark not in rendered:
             raise ValueError("the chat template leaves out the message that is to be continued")
         end = rendered.rindex(mark)
         kept = rendered[:end]
         return kept if rendered.startswith(_END_MARK, end) else kept.rstrip()
+
+    def _text(self, most_chars: float, variables: Mapping[str, Any]) -> str:
+        pieces: list[str] = []
+        size = 0
+        for piece in self._template.generate(variables):
+            size += len(piece)
+            if size > most_chars:
+                raise TooLongError(f"the chat template makes more than {most_chars} characters")
+            pieces.append(piece)
+        return "".join(pieces)
 
 
 def _with_reasoning_names(message: Message) -> Message:

@@ -22,7 +22,12 @@ from deployments.router.tokens.prompts import Prompt
 INLINE_BYTES = 2048
 """Longer texts are counted in a thread; this many take the event loop about 0.8 ms."""
 CACHED_COUNTS = 8192
+RENDERED_TIMES = 4
+LEAST_RENDERED = 65_536
+"""A template may print much for a short prompt, such as a system message of its own."""
 THREADS = 4
+PATIENCE_S = 1.0
+"""A prompt that has no count after so long, the wait for a thread included, is estimated."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -127,6 +132,9 @@ class TokenCounter:
         if content is None or len(content) > exact_bytes:
             return {}
         key = blake2b(content, digest_size=16).digest()
+        most_chars = most_rendered(exact_bytes)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE_S
         found: dict[str, _Counted] = {}
         for digest in digests:
             if (digest, key) in self._counts:
@@ -135,10 +143,15 @@ class TokenCounter:
                 continue
             tokenizer = self._tokenizers[digest]
             if len(content) <= INLINE_BYTES:
-                found[digest] = _count(tokenizer, prompt)
+                found[digest] = _count(tokenizer, prompt, most_chars)
             else:
-                loop = asyncio.get_running_loop()
-                found[digest] = await loop.run_in_executor(self._threads, _count, tokenizer, prompt)
+                work = loop.run_in_executor(self._threads, _count, tokenizer, prompt, most_chars)
+                try:
+                    # What still waits for a thread then is taken out of the queue.
+                    async with asyncio.timeout_at(deadline):
+                        found[digest] = await work
+                except TimeoutError:
+                    continue
             self._counts[digest, key] = found[digest]
             if len(self._counts) > CACHED_COUNTS:
                 self._counts.popitem(last=False)
@@ -204,9 +217,14 @@ class TokenCounter:
         }
 
 
-def _count(tokenizer: ModelTokenizer, prompt: Prompt) -> _Counted:
+def most_rendered(exact_bytes: int) -> int:
+    """Characters that a chat template may make of a prompt of so many bytes at most."""
+    return max(RENDERED_TIMES * exact_bytes, LEAST_RENDERED)
+
+
+def _count(tokenizer: ModelTokenizer, prompt: Prompt, most_chars: int) -> _Counted:
     try:
-        return tokenizer.count(prompt)
+        return tokenizer.count(prompt, most_chars)
     except TemplateRejectionError as error:
         return str(error)
     # Whatever a template raises: the engine will refuse the request with it, or knows better.

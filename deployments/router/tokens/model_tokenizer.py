@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 
 from deployments.links.tokenizer_bundle import ChatFormat, TokenizerBundle
 from deployments.router.tokens.chat_messages import UncountableError, conversation, tool_schemas
-from deployments.router.tokens.chat_template import ChatTemplate
-from deployments.router.tokens.prompts import Prompt
+from deployments.router.tokens.chat_template import ChatTemplate, TooLongError
+from deployments.router.tokens.prompts import SPECIAL_TOKEN_NAMES, Prompt
 
 # A batch of one gains nothing from a pool of threads, and the pool would be as wide as the node.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -26,6 +26,9 @@ _NOT_FOR_TEMPLATES = frozenset(
         *("return_tensors", "return_dict", "return_assistant_tokens_mask"),
     )
 )
+
+MOST_CHARS = 1_000_000
+"""Of a conversation's text, unless said otherwise; some megabytes take seconds to encode."""
 
 
 class TemplateRejectionError(Exception):
@@ -66,11 +69,15 @@ class ModelTokenizer:
         self._chat = _Chat(bundle.chat) if bundle.chat else None
         self._chat_with_tools = _Chat(bundle.chat_with_tools) if bundle.chat_with_tools else None
 
-    def count(self, prompt: Prompt) -> int:
+    def count(self, prompt: Prompt, most_chars: int = MOST_CHARS) -> int:
         """Input tokens, as the engine will report them.
 
+        Args:
+            prompt: What is counted.
+            most_chars: Of the text that a chat template makes of it.
+
         Raises:
-            UncountableError: Only the engine can tell.
+            UncountableError: Only the engine can tell, or the text is longer.
             TemplateRejectionError: The template rejects the conversation, as the engine's will.
         """
         members = prompt.members
@@ -78,7 +85,8 @@ class ModelTokenizer:
         if limit is not None and (type(limit) is not int or limit < 0):
             raise UncountableError("truncate_prompt_tokens depends on the engine")
         if prompt.is_chat:
-            total = self._encode(self.render(members), _flag(members, "add_special_tokens", False))
+            text = self.render(members, most_chars)
+            total = self._encode(text, _flag(members, "add_special_tokens", False))
             return total if limit is None else min(total, limit)
         if members.get("prompt_embeds") is not None:
             raise UncountableError("prompt_embeds are no text")
@@ -89,11 +97,12 @@ class ModelTokenizer:
         ]
         return sum(counts if limit is None else (min(count, limit) for count in counts))
 
-    def render(self, members: Mapping[str, Any]) -> str:
+    def render(self, members: Mapping[str, Any], most_chars: int = MOST_CHARS) -> str:
         """The text that the chat template makes of a conversation.
 
         Args:
             members: As `Prompt` has them.
+            most_chars: As for `count`.
 
         Raises:
             UncountableError: As `count`, and the other errors too.
@@ -115,20 +124,27 @@ class ModelTokenizer:
             **self._template_variables(members),
         }
         try:
-            return chat.template.render(seen, **variables)
+            return chat.template.render(seen, most_chars, **variables)
+        except TooLongError as error:
+            raise UncountableError(str(error)) from error
         except Exception as error:
             # Whatever it raises, the engine answers 400 with it.
             raise TemplateRejectionError(str(error) or type(error).__name__) from error
 
-    def ids(self, prompt: Prompt) -> list[int]:
+    def ids(self, prompt: Prompt, most_chars: int = MOST_CHARS) -> list[int]:
         """The token ids of one text, or of a conversation.
+
+        Args:
+            prompt: What is encoded.
+            most_chars: As for `count`.
 
         Raises:
             UncountableError: As `count`, and the other errors too.
         """
         members = prompt.members
         if prompt.is_chat:
-            text, special = self.render(members), _flag(members, "add_special_tokens", False)
+            text = self.render(members, most_chars)
+            special = _flag(members, "add_special_tokens", False)
         else:
             text, special = members["prompt"], _flag(members, "add_special_tokens", True)
         (encoding,) = self._encoder.encode_batch_fast([text], add_special_tokens=special)
@@ -149,6 +165,10 @@ class ModelTokenizer:
         given = members.get("chat_template_kwargs") or {}
         if not isinstance(given, dict) or not _NOT_FOR_TEMPLATES.isdisjoint(given):
             raise UncountableError("chat_template_kwargs that are not for the template")
+        own = given.keys() & (SPECIAL_TOKEN_NAMES | self._special_tokens.keys())
+        if own:
+            name = f"chat_template_kwargs.{min(own)}"
+            raise TemplateRejectionError(f"{name} is a special token of the model's tokenizer")
         effort = members.get("reasoning_effort")
         if effort is not None:
             given = {"enable_thinking": effort != "none"} | given | {"reasoning_effort": effort}

@@ -25,6 +25,13 @@ CHAT_MEMBERS = (
     "truncate_prompt_tokens",
     "kv_transfer_params",
 )
+SPECIAL_TOKEN_NAMES = frozenset(
+    (
+        *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token"),
+        *("mask_token", "additional_special_tokens", "extra_special_tokens"),
+    )
+)
+"""What transformers calls special tokens; chat templates print them once for each message."""
 COMPLETION_MEMBERS = ("prompt", "add_special_tokens", "prompt_embeds", "truncate_prompt_tokens")
 
 

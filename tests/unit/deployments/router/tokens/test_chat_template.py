@@ -10,7 +10,7 @@ import pytest
 from jinja2.exceptions import SecurityError, TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from deployments.router.tokens.chat_template import ChatTemplate, without_nulls
+from deployments.router.tokens.chat_template import ChatTemplate, TooLongError, without_nulls
 
 MORE = {
     "generation": "{% for m in messages %}{% generation %}{% set x = m.content %}{{ x }}{% endgeneration %}{{ x }}{% endfor %}",
@@ -91,6 +91,26 @@ def test_there_has_to_be_something_to_continue() -> None:
 def test_the_sandbox_holds(source: str) -> None:
     with pytest.raises((SecurityError, TemplateError)):
         ChatTemplate(source).render([{"role": "user", "content": "x"}])
+
+
+def test_rendering_stops_soon_after_the_most() -> None:
+    printed = []
+    source = "{% for m in messages %}{{ note(m.content) }}{% endfor %}"
+    messages = [{"role": "user", "content": "x" * 10}] * 1000
+
+    def note(text: str) -> str:
+        printed.append(text)
+        return text
+
+    with pytest.raises(TooLongError, match="more than 100 characters"):
+        ChatTemplate(source).render(messages, 100, note=note)
+    assert len(printed) == 11
+
+
+def test_variables_may_have_any_name() -> None:
+    variables: dict[str, Any] = {"self": 1, "most_chars": 2, "source": 3}
+    template = ChatTemplate("{{ most_chars }}{{ source }}")
+    assert template.render([{"role": "user"}], 10, **variables) == "23"
 
 
 def test_words_of_a_template_are_its_strings() -> None:

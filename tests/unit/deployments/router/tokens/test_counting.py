@@ -10,6 +10,9 @@ from small_tokenizer import bundle
 from deployments.router.tokens.counting import (
     CACHED_COUNTS,
     INLINE_BYTES,
+    LEAST_RENDERED,
+    RENDERED_TIMES,
+    THREADS,
     TokenCount,
     TokenCounter,
     TokenizerState,
@@ -28,9 +31,9 @@ class Watched(ModelTokenizer):
         super().__init__(bundle())
         self.threads: list[str] = []
 
-    def count(self, prompt: Prompt) -> int:
+    def count(self, prompt: Prompt, *args: Any) -> int:
         self.threads.append(threading.current_thread().name)
-        return super().count(prompt)
+        return super().count(prompt, *args)
 
 
 @pytest.fixture
@@ -113,6 +116,58 @@ def test_prompts_beyond_the_limit_are_estimated(counter: TokenCounter, tokenizer
     counts = count(counter, text("x" * 400), "a", exact_bytes=100)
     assert counts == {"a": (100, False)}
     assert tokenizer.threads == []
+
+
+@pytest.mark.parametrize("exact_bytes", [2_000, 50_000])
+def test_what_a_template_makes_too_much_of_is_estimated(
+    counter: TokenCounter, exact_bytes: int
+) -> None:
+    most = max(LEAST_RENDERED, RENDERED_TIMES * exact_bytes)
+    for times, exact in ((most // 10, True), (most // 10 + 1, False)):
+        counter.add(
+            "d1", ModelTokenizer(bundle(f"{{% for i in range({times}) %}}{'x' * 10}{{% endfor %}}"))
+        )
+        prompt = Prompt({"messages": [{"role": "user", "content": str(times)}]}, text_bytes=4)
+        assert count(counter, prompt, "a", exact_bytes=exact_bytes)["a"][1] is exact
+
+
+class Stuck(ModelTokenizer):
+    """Counts when it is allowed to."""
+
+    def __init__(self) -> None:
+        super().__init__(bundle())
+        self.allowed = threading.Event()
+        self.begun: list[str] = []
+
+    def count(self, prompt: Prompt, *args: Any) -> int:
+        self.begun.append(prompt.members["prompt"][:1])
+        assert self.allowed.wait(20)
+        return super().count(prompt, *args)
+
+
+def test_prompts_that_wait_long_for_their_count_are_estimated(
+    counter: TokenCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.router.tokens.counting.PATIENCE_S", 0.05)
+    stuck = Stuck()
+    counter.add("d1", stuck)
+    slow = [text("s" * 3_000 + str(number)) for number in range(THREADS)]
+    waiting = text("w" * 3_000)
+
+    async def scenario() -> None:
+        try:
+            counts = [counter.count(prompt, ["a"], EXACT_BYTES) for prompt in (*slow, waiting)]
+            for counted in await asyncio.gather(*counts):
+                assert not counted["a"].exact
+        finally:
+            stuck.allowed.set()
+        monkeypatch.setattr("deployments.router.tokens.counting.PATIENCE_S", 20.0)
+        # An estimate is not remembered, and what nobody waits for is not counted.
+        counted = await counter.count(waiting, ["a"], EXACT_BYTES)
+        assert counted["a"].exact
+        assert stuck.begun == ["s"] * THREADS + ["w"]
+
+    asyncio.run(scenario())
 
 
 def test_token_ids_need_no_tokenizer(counter: TokenCounter, tokenizer: Watched) -> None:

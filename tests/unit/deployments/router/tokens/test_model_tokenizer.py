@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from deployments.links.tokenizer_bundle import ChatFormat
 from deployments.router.tokens.chat_messages import UncountableError
-from deployments.router.tokens.model_tokenizer import ModelTokenizer
+from deployments.router.tokens.model_tokenizer import ModelTokenizer, TemplateRejectionError
 from deployments.router.tokens.prompts import Prompt
 
 REFERENCE = Tokenizer.from_str(ENCODER)
@@ -72,8 +72,8 @@ def test_tools_have_a_template_of_their_own() -> None:
     ("members", "rendered"),
     [
         ({}, "<s> 1"),
-        ({"chat_template_kwargs": {"bos_token": "B", "a": 2}}, "B 2"),
-        ({"chat_template_kwargs": {"bos_token": None, "a": "auto"}}, "<s> 1"),
+        ({"chat_template_kwargs": {"a": 2}}, "<s> 2"),
+        ({"chat_template_kwargs": {"b": None, "a": "auto"}}, "<s> 1"),
         ({"reasoning_effort": "none"}, "<s> 1 none False"),
         ({"reasoning_effort": "low"}, "<s> 1 low True"),
         (
@@ -110,6 +110,30 @@ def test_what_a_template_can_read(members: dict[str, Any], rendered: str) -> Non
 def test_prompts_that_only_the_engine_can_count(members: dict[str, Any]) -> None:
     with pytest.raises(UncountableError):
         count(**members)
+
+
+@pytest.mark.parametrize("name", ["eos_token", "pad_token", "image_token"])
+@pytest.mark.parametrize("value", ["a b" * 6666, None])
+def test_special_tokens_are_the_models(name: str, value: str | None) -> None:
+    special = {"bos_token": "<s>", "image_token": "<image>"}
+    tokenizer = ModelTokenizer(bundle(special_tokens=special))
+    given = {"enable_thinking": True, name: value}
+    with pytest.raises(TemplateRejectionError, match=rf"chat_template_kwargs\.{name} is a special"):
+        tokenizer.render({**HELLO, "chat_template_kwargs": given})
+
+
+def test_a_text_that_a_template_multiplies_is_not_encoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    template = "{% for m in messages %}{{ m.content + a }}{% endfor %}"
+    tokenizer = ModelTokenizer(bundle(template))
+    members = {"messages": HELLO["messages"] * 100, "chat_template_kwargs": {"a": "b" * 93}}
+    assert len(tokenizer.render(members, 10_000)) == 10_000
+    assert tokenizer.count(Prompt(members, 0), 10_000) == tokens(("the fox" + "b" * 93) * 100)
+    monkeypatch.setattr(ModelTokenizer, "_encode", lambda *_: pytest.fail("was encoded"))
+    for read in (tokenizer.count, tokenizer.ids):
+        with pytest.raises(UncountableError, match="more than 9999 characters"):
+            read(Prompt(members, 0), 9_999)
 
 
 def test_a_model_without_a_template_counts_completions() -> None:
