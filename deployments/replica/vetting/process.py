@@ -91,15 +91,18 @@ def _run(trial: socket.socket, check: Any) -> None:
         trial.sendall(PID.pack(os.getpid()))
         constraint, seconds, memory_bytes = pickle.loads(receive(trial))
         _limit(seconds, memory_bytes)
+        # Whether it is accepted, as what or why not, and whether that holds on any other day.
+        answer: tuple[bool, Any, bool]
         try:
-            answer = (True, check.check(constraint))
+            answer = (True, check.check(constraint), True)
         except RejectedError as error:
-            answer = (False, str(error))
+            answer = (False, str(error), True)
         except MemoryError:
-            answer = (False, f"needs more than {memory_bytes // 2**20} MiB to be compiled")
+            answer = (False, f"needs more than {memory_bytes // 2**20} MiB to be compiled", False)
         except BaseException as error:
             # A panic of a compiler in Rust is no Exception.
-            answer = (False, f"breaks its compiler: {type(error).__name__}: {error}"[:600])
+            reason = f"breaks its compiler: {type(error).__name__}: {error}"[:600]
+            answer = (False, reason, False)
         send(trial, pickle.dumps(answer))
         code = 0
     except BaseException:

@@ -29,10 +29,13 @@ class Verdict:
     Attributes:
         settled: Its members as vLLM's validation leaves them; `None` where it is rejected.
         reason: Of the rejection.
+        lasting: It follows from the constraint alone. Time, memory and a process that ended also
+            depend on what else the machine does.
     """
 
     settled: Mapping[str, Any] | None
     reason: str = ""
+    lasting: bool = True
 
 
 class Template:
@@ -161,8 +164,8 @@ class Trial:
                 self._received += part
         except OSError:
             return self._broken()
-        accepted, content = pickle.loads(self._received[LENGTH.size :])
-        return Verdict(content) if accepted else Verdict(None, content)
+        accepted, content, lasting = pickle.loads(self._received[LENGTH.size :])
+        return Verdict(content) if accepted else Verdict(None, content, lasting)
 
     def _complete(self) -> bool:
         if len(self._received) < LENGTH.size:
@@ -172,7 +175,8 @@ class Trial:
 
     def _broken(self) -> Verdict:
         most = self._limits.memory_bytes // 2**20
-        return Verdict(None, f"breaks its compiler, or needs more than {most} MiB")
+        reason = f"breaks its compiler, or needs more than {most} MiB"
+        return Verdict(None, reason, lasting=False)
 
     def processor_s(self) -> float:
         """Processor time that it has used so far."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import pickle
 import sys
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from deployments.config.replica import VettingLimits
 from deployments.replica.admission import Places
@@ -30,8 +32,10 @@ SLOW = 2
 WAITING = 24
 KEPT_VERDICTS = 1_024
 KEPT_BYTES = 8 * 2**20
-BUSY_SHARE = 0.25
-"""A trial that got less of a processor than this is not to blame for its time."""
+BLAMED_SHARE = 0.8
+"""A trial that used less of its time on a processor than this is not to blame for its time."""
+PASSING_S = 60.0
+"""So long a verdict is kept that also depends on what else the machine does."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,6 +52,14 @@ class VettingUnavailableError(Exception):
     """The process that tries constraints does not come up."""
 
 
+class _Kept(NamedTuple):
+    """A verdict, the bytes that it takes, and the `clock` at which it ends."""
+
+    verdict: Verdict
+    size: int
+    until: float
+
+
 class Vetting:
     """The trials of one replica.
 
@@ -55,6 +67,7 @@ class Vetting:
         config: vLLM's configuration of the engine, for `CompileCheck`.
         limits: Of each trial.
         command: Starts the template; its last argument will be the number of a socket.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -62,16 +75,18 @@ class Vetting:
         config: Any,
         limits: VettingLimits,
         command: tuple[str, ...] = (sys.executable, "-m", "deployments.replica.vetting.process"),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._limits = limits
         self._command = command
+        self._clock = clock
         self._template: asyncio.Task[Template] | None = None
         self._quick = asyncio.Semaphore(QUICK)
         self._slow, self._waiting = Places(SLOW), Places(WAITING)
         self._running: dict[bytes, asyncio.Task[Verdict]] = {}
-        # By digest, with the bytes that each takes.
-        self._verdicts: OrderedDict[bytes, tuple[Verdict, int]] = OrderedDict()
+        # By digest.
+        self._verdicts: OrderedDict[bytes, _Kept] = OrderedDict()
         self._kept_bytes = 0
 
     def start(self) -> None:
@@ -130,9 +145,10 @@ class Vetting:
         """
         job = pickle.dumps((dict(constraint), self._limits.seconds, self._limits.memory_bytes))
         key = blake2b(job, digest_size=16).digest()
-        if key in self._verdicts:
+        kept = self._verdicts.get(key)
+        if kept is not None and self._clock() < kept.until:
             self._verdicts.move_to_end(key)
-            return self._verdicts[key][0]
+            return kept.verdict
         task = self._running.get(key)
         if task is None:
             if self._waiting.full(caller):
@@ -190,10 +206,11 @@ class Vetting:
             return await trial.answer(self._limits.seconds - trial.age_s)
         except TimeoutError:
             used_s = trial.processor_s()
-            if used_s < BUSY_SHARE * self._limits.seconds:
+            if used_s < BLAMED_SHARE * self._limits.seconds:
                 message = f"its trial got {used_s:.1f} s of a processor only"
                 raise VettingStarvedError(message) from None
-            return Verdict(None, f"takes more than {self._limits.seconds:g} s to be compiled")
+            reason = f"takes more than {self._limits.seconds:g} s to be compiled"
+            return Verdict(None, reason, lasting=False)
         finally:
             self._slow.free(caller)
             trial.kill()
@@ -208,11 +225,13 @@ class Vetting:
             raise VettingUnavailableError(f"{type(error).__name__}: {error}") from error
 
     def _keep(self, key: bytes, verdict: Verdict) -> Verdict:
+        if key in self._verdicts:
+            self._kept_bytes -= self._verdicts.pop(key).size
         size = len(verdict.reason) + len(pickle.dumps(verdict.settled))
         if size <= KEPT_BYTES // 8:
-            self._verdicts[key] = verdict, size
+            until = math.inf if verdict.lasting else self._clock() + PASSING_S
+            self._verdicts[key] = _Kept(verdict, size, until)
             self._kept_bytes += size
         while len(self._verdicts) > KEPT_VERDICTS or self._kept_bytes > KEPT_BYTES:
-            _, (_, freed) = self._verdicts.popitem(last=False)
-            self._kept_bytes -= freed
+            self._kept_bytes -= self._verdicts.popitem(last=False)[1].size
         return verdict
