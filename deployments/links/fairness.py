@@ -1,9 +1,11 @@
-"""Keeps a burst of work from holding an event loop: a bit of it in each turn of the loop."""
+"""Shares that leave something to others: of the turns of an event loop, and of places."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
+
+from scheduler.choice.admission import most_for_one
 
 
 class Turns:
@@ -47,3 +49,37 @@ class Turns:
                 self._left -= 1
         if self._waiting:
             self._renew()
+
+
+class Places:
+    """A number of places, of which one caller leaves a part to others.
+
+    Args:
+        most: All of them.
+
+    Attributes:
+        most: The same; may be changed.
+        total: That are taken.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.total = 0
+        self.most = most
+        self._callers: Counter[str] = Counter()
+
+    def full(self, caller: str) -> bool:
+        """Whether there is none for this caller; for the empty name, for anybody."""
+        own_most = most_for_one(self.most) if caller else self.most
+        return self.total >= self.most or self._callers[caller] >= own_most
+
+    def take(self, caller: str) -> None:
+        """One more is taken."""
+        self.total += 1
+        self._callers[caller] += 1
+
+    def free(self, caller: str) -> None:
+        """One is free again."""
+        self.total -= 1
+        self._callers[caller] -= 1
+        if not self._callers[caller]:
+            del self._callers[caller]

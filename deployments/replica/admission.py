@@ -40,39 +40,6 @@ class ReplicaLimits:
         return QUEUES_PER_SLOT * slots if most is None else most
 
 
-class Places:
-    """A number of places, of which one caller leaves a part to others.
-
-    Args:
-        most: All of them.
-
-    Attributes:
-        total: That are taken.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.total = 0
-        self._most = most
-        self._callers: Counter[str] = Counter()
-
-    def full(self, caller: str) -> bool:
-        """Whether there is none for this caller; for the empty name, for anybody."""
-        own_most = most_for_one(self._most) if caller else self._most
-        return self.total >= self._most or self._callers[caller] >= own_most
-
-    def take(self, caller: str) -> None:
-        """One more is taken."""
-        self.total += 1
-        self._callers[caller] += 1
-
-    def free(self, caller: str) -> None:
-        """One is free again."""
-        self.total -= 1
-        self._callers[caller] -= 1
-        if not self._callers[caller]:
-            del self._callers[caller]
-
-
 class Door:
     """Whether a replica takes a request. Routers ask first, but each knows of the others late.
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from contextvars import Context
 
+from deployments.links.fairness import Places
 from deployments.router.model_entry import ModelEntry
 from deployments.router.models import SCALED_TO_ZERO, ModelDirectory
 from deployments.router.wire.api_error import ApiError
+from scheduler.choice.admission import most_for_one
 from scheduler.exclusions import Exclusion, ExclusionKind
 
 POLL_S = 0.05
@@ -58,7 +59,8 @@ class Waker:
 
     Attributes:
         models: Those that may be woken: nothing would ever come of it for others.
-        max_waiting: Requests that may wait for each of them.
+        max_waiting: Requests that may wait for each of them; those of one API key leave a quarter
+            of the places to others.
     """
 
     def __init__(self, directory: ModelDirectory) -> None:
@@ -66,16 +68,18 @@ class Waker:
         self.max_waiting = DEFAULT_MAX_WAITING
         self._directory = directory
         self._waking: dict[str, asyncio.Task[None]] = {}
-        self._waiting: Counter[str] = Counter()
+        self._waiting: dict[str, Places] = {}
         self._failed_at: dict[str, float] = {}
 
-    async def wake(self, wanted: str, timeout_s: float) -> bool:
+    async def wake(self, wanted: str, timeout_s: float, caller: str = "") -> bool:
         """Return when the model can answer, at once where it need not be woken.
 
         Args:
             wanted: A model, which is woken where it sleeps; else (`auto`) the first that can be
                 and has not just failed to start, where no model that generates text is up.
             timeout_s: So long is waited.
+            caller: Name of the API key that asks, empty where there is none. It leaves a part of
+                the places to others.
 
         Returns:
             Whether one was woken.
@@ -89,8 +93,13 @@ class Waker:
         model = self._sleeper(wanted)
         if model is None:
             return False
-        if self._waiting[model] >= self.max_waiting:
-            message = f"model {model!r} is starting, and {self.max_waiting} requests wait for it"
+        waiting = self._waiting.setdefault(model, Places(self.max_waiting))
+        waiting.most = self.max_waiting
+        if waiting.full(caller):
+            count = f"{waiting.most} requests"
+            if waiting.total < waiting.most:
+                count = f"{most_for_one(waiting.most)} requests of this API key"
+            message = f"model {model!r} is starting, and {count} wait for it"
             raise ApiError(429, message, code="waking_full", retry_after_s=FULL_RETRY_S)
         if model not in self._waking:
             # Serve cancels what a request asked of others when its client leaves; an empty
@@ -98,7 +107,7 @@ class Waker:
             task = asyncio.create_task(self._wake(self._directory[model]), context=Context())
             task.add_done_callback(_seen)
             self._waking[model] = task
-        self._waiting[model] += 1
+        waiting.take(caller)
         try:
             async with asyncio.timeout(timeout_s):
                 # Others wait for it too.
@@ -112,7 +121,7 @@ class Waker:
                 503, message, code="wake_failed", retry_after_s=FAILED_RETRY_S
             ) from error
         finally:
-            self._waiting[model] -= 1
+            waiting.free(caller)
         return True
 
     def last_resort(self, excluded: Sequence[Exclusion]) -> str | None:

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from deployments.config.replica import VettingLimits
-from deployments.replica.admission import Places
+from deployments.links.fairness import Places
 from deployments.replica.vetting.trial import Template, Trial, Verdict
 
 QUICK = 2

@@ -184,9 +184,9 @@ class Completions:
 
     async def _decide(self, query: Query, measured: Measured) -> Decision:
         """Decide who answers, once a model is up that can."""
-        wanted = query.parsed.model
+        wanted, timeout_s = query.parsed.model, self._args.request_timeout_s
         while True:
-            if await self._decider.waker.wake(wanted, self._args.request_timeout_s):
+            if await self._decider.waker.wake(wanted, timeout_s, query.key or ""):
                 measured.received()
             counts = await self._decider.count(query.parsed)
             await self._turns.turn()

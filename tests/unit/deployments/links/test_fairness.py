@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 
-from deployments.links.fairness import Turns
+import pytest
+
+from deployments.links.fairness import Places, Turns
 
 
 def test_a_few_go_on_at_once_and_the_rest_later_in_order() -> None:
@@ -55,3 +57,21 @@ def test_one_alone_does_not_wait() -> None:
             await asyncio.sleep(0)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("most", "of_one"), [(1, 1), (2, 1), (3, 2), (24, 18)])
+def test_one_key_leaves_places_to_others(most: int, of_one: int) -> None:
+    places = Places(most)
+    for _ in range(of_one):
+        assert not places.full("boss")
+        places.take("boss")
+    assert places.full("boss")
+    assert places.full("ann") == (most == of_one)
+    for _ in range(most - of_one):
+        assert not places.full("")
+        places.take("")
+    assert places.full("")
+    assert places.total == most
+    places.free("boss")
+    assert not places.full("ann")
+    assert not places.full("boss")

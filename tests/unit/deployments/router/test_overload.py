@@ -13,7 +13,7 @@ from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, error_object, events
 from ray.exceptions import ActorDiedError
 
 from deployments.links.frames import Flag, ModelRequest
-from deployments.replica.admission import Door, Places, ReplicaLimits
+from deployments.replica.admission import Door, ReplicaLimits
 from scheduler.priority import Priority
 
 DOOR = Door(most=3)
@@ -204,21 +204,3 @@ def test_the_door_leaves_places_to_requests_of_one_answer() -> None:
 def test_how_long_a_queue_is() -> None:
     assert ReplicaLimits().queue(16) == 64
     assert ReplicaLimits(max_queued_requests=0).queue(16) == 0
-
-
-@pytest.mark.parametrize(("most", "of_one"), [(1, 1), (2, 1), (3, 2), (24, 18)])
-def test_one_key_leaves_places_to_others(most: int, of_one: int) -> None:
-    places = Places(most)
-    for _ in range(of_one):
-        assert not places.full("boss")
-        places.take("boss")
-    assert places.full("boss")
-    assert places.full("ann") == (most == of_one)
-    for _ in range(most - of_one):
-        assert not places.full("")
-        places.take("")
-    assert places.full("")
-    assert places.total == most
-    places.free("boss")
-    assert not places.full("ann")
-    assert not places.full("boss")

@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from fake_serve import ACCURATE, FRUGAL, HANG, Delay, Handle, ServeDouble, Site
 
+from deployments.router.access.keys import hash_of
 from deployments.router.models import SCALED_TO_ZERO
 
 
@@ -220,6 +223,40 @@ def test_the_waiting_room_is_bounded(asleep: Site, serve: ServeDouble) -> None:
     full = next(answer for answer in answers if answer.status_code == 429)
     assert full.json()["error"]["code"] == "waking_full"
     assert full.headers["retry-after"] == "10"
+
+
+def test_one_api_key_leaves_places_in_the_waiting_room(
+    start_site: Callable[..., Site], serve: ServeDouble, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text(yaml.safe_dump([{"name": n, "sha256": hash_of(n)} for n in ("ann", "ben")]))
+    asleep = put_to_sleep(start_site(request_timeout_s=60, keys_file=str(path)), serve)
+    models = [{"id": FRUGAL}, {"id": ACCURATE, "wake": True}]
+    asleep.configure(models=models, max_waking_requests=4)
+    serve.models[ACCURATE].wakes = False
+    serve.models[ACCURATE].describes = [Delay(0.2)]
+
+    async def ask(key: str) -> httpx.Response:
+        content = {
+            "json": {"model": ACCURATE, "prompt": "x"},
+            "headers": {"Authorization": f"Bearer {key}"},
+        }
+        return await asleep.send("POST", "/v1/completions", content)
+
+    async def scenario() -> list[httpx.Response]:
+        clients = [asyncio.create_task(ask(key)) for key in ["ann"] * 4 + ["ben"] * 2]
+        await asyncio.sleep(0.05)
+        serve.models[ACCURATE].replicas = 1
+        return await asyncio.gather(*clients)
+
+    answers = asleep.runner.run(scenario())
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 200, 429]
+    errors = [answers[number].json()["error"] for number in (3, 5)]
+    assert {error["code"] for error in errors} == {"waking_full"}
+    assert "and 3 requests of this API key wait" in errors[0]["message"]
+    assert "and 4 requests wait" in errors[1]["message"]
+    # The places are free again.
+    assert asleep.runner.run(ask("ann")).status_code == 200
 
 
 SAID = (
