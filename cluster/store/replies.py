@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 from uuid import uuid4
@@ -36,12 +36,14 @@ class KeptAnswer:
         headers: As they were sent.
         body: As it was sent, streamed or not; compressed by zlib.
         finished_at: Unix time.
+        owner: Names the API key that it belongs to, empty where there are no keys.
     """
 
     fingerprint: str
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
     finished_at: float
+    owner: str = ""
 
     @property
     def size(self) -> int:
@@ -49,8 +51,18 @@ class KeptAnswer:
         return len(self.body) + OVERHEAD_BYTES
 
 
+@dataclass(slots=True)
+class _Owned:
+    """Ids of one API key's answers in their order, and their bytes."""
+
+    ids: dict[str, None] = field(default_factory=dict)
+    size: int = 0
+
+
 class AnswerShelf:
     """Whole answers by id, bounded in bytes and age; the ones that finished first go first.
+
+    Those of one API key leave half of the bytes to others.
 
     Args:
         clock: Unix time.
@@ -59,6 +71,7 @@ class AnswerShelf:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._answers: dict[str, KeptAnswer] = {}
+        self._owned: dict[str, _Owned] = {}
         self._size = 0
 
     def __len__(self) -> int:
@@ -87,9 +100,14 @@ class AnswerShelf:
         in_order = len(new) == 1 and not self._is_newer_than(*new.values())
         self._answers |= new
         self._size += sum(answer.size for answer in new.values())
-        if not in_order:
+        if in_order:
+            self._assign(new)
+        else:
             by_age = sorted(self._answers.items(), key=lambda item: item[1].finished_at)
-            self._answers = dict(by_age)
+            self._answers, self._owned = dict(by_age), {}
+            self._assign(self._answers)
+        for owner in {answer.owner for answer in new.values()} - {""}:
+            self._drop_of(owner, max_bytes // 2)
         self._drop(max_bytes)
         return len(new)
 
@@ -116,8 +134,26 @@ class AnswerShelf:
             answer_id, answer = next(iter(self._answers.items()))
             if self._size <= max_bytes and answer.finished_at > oldest:
                 return
-            del self._answers[answer_id]
-            self._size -= answer.size
+            self._remove(answer_id)
+
+    def _drop_of(self, owner: str, max_bytes: int) -> None:
+        while (owned := self._owned.get(owner)) is not None and owned.size > max_bytes:
+            self._remove(next(iter(owned.ids)))
+
+    def _assign(self, answers: Mapping[str, KeptAnswer]) -> None:
+        for answer_id, answer in answers.items():
+            owned = self._owned.setdefault(answer.owner, _Owned())
+            owned.ids[answer_id] = None
+            owned.size += answer.size
+
+    def _remove(self, answer_id: str) -> None:
+        answer = self._answers.pop(answer_id)
+        self._size -= answer.size
+        owned = self._owned[answer.owner]
+        del owned.ids[answer_id]
+        owned.size -= answer.size
+        if not owned.ids:
+            del self._owned[answer.owner]
 
 
 class ClaimState(Enum):

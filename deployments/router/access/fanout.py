@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from starlette.types import Message, Send
 
@@ -15,11 +16,27 @@ class Room:
     """Bytes of all answers that are on their way.
 
     Attributes:
-        most: Beyond it, or where one answer has an eighth of it, an answer is only passed on.
+        most: Beyond it, or where one answer has an eighth of it or the answers of one API key have
+            half of it, an answer is only passed on.
+        used: Bytes of all.
+        owned: Of them, bytes by API key.
     """
 
     most: int
     used: int = 0
+    owned: Counter[str] = field(default_factory=Counter)
+
+    def take(self, owner: str, size: int) -> None:
+        """More bytes of an API key's answers, or less where `size` is negative."""
+        self.used += size
+        if owner:
+            self.owned[owner] += size
+            if not self.owned[owner]:
+                del self.owned[owner]
+
+    def full(self, owner: str) -> bool:
+        """Whether an API key's answers have too many bytes; for the empty name, all answers."""
+        return self.used > self.most or self.owned[owner] > self.most // 2
 
 
 class _Follower:
@@ -38,6 +55,7 @@ class Broadcast:
 
     Args:
         room: Shared with the others.
+        owner: Names the API key that the answer belongs to, empty where there are no keys.
 
     Attributes:
         replayed: Nothing was generated for it, not even for the first client.
@@ -45,11 +63,12 @@ class Broadcast:
         ended: Set when nothing comes any more.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, owner: str = "") -> None:
         self.replayed = False
         self.joinable = True
         self.ended = asyncio.Event()
         self._room = room
+        self._owner = owner
         self._messages: list[Message] = []
         self._size = 0
         # Messages before the first of `_messages`.
@@ -76,9 +95,9 @@ class Broadcast:
         self._messages.append(message)
         size = len(message.get("body", b""))
         self._size += size
-        self._room.used += size
+        self._room.take(self._owner, size)
         self._news.set()
-        if self._size > self._room.most // 8 or self._room.used > self._room.most:
+        if self._size > self._room.most // 8 or self._room.full(self._owner):
             self.joinable = False
         if not self.joinable:
             await self._pass_on()
@@ -148,7 +167,7 @@ class Broadcast:
     def _leave_room(self) -> None:
         # Slow clients of an answer that is finished hold it too.
         if self.ended.is_set() and not self._followers:
-            self._room.used -= self._size
+            self._room.take(self._owner, -self._size)
             self._size = 0
 
     def _forget(self, count: int) -> None:
@@ -156,7 +175,7 @@ class Broadcast:
         del self._messages[:count]
         self._gone += count
         self._size -= size
-        self._room.used -= size
+        self._room.take(self._owner, -size)
 
     def _marked(self, message: Message) -> Message:
         if message["type"] != "http.response.start" or message["status"] != 200:

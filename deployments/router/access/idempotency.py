@@ -51,10 +51,12 @@ class RequestKey(NamedTuple):
     Attributes:
         answer_id: Hash of the client's API key and the header's value.
         fingerprint: Hash of the path and the very bytes of the body.
+        owner: Hash of the API key, empty where there are no keys.
     """
 
     answer_id: str
     fingerprint: str
+    owner: str = ""
 
 
 def request_key(scope: Scope, body: bytes) -> RequestKey | None:
@@ -78,6 +80,7 @@ def request_key(scope: Scope, body: bytes) -> RequestKey | None:
     return RequestKey(
         hashlib.sha256(b"\0".join((client.encode(), values[0]))).hexdigest(),
         hashlib.sha256(b"\0".join((path.encode(), body))).hexdigest(),
+        client,
     )
 
 
@@ -157,7 +160,7 @@ class Idempotency(Exchange[dict[str, str]]):
         self._board_id = answering
 
     def _begin(self, key: RequestKey, generate: Generate) -> Broadcast:
-        broadcast = self._running[key] = Broadcast(self._room)
+        broadcast = self._running[key] = Broadcast(self._room, key.owner)
         # Serve cancels what a request asked of others when its client hangs up; an empty context
         # belongs to no request.
         task = asyncio.create_task(self._run(key, generate, broadcast), context=Context())
@@ -246,7 +249,7 @@ class Idempotency(Exchange[dict[str, str]]):
     async def _keep(self, key: RequestKey, broadcast: Broadcast) -> None:
         headers, body = broadcast.content()
         packed = await asyncio.to_thread(zlib.compress, body, 1)
-        answer = KeptAnswer(key.fingerprint, headers, packed, time.time())
+        answer = KeptAnswer(key.fingerprint, headers, packed, time.time(), key.owner)
         new = {key.answer_id: answer}
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):

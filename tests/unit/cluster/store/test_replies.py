@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from fake_clock import FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.store.replies import (
     CLAIM_LEASE_S,
@@ -30,8 +32,10 @@ def board(clock: FakeClock) -> AnswerBoard:
     return AnswerBoard(clock=clock, unix_clock=clock)
 
 
-def answer(clock: FakeClock, body: bytes = b"yes", fingerprint: str = "f") -> KeptAnswer:
-    return KeptAnswer(fingerprint, ((b"x", b"y"),), body, clock.now)
+def answer(
+    clock: FakeClock, body: bytes = b"yes", fingerprint: str = "f", owner: str = ""
+) -> KeptAnswer:
+    return KeptAnswer(fingerprint, ((b"x", b"y"),), body, clock.now, owner)
 
 
 def test_one_router_generates_and_the_others_get_its_answer(
@@ -120,6 +124,49 @@ def test_the_oldest_make_room_whenever_they_came(clock: FakeClock) -> None:
     assert [name for name in "abcde" if shelf.find(name)] == ["c", "d", "e"]
     shelf.put({"f": answer(clock, bytes(room))}, room)
     assert len(shelf) == 0
+
+
+def test_one_api_key_leaves_half_of_the_bytes_to_others(clock: FakeClock) -> None:
+    shelf = AnswerShelf(clock)
+    room = 8 * (OVERHEAD_BYTES + 3)
+    for name in ("old", "older"):
+        shelf.put({name: answer(clock, owner="ann")}, room)
+    for number in range(100):
+        clock.now += 1
+        shelf.put({f"many{number}": answer(clock, owner="boss")}, room)
+    kept = {f"many{number}" for number in range(100) if shelf.find(f"many{number}")}
+    assert kept == {"many96", "many97", "many98", "many99"}
+    assert shelf.find("old")
+    assert shelf.find("older")
+    # The own oldest goes where an older one comes late, too.
+    late = KeptAnswer("f", (), b"yes", clock.now - 50, "boss")
+    shelf.put({"late": late, "ben's": answer(clock, owner="ben")}, room)
+    assert shelf.find("late") is None
+    assert len(shelf) == 7
+
+
+def test_without_api_keys_all_bytes_are_anybodys(clock: FakeClock) -> None:
+    shelf = AnswerShelf(clock)
+    for number in range(9):
+        shelf.put({str(number): answer(clock)}, 8 * (OVERHEAD_BYTES + 3))
+    assert len(shelf) == 8
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b"]), st.integers(0, 5), st.integers(0, 3))))
+def test_the_bytes_of_each_api_key_are_counted(puts: list[tuple[str, int, int]]) -> None:
+    clock = FakeClock(KEEP_S)
+    shelf = AnswerShelf(clock)
+    room = 6 * OVERHEAD_BYTES
+    for number, (owner, age, wait) in enumerate(puts):
+        clock.now += wait * KEEP_S / 4
+        finished_at = clock.now - age * KEEP_S / 7
+        new = {str(number): KeptAnswer("f", (), b"", finished_at, owner)}
+        shelf.put(new, room)
+        kept = [one for parcel in shelf.parcels(1) for one in parcel.values()]
+        assert [one.finished_at for one in kept] == sorted(one.finished_at for one in kept)
+        assert sum(one.size for one in kept) <= room
+        for name in ("a", "b"):
+            assert sum(one.owner == name for one in kept) <= 3
 
 
 def test_parcels_have_everything_once(clock: FakeClock) -> None:

@@ -123,6 +123,31 @@ def test_what_is_not_kept_waits_for_the_slowest(crowded: bool) -> None:
     run(scenario())
 
 
+def test_one_api_key_leaves_half_of_the_room_to_others() -> None:
+    async def scenario() -> None:
+        room = Room(160)
+        unread = [Broadcast(room, "boss") for _ in range(6)]
+        clients = [Client(slow=True) for _ in unread]
+        following = [follow(*pair) for pair in zip(unread, clients, strict=True)]
+        await asyncio.sleep(0)
+        sending = [asyncio.create_task(send_all(b, START, piece(b"x" * 16), END)) for b in unread]
+        await asyncio.sleep(0)
+        # Five of them have half of it, the sixth is one too many.
+        assert [broadcast.joinable for broadcast in unread] == [True] * 5 + [False]
+        other, client = Broadcast(room, "ann"), Client()
+        reading = follow(other, client)
+        await send_all(other, START, piece(b"y" * 16), END)
+        assert other.joinable
+        await reading
+        for slow in clients:
+            for _ in range(3):
+                slow.allowed.release()
+        await asyncio.gather(*sending, *following)
+        assert (room.used, dict(room.owned)) == (0, {})
+
+    run(scenario())
+
+
 def test_when_the_last_client_of_what_is_not_kept_leaves_it_stops() -> None:
     async def scenario() -> None:
         broadcast = Broadcast(Room(80))

@@ -222,6 +222,26 @@ def test_while_the_store_is_away_a_router_remembers_for_itself(
     assert calls(serve) == 1
 
 
+def test_kept_answers_belong_to_their_api_key(
+    start_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners: list[str] = []
+    original = AnswerBoard.keep
+
+    def keep(board: AnswerBoard, answers: Any, max_bytes: int) -> int:
+        owners.extend(answer.owner for answer in answers.values())
+        return original(board, answers, max_bytes)
+
+    monkeypatch.setattr(AnswerBoard, "keep", keep)
+    path = tmp_path / "keys.yaml"
+    path.write_text(yaml.safe_dump([{"name": "ann", "sha256": hash_of("ann")}]))
+    site = start_site(keys_file=str(path))
+    content = {"json": JSON, "headers": headers("k", "ann")}
+    assert site.request("POST", "/v1/completions", **content).status_code == 200
+    site.runner.run(settled(site))
+    assert owners == [hash_of("ann")]
+
+
 # Between routers
 
 KEY = RequestKey("id", "fingerprint")
