@@ -29,9 +29,11 @@ _MARKED = re.compile(
 _FENCE = re.compile(r"```[\w+-]*\n(.*?)```", re.DOTALL)
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]{1,30})\}\s*\{([^{}]{1,30})\}")
 _CHOICE = re.compile(r"\(?([A-Ja-j])[).:]?(?:\s.*)?", re.DOTALL)
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+(?:[eE][-+]?\d{1,3})?")
+# Possessive: whatever a model writes is read once, without trying shorter runs.
+_NUMBER = re.compile(r"[-+]?(?:\d++(?:,++\d++)*+(?:,*+\.\d++)?|\.\d++)(?:[eE][-+]?\d{1,3})?")
 _GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
-_DECORATION = re.compile(r"^[\s$*_`]+|[\s$*_`.。]+$")
+_LEADING_MARKS = re.compile(r"[\s$*_`]*+")
+_TRAILING_MARKS = re.compile(r"[\s$*_`.。]*+")
 _MATHS_MARKS = re.compile(r"\\(?:left|right|,|;|!|text\s*\{\s*\}|displaystyle)")
 
 
@@ -70,7 +72,7 @@ def canonical(answer: str) -> str | None:
         return None
     plain = _MATHS_MARKS.sub("", plain)
     plain = _FRACTION.sub(r"\1/\2", plain)
-    plain = _DECORATION.sub("", plain).strip()
+    plain = _undecorated(plain).strip()
     if not plain:
         return None
     number = _number(plain)
@@ -131,6 +133,12 @@ def _marked(text: str) -> str | None:
         return None
     line = str(found[-1]).strip()
     return line if len(line) <= SHORT_CHARS else None
+
+
+def _undecorated(text: str) -> str:
+    text = _LEADING_MARKS.sub("", text, count=1)
+    # Backwards: a search for marks that stand at the end would begin at every one of them.
+    return _TRAILING_MARKS.sub("", text[::-1], count=1)[::-1]
 
 
 def _number(text: str) -> str | None:
