@@ -99,3 +99,23 @@ def test_every_page_has_its_place() -> None:
     menu = (ROOT / "mkdocs.yml").read_text()
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
     assert {page for page in pages if f": {page}\n" not in menu} == set()
+
+
+PATH = re.compile(
+    r"`((?:benchmarks|cluster|deployments|examples|profiling|scheduler|tests)/[^`\s]*)"
+)
+WRITTEN_BY_THE_READER = {
+    "scheduler/policies/cheapest.py",
+    "deployments/router/decision/advisors/eco.py",
+}
+
+
+def test_paths_in_the_documents_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    named = {(page.name, path) for page in pages for path in PATH.findall(page.read_text())}
+    assert len(named) > 50
+    assert {
+        (page, path)
+        for page, path in named
+        if path not in WRITTEN_BY_THE_READER and not any(ROOT.glob(path))
+    } == set()
