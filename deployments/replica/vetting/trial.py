@@ -31,11 +31,13 @@ class Verdict:
         reason: Of the rejection.
         lasting: It follows from the constraint alone. Time, memory and a process that ended also
             depend on what else the machine does.
+        shared: Further requests have it too, without a trial of their own.
     """
 
     settled: Mapping[str, Any] | None
     reason: str = ""
     lasting: bool = True
+    shared: bool = True
 
 
 class Template:

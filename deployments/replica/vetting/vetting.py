@@ -32,8 +32,10 @@ SLOW = 2
 WAITING = 24
 KEPT_VERDICTS = 1_024
 KEPT_BYTES = 8 * 2**20
-BLAMED_SHARE = 0.8
-"""A trial that used less of its time on a processor than this is not to blame for its time."""
+BUSY_SHARE = 0.25
+"""A trial that got less of a processor than this is not to blame for its time."""
+SURE_SHARE = 0.8
+"""One that got less than this may be quicker on another day: nobody else has its verdict."""
 PASSING_S = 60.0
 """So long a verdict is kept that also depends on what else the machine does."""
 
@@ -206,11 +208,12 @@ class Vetting:
             return await trial.answer(self._limits.seconds - trial.age_s)
         except TimeoutError:
             used_s = trial.processor_s()
-            if used_s < BLAMED_SHARE * self._limits.seconds:
+            if used_s < BUSY_SHARE * self._limits.seconds:
                 message = f"its trial got {used_s:.1f} s of a processor only"
                 raise VettingStarvedError(message) from None
             reason = f"takes more than {self._limits.seconds:g} s to be compiled"
-            return Verdict(None, reason, lasting=False)
+            sure = used_s >= SURE_SHARE * self._limits.seconds
+            return Verdict(None, reason, lasting=False, shared=sure)
         finally:
             self._slow.free(caller)
             trial.kill()
@@ -228,7 +231,7 @@ class Vetting:
         if key in self._verdicts:
             self._kept_bytes -= self._verdicts.pop(key).size
         size = len(verdict.reason) + len(pickle.dumps(verdict.settled))
-        if size <= KEPT_BYTES // 8:
+        if verdict.shared and size <= KEPT_BYTES // 8:
             until = math.inf if verdict.lasting else self._clock() + PASSING_S
             self._verdicts[key] = _Kept(verdict, size, until)
             self._kept_bytes += size

@@ -16,6 +16,7 @@ from deployments.links.frames import POOLING, Endpoint
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.limits.constraints import check_constraints
 from deployments.router.wire.limits.messages import check_documents, check_messages
+from deployments.router.wire.limits.template import check_template_kwargs
 from deployments.router.wire.members import as_number, too_much
 from deployments.router.wire.openai import ParsedRequest, json_object, parse_request
 from deployments.router.wire.pooling import parse_pooled
@@ -194,6 +195,7 @@ def check_body(data: Mapping[str, Any], limits: Limits, containers: int) -> None
     for field in ("stop", "bad_words"):
         _check_texts(data.get(field), field, limits.stop_bytes)
     check_constraints(data, limits)
+    check_template_kwargs(data, limits)
 
 
 def _check_prompts(prompt: Any, limits: Limits) -> None:
