@@ -27,6 +27,7 @@ from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
 from deployments.router.wire.dialects import messages_request, responses_request
 from deployments.router.wire.dialects.answers import EventSplitter, Writer
+from deployments.router.wire.dialects.counts import check_messages, check_responses
 from deployments.router.wire.dialects.errors import (
     ANTHROPIC_NAMES,
     RESPONSES_NAMES,
@@ -102,6 +103,7 @@ class MessagesRoute(_Dialect):
     async def _translate(
         self, scope: Scope, data: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Writer, Recorded]:
+        check_messages(data, self._decider.config.limits)
         chat = messages_request.chat_of(data)
         return chat, MessageWriter(), Recorded(orjson.dumps(data))
 
@@ -134,6 +136,7 @@ class ResponsesRoute(_Dialect):
     async def _translate(
         self, scope: Scope, data: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Writer, Recorded]:
+        check_responses(data, self._decider.config.limits)
         previous = text(data, "previous_response_id")
         before = await self._before(previous, scope.get("account")) if previous else []
         chat = responses_request.chat_of(data, before)
@@ -179,9 +182,11 @@ class TokenCountRoute:
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
         data = await read_object(request.scope, request.receive, self._args, self._decider)
+        limits = self._decider.config.limits
+        check_messages(data, limits)
         chat = messages_request.chat_of(data, counting=True)
         body = orjson.dumps(chat)
-        parsed = self._decider.named(parse_bounded(body, "chat", self._decider.config.limits))
+        parsed = self._decider.named(parse_bounded(body, "chat", limits))
         if not self._decider.knows(parsed.model):
             raise self._decider.unknown_model(parsed.model)
         counts = await self._decider.count(parsed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
 from deployments.router.wire.dialects.members import Message
@@ -59,24 +60,25 @@ def tool_result(call_id: str, parts: Sequence[Part]) -> list[Message]:
 
 
 class Conversation:
-    """Messages in the making; what belongs to one turn becomes one message.
-
-    Attributes:
-        messages: So far.
-    """
+    """Messages in the making; what belongs to one turn becomes one message."""
 
     def __init__(self) -> None:
-        self.messages: list[Message] = []
+        # With lists of parts and texts for contents: a turn of thousands of pieces is joined once.
+        self._gathered: list[Message] = []
+
+    def messages(self) -> list[Message]:
+        """All that was said."""
+        return [_joined(message) for message in self._gathered]
 
     def say(self, role: str, parts: Sequence[Part]) -> None:
         """A message of one role; one of the same role behind it is the same message."""
-        last = self.messages[-1] if self.messages else {}
+        last = self._gathered[-1] if self._gathered else {}
         if last.get("role") == role and role == "user":
-            last["content"] = content_of([*_parts(last["content"]), *parts])
+            last["content"] += parts
         elif role == "assistant":
-            self._assistant("content", "".join(part["text"] for part in parts))
+            self._assistant("content", (part["text"] for part in parts))
         else:
-            self.messages.append({"role": role, "content": content_of(parts)})
+            self._gathered.append({"role": role, "content": list(parts) or [text_part("")]})
 
     def call(self, call_id: str, name: str, arguments: str) -> None:
         """The assistant calls a tool."""
@@ -85,22 +87,31 @@ class Conversation:
 
     def reason(self, text: str) -> None:
         """The assistant reasons."""
-        self._assistant("reasoning", text)
+        self._assistant("reasoning", (text,))
 
     def result(self, call_id: str, parts: Sequence[Part]) -> None:
         """A tool answers."""
-        self.messages += tool_result(call_id, parts)
+        self._gathered += tool_result(call_id, parts)
 
-    def _assistant(self, member: str, text: str) -> None:
-        turn = self._turn()
-        turn[member] = (turn.get(member) or "") + text
+    def _assistant(self, member: str, texts: Iterable[str]) -> None:
+        self._turn().setdefault(member, []).extend(texts)
 
     def _turn(self) -> Message:
-        last = self.messages[-1] if self.messages else {}
+        last = self._gathered[-1] if self._gathered else {}
         if last.get("role") != "assistant":
             last = {"role": "assistant"}
-            self.messages.append(last)
+            self._gathered.append(last)
         return last
+
+
+def _joined(message: Message) -> Message:
+    """A message whose contents were gathered in lists."""
+    if message["role"] == "assistant":
+        texts = ("content", "reasoning")
+        return {name: "".join(it) if name in texts else it for name, it in message.items()}
+    if message["role"] == "tool":
+        return message
+    return {**message, "content": content_of(message["content"])}
 
 
 def with_system(text: str | None, messages: Sequence[Message]) -> list[Message]:
@@ -109,12 +120,11 @@ def with_system(text: str | None, messages: Sequence[Message]) -> list[Message]:
     Many chat templates take one only, and only as the first.
     """
     texts = [text] if text else []
-    rest = list(messages)
-    while rest and rest[0]["role"] == "system":
-        content = rest.pop(0)["content"]
-        texts.append("\n".join(part["text"] for part in _parts(content)))
+    begin = list(takewhile(lambda message: message["role"] == "system", messages))
+    for message in begin:
+        texts.append("\n".join(part["text"] for part in _parts(message["content"])))
     first = [{"role": "system", "content": "\n\n".join(texts)}] if texts else []
-    return [*first, *rest]
+    return [*first, *messages[len(begin) :]]
 
 
 def _parts(content: str | list[Part]) -> list[Part]:

@@ -41,7 +41,7 @@ def conversation_of(content: Mapping[str, Any]) -> list[Message] | None:
     except (KeyError, TypeError, ValueError, IndexError):
         # Cut off at the longest content that a record has.
         return None
-    return [*messages, *said.messages]
+    return [*messages, *said.messages()]
 
 
 def _whole(answer: str) -> Any:

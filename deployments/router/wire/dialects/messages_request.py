@@ -6,6 +6,7 @@ router does not import; a test compares the two.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -21,6 +22,7 @@ from deployments.router.wire.dialects.conversation import (
 from deployments.router.wire.dialects.members import (
     ENGINE_MEMBERS,
     Members,
+    Message,
     an_object,
     array,
     choice,
@@ -49,7 +51,7 @@ def chat_of(data: Members, *, counting: bool = False) -> dict[str, Any]:
     """The body of the chat completion that a body of `/v1/messages` means.
 
     Args:
-        data: The body, which is not deeper than the limits allow.
+        data: The body, which is not deeper than the limits allow, and `check_messages` took it.
         counting: Of `/v1/messages/count_tokens`, which generates nothing.
 
     Raises:
@@ -64,10 +66,11 @@ def chat_of(data: Members, *, counting: bool = False) -> dict[str, Any]:
     said = Conversation()
     for index, message in enumerate(messages):
         _add(said, message, f"messages.{index}")
-    chat["messages"] = with_system(_system(data.get("system")), said.messages)
+    heard = said.messages()
+    chat["messages"] = with_system(_system(data.get("system")), heard)
     _add_tools(data, chat)
     _add_thinking(data, chat)
-    if _is_begun(said):
+    if _is_begun(heard):
         chat |= {"add_generation_prompt": False, "continue_final_message": True}
     if counting:
         return chat
@@ -87,9 +90,9 @@ def chat_of(data: Members, *, counting: bool = False) -> dict[str, Any]:
     return chat
 
 
-def _is_begun(said: Conversation) -> bool:
+def _is_begun(messages: Sequence[Message]) -> bool:
     """Whether the last message is the beginning of the answer, which goes on behind it."""
-    last = said.messages[-1] if said.messages else {}
+    last = messages[-1] if messages else {}
     return last.get("role") == "assistant" and bool(last.get("content")) and len(last) == 2
 
 

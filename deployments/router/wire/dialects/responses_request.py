@@ -6,7 +6,7 @@ does not import; a test compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Set
 from typing import Any, NamedTuple
 
 import orjson
@@ -82,7 +82,7 @@ def chat_of(data: Members, before: list[Message]) -> ResponsesChat:
     """The chat completion that a body of `/v1/responses` means.
 
     Args:
-        data: The body, which is not deeper than the limits allow.
+        data: The body, which is not deeper than the limits allow, and `check_responses` took it.
         before: The conversation up to `previous_response_id`, its answer included.
 
     Raises:
@@ -122,7 +122,7 @@ def _said(given: Any) -> list[Message]:
     said = Conversation()
     for index, item in enumerate(given):
         _add(said, an_object(item, f"input.{index}"), f"input.{index}")
-    return said.messages
+    return said.messages()
 
 
 def _add(said: Conversation, item: Members, where: str) -> None:
@@ -239,13 +239,14 @@ def _tool(tool: Members, at: str, namespace: str | None, meant: dict[str, Tool])
 def _add_tool_choice(chosen: Any, chat: dict[str, Any]) -> None:
     if chosen is None:
         return
+    known = {tool["function"]["name"] for tool in chat.get("tools", ())}
     if isinstance(chosen, dict):
         kinds = ("function", "custom", "allowed_tools")
         kind = choice(chosen.get("type"), "tool_choice.type", kinds)
         if kind == "allowed_tools":
-            _allow(chosen, chat)
+            _allow(chosen, chat, known)
             return
-        name = _known_tool(chosen, "tool_choice.", chat)
+        name = _known_tool(chosen, "tool_choice.", known)
         chat["tool_choice"] = {"type": "function", "function": {"name": name}}
         return
     mode = choice(chosen, "tool_choice", ("auto", "none", "required"))
@@ -255,11 +256,11 @@ def _add_tool_choice(chosen: Any, chat: dict[str, Any]) -> None:
         raise invalid_value("tool_choice", "needs `tools`", mode)
 
 
-def _allow(chosen: Members, chat: dict[str, Any]) -> None:
+def _allow(chosen: Members, chat: dict[str, Any], known: Set[str]) -> None:
     mode = choice(chosen.get("mode") or "auto", "tool_choice.mode", ("auto", "required"))
     names = {
         _known_tool(
-            an_object(item, f"tool_choice.tools.{index}"), f"tool_choice.tools.{index}.", chat
+            an_object(item, f"tool_choice.tools.{index}"), f"tool_choice.tools.{index}.", known
         )
         for index, item in enumerate(array(chosen, "tools", "tool_choice.", required=True))
     }
@@ -267,9 +268,9 @@ def _allow(chosen: Members, chat: dict[str, Any]) -> None:
     chat["tool_choice"] = mode
 
 
-def _known_tool(chosen: Members, at: str, chat: Mapping[str, Any]) -> str:
+def _known_tool(chosen: Members, at: str, known: Set[str]) -> str:
     name = _flat_name(chosen, at)
-    if all(tool["function"]["name"] != name for tool in chat.get("tools", ())):
+    if name not in known:
         raise invalid_value(f"{at}name", "must be one of the tools", name)
     return name
 

@@ -373,3 +373,13 @@ def test_a_break_before_the_first_byte_moves_on(site: Site, serve: ServeDouble) 
     events = named_events(post(site, model="auto", stream=True).text)
     assert events[0]["message"]["model"] == ACCURATE
     assert events[-1]["type"] == "message_stop"
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_messages_are_counted_before_they_are_merged(site: Site, path: str) -> None:
+    site.configure(models=[{"id": FRUGAL}], limits={"messages": 2})
+    response = post(site, path, messages=ASK["messages"] * 3)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert (error["param"], error["message"]) == ("messages", "messages: at most 2, got 3")

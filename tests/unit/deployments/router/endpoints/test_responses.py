@@ -299,6 +299,13 @@ def test_a_limit_names_the_field_as_the_client_does(site: Site) -> None:
     assert error["param"].startswith("text.format")
 
 
+def test_items_are_counted_before_they_become_messages(site: Site) -> None:
+    site.configure(models=[{"id": FRUGAL}], limits={"messages": 2})
+    error = post(site, input=[{"role": "user", "content": "a"}] * 3).json()["error"]
+    assert error["param"] == "input"
+    assert error["message"] == "input: at most 2, got 3"
+
+
 def test_a_conversation_goes_on_from_the_record(
     start_site: Callable[..., Site], serve: ServeDouble
 ) -> None:
