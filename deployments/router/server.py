@@ -241,7 +241,9 @@ class Router:
         completions = Completions(
             self._args, self.decider, self._log, self.idempotency, Instruments(self._metrics)
         )
-        feedback = feedback_route(self._args, self._log, self._profiles, self._exchange_advice)
+        feedback = feedback_route(
+            self._args, self.decider, self._log, self._profiles, self._exchange_advice
+        )
         doors = self._args, self.decider, completions
         responses = ResponsesRoute(*doors, self._log, self._profiles)
         tokenize = Tokenize(self._args, self.decider, self._counter)

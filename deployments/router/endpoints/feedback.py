@@ -16,18 +16,24 @@ from cluster.store.actor import STORE_TIMEOUT_S
 from cluster.store.archive.entries import Feedback
 from cluster.store.archive.feedback import Taken
 from deployments.config.app import RouterArgs
+from deployments.config.limits import Limits
 from deployments.router.access.budgets import Account
+from deployments.router.decision.decide import Decider
 from deployments.router.endpoints.grading import has_words, score_of
-from deployments.router.sync.decision_log import DecisionLog
+from deployments.router.sync.decision_log import MAX_CONTENT_BYTES, DecisionLog
 from deployments.router.sync.exchange import exchange
 from deployments.router.sync.profiles import ProfileSource
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
+from deployments.router.wire.error_codes import ErrorCode
+from deployments.router.wire.limits.body import check_size
 from deployments.router.wire.openai import invalid_value, json_object, validated
 from deployments.router.wire.respond import JsonResponse
 from scheduler.bandit.model import Rating, frugality, usual_cost
 
 FORMS = ("score", "thumbs", "answer")
+MAX_BODY_BYTES = 2**20
+"""So that the longest answer fits, with more than three bytes for a character."""
 
 
 class FeedbackFields(BaseModel):
@@ -40,12 +46,15 @@ class FeedbackFields(BaseModel):
     answer: str | None = Field(
         default=None,
         min_length=1,
+        # Characters; a longer one is nowhere recorded.
+        max_length=MAX_CONTENT_BYTES,
         description="The right one; compared with the given one where the record holds it.",
     )
 
 
 def feedback_route(
     args: RouterArgs,
+    decider: Decider,
     log: DecisionLog,
     profiles: ProfileSource,
     share: Callable[[], Awaitable[object]],
@@ -53,14 +62,16 @@ def feedback_route(
     """The handler, over the parts of a router.
 
     Args:
-        args: Limits.
+        args: How slow a body may be.
+        decider: Has the limits of what is in it.
         log: Of decisions.
         profiles: Have the store's handle.
         share: Fetches what the store learnt, so that it counts in the next decision.
     """
 
     async def give(request: Request) -> Response:
-        fields = parse_feedback(await read_body(request.scope, request.receive, args))
+        body = await read_body(request.scope, request.receive, args)
+        fields = parse_feedback(body, decider.config.limits)
         record = await log.find(profiles.store, fields.decision_id)
         account: Account | None = request.scope.get("account")
         if record is None or not may_rate(record, account):
@@ -92,12 +103,20 @@ def feedback_route(
     return give
 
 
-def parse_feedback(body: bytes) -> FeedbackFields:
+def parse_feedback(body: bytes, limits: Limits) -> FeedbackFields:
     """Read a body.
 
+    Args:
+        body: As the client sent it.
+        limits: What it may have in it.
+
     Raises:
-        ApiError: 400 with the field and what was given.
+        ApiError: 413, it is too large; 400 with the field and what was given.
     """
+    if len(body) > MAX_BODY_BYTES:
+        message = f"the body of feedback may have at most {MAX_BODY_BYTES} bytes, got {len(body)}"
+        raise ApiError(413, message, code=ErrorCode.BODY_TOO_LARGE)
+    check_size(body, limits)
     data = json_object(body)
     fields = validated(FeedbackFields, data)
     given = [name for name in FORMS if getattr(fields, name) is not None]

@@ -33,7 +33,7 @@ def score_of(record: Mapping[str, Any], right: str) -> float:
 
 def has_words(text: str) -> bool:
     """Whether there is anything to compare."""
-    return bool(_words(text))
+    return _WORDS.search(text.casefold()) is not None
 
 
 def _words(text: str) -> list[str]:

@@ -12,9 +12,12 @@ import yaml
 from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site, StoreDouble
 from ray.exceptions import ActorDiedError
 
+from deployments.config.limits import Limits
 from deployments.router.access.keys import hash_of
 from deployments.router.decision.advisors.bandit import BanditAdvisor
-from deployments.router.endpoints.feedback import rating_of
+from deployments.router.endpoints.feedback import MAX_BODY_BYTES, parse_feedback, rating_of
+from deployments.router.sync.decision_log import MAX_CONTENT_BYTES
+from deployments.router.wire.api_error import ApiError
 from scheduler.bandit.model import SIZE, Algorithm, frugality, usual_cost
 
 BANDIT = {"policy": "bandit", "weights": {"accuracy": 1}}
@@ -112,6 +115,27 @@ def test_bad_feedback_names_field_and_value(
     error = response.json()["error"]
     assert error["param"] == param
     assert said in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "said"),
+    [
+        ({"answer": "a" * (MAX_BODY_BYTES + 1)}, 413, f"at most {MAX_BODY_BYTES} bytes"),
+        ({"answer": "a" * (MAX_CONTENT_BYTES + 1)}, 400, "answer: String should have at most"),
+        ({"answer": [{}] * 10}, 400, "body: at most 9 arrays and objects, got 12"),
+    ],
+)
+def test_large_feedback_is_rejected(fields: dict[str, Any], status: int, said: str) -> None:
+    body = json.dumps({"decision_id": "d"} | fields).encode()
+    with pytest.raises(ApiError, match=said) as raised:
+        parse_feedback(body, Limits(containers=9))
+    assert raised.value.status == status
+
+
+def test_the_longest_answer_fits_into_a_body() -> None:
+    fields = {"decision_id": "d", "answer": "\u65e5" * MAX_CONTENT_BYTES}
+    body = json.dumps(fields, ensure_ascii=False).encode()
+    assert parse_feedback(body, Limits()).answer == fields["answer"]
 
 
 def test_an_unknown_decision_is_404(site: Site) -> None:
