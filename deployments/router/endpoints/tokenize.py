@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from deployments.router.endpoints.dialects import read_object
 from deployments.router.tokens.chat_messages import UncountableError
 from deployments.router.tokens.counting import TokenCounter, most_rendered
 from deployments.router.tokens.model_tokenizer import ModelTokenizer, TemplateRejectionError
+from deployments.router.tokens.prompts import Prompt
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.body import read_body
 from deployments.router.wire.dialects.members import array, flag
@@ -54,15 +55,16 @@ class Tokenize:
         most = self._decider.config.exact_count_bytes
         if len(body) > most:
             raise too_much(field, len(body), most, " bytes as JSON (exact_count_bytes)")
-        ids = await _in_thread(field, lambda: tokenizer.ids(parsed.prompt, most_rendered(most)))
+        named = flag(data, "return_token_strs")
+        ids, names = await _in_thread(
+            field, lambda: _encoded(tokenizer, parsed.prompt, most, named)
+        )
         answer = {
             "count": len(ids),
             "max_model_len": self._longest(model),
             "tokens": ids,
-            "token_strs": None,
+            "token_strs": names,
         }
-        if flag(data, "return_token_strs"):
-            answer["token_strs"] = [tokenizer.token(number) for number in ids]
         return JsonResponse(answer)
 
     async def decode(self, request: Request) -> Response:
@@ -73,10 +75,7 @@ class Tokenize:
             raise invalid_value("model", "must be a model's id", name)
         _, tokenizer = self._tokenizer(self._decider.meaning(name or ""))
         ids = array(data, "tokens", required=True)
-        for index, number in enumerate(ids):
-            if type(number) is not int or not 0 <= number < 2**32 or not tokenizer.token(number):
-                raise invalid_value(f"tokens.{index}", "must be a token id of the model", number)
-        return JsonResponse({"prompt": await _in_thread("tokens", lambda: tokenizer.text(ids))})
+        return JsonResponse({"prompt": await _in_thread("tokens", lambda: _text(tokenizer, ids))})
 
     def _tokenizer(self, model: str) -> tuple[str, ModelTokenizer]:
         if model == AUTO:
@@ -93,6 +92,26 @@ class Tokenize:
     def _longest(self, model: str) -> Any:
         description: Mapping[str, Any] = self._decider.directory[model].description or {}
         return description.get("max_model_len")
+
+
+def _encoded(
+    tokenizer: ModelTokenizer, prompt: Prompt, exact_bytes: int, named: bool
+) -> tuple[list[int], list[str | None] | None]:
+    """Token ids, and the tokens as the vocabulary writes them where they are wanted."""
+    ids = tokenizer.ids(prompt, most_rendered(exact_bytes))
+    return ids, [tokenizer.token(number) for number in ids] if named else None
+
+
+def _text(tokenizer: ModelTokenizer, ids: Sequence[Any]) -> str:
+    """The text of token ids.
+
+    Raises:
+        ApiError: 400, one of them is none.
+    """
+    for index, number in enumerate(ids):
+        if type(number) is not int or not 0 <= number < 2**32 or not tokenizer.token(number):
+            raise invalid_value(f"tokens.{index}", "must be a token id of the model", number)
+    return tokenizer.text(ids)
 
 
 async def _in_thread(field: str, work: Callable[[], Result]) -> Result:

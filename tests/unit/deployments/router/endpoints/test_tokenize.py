@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,8 @@ import httpx
 import pytest
 from fake_serve import ACCURATE, FRUGAL, ServeDouble, Site
 from small_tokenizer import bundle, encoder
+
+from deployments.router.tokens.model_tokenizer import ModelTokenizer
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 
@@ -37,6 +40,22 @@ def test_a_text_and_back(tokenizing: Site) -> None:
     plain = ask(tokenizing, "/tokenize", prompt="the fox", add_special_tokens=False).json()
     assert plain["tokens"] == answer["tokens"][1:]
     assert plain["token_strs"] is None
+
+
+def test_tokens_are_looked_up_off_the_event_loop(
+    tokenizing: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop: list[bool] = []
+    token = ModelTokenizer.token
+
+    def watched(self: ModelTokenizer, number: int) -> str | None:
+        on_loop.append(asyncio._get_running_loop() is not None)
+        return token(self, number)
+
+    monkeypatch.setattr(ModelTokenizer, "token", watched)
+    ids = ask(tokenizing, "/tokenize", prompt="the fox", return_token_strs=True).json()["tokens"]
+    assert ask(tokenizing, "/detokenize", tokens=ids).status_code == 200
+    assert on_loop == [False] * 2 * len(ids)
 
 
 def test_a_conversation(tokenizing: Site) -> None:
