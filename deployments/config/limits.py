@@ -27,7 +27,8 @@ class Limits(Strict):
     containers: PositiveInt = Field(default=32_768, description="Arrays and objects of a body.")
     values: PositiveInt = Field(default=500_000, description="Members and items of a body.")
     members: PositiveInt = Field(
-        default=65_536, description="The same, without the token ids of `prompt` and `input`."
+        default=65_536,
+        description="The same, without the token ids of `prompt`, `input`, `tokens`.",
     )
     depth: PositiveInt = Field(default=128, description="Arrays and objects within each other.")
     messages: PositiveInt = Field(default=4_096, description="Of a chat; `documents` as well.")

@@ -302,7 +302,8 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
                 request = as_request(CompletionRequest, payload)
             return await create(request)
         except ValidationError as error:
-            first = error.errors()[0]
+            # pydantic makes a list of all; most of the time goes into URLs and contexts.
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or None
             message = f"{where}: {first['msg']}" if where else first["msg"]
             return serving.create_error_response(message, param=where)

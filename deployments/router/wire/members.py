@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
 from contextlib import suppress
+from itertools import islice
+from typing import Any
 
 from deployments.router.wire.api_error import ApiError
 
@@ -10,12 +13,30 @@ Path = tuple[str | int, ...]
 """Names of the members that a value lies in."""
 LONGEST_NAME = 200
 LONGEST_NUMBER = 64
+LONGEST_VALUE = 100
+
+
+class _Short(reprlib.Repr):
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """Of the first members; the base class sorts all of them."""
+        return super().repr_dict(dict(islice(x.items(), self.maxdict + 1)), level)
+
+
+# `repr` itself fails on what is nested deeply.
+_short = _Short()
+_short.maxstring = _short.maxother = LONGEST_VALUE + 10
 
 
 def dotted(path: Path) -> str:
     """The path as clients write it, cut where it is long."""
     name = ".".join(str(part) for part in path)
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+
+
+def shown(value: object) -> str:
+    """What a client sent, cut where it is long."""
+    text = _short.repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def too_much(field: str, value: object, most: float, unit: str = "") -> ApiError:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,7 +23,7 @@ from deployments.router.tokens.prompts import (
     utf8_bytes,
 )
 from deployments.router.wire.api_error import ApiError
-from deployments.router.wire.members import as_number
+from deployments.router.wire.members import Path, as_number, dotted, shown
 from deployments.router.wire.needs import needs_of
 from scheduler.capabilities import Need
 from scheduler.errors import InvalidRequestError
@@ -38,9 +37,8 @@ DEFAULT_MAX_TOKENS = 16
 LENIENT_BYTES = 65_536
 """A longer body that is no JSON is not looked at again: that takes Python's parser too long."""
 
-# `repr` itself fails on what is nested deeply.
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 110
+MAX_MODELS = 256
+"""Candidates that a request may name."""
 
 
 class RoutingFields(BaseModel):
@@ -68,7 +66,9 @@ class RoutingFields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     weights: WeightFields | None = None
     policy: str | None = None
-    models: list[str] | None = Field(default=None, min_length=1)
+    models: list[str] | None = Field(
+        default=None, min_length=1, max_length=MAX_MODELS, fail_fast=True
+    )
     constraints: ConstraintFields | None = None
     task: str | None = Field(default=None, max_length=64)
     priority: Literal["low", "normal", "high"] = "normal"
@@ -188,14 +188,29 @@ def validated(fields: type[Fields], value: Any, *where: str) -> Fields:
     Raises:
         ApiError: 400 with the first field that is wrong, and what was given.
     """
+    _only_known(fields, value, where)
     try:
         return fields.model_validate(value)
     except ValidationError as error:
+        # No more than the type has members.
         first = error.errors()[0]
         field = ".".join((*where, *(str(part) for part in first["loc"])))
         # pydantic would name its class.
         rule = "must be an object" if first["type"] == "model_type" else first["msg"]
         raise invalid_value(field, rule, first["input"]) from error
+
+
+def _only_known(fields: type[BaseModel], value: Any, where: Path) -> None:
+    """Reject the first unknown member: pydantic would build an error for each of them."""
+    if not isinstance(value, dict):
+        return
+    for name, item in value.items():
+        known = fields.model_fields.get(name)
+        if known is None:
+            raise invalid_value(dotted((*where, name)), "Extra inputs are not permitted", item)
+        for kind in get_args(known.annotation):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                _only_known(kind, item, (*where, name))
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -347,6 +362,7 @@ def _completion(data: dict[str, Any]) -> Prompt:
     if prompts and all(isinstance(item, str) and item != "" for item in prompts):
         return Prompt(members, sum(utf8_bytes(item) for item in prompts))
     if prompts and all(is_token_ids(item) for item in prompts):
+        check_token_ids("prompt", prompts)
         tokens = sum(len(item) for item in prompts)
         alone = members.keys() <= {"prompt", "add_special_tokens"}
         return Prompt(members, 0, other_tokens=tokens, token_ids=tokens if alone else None)
@@ -359,6 +375,12 @@ def is_token_ids(value: Any) -> bool:
     return isinstance(value, list) and set(map(type, value)) == {int}
 
 
+def check_token_ids(field: str, prompts: list[list[int]]) -> None:
+    """Reject negative ids: vLLM's validation would list each of them."""
+    if (least := min(map(min, prompts))) < 0:
+        raise invalid_value(field, "token ids must be 0 or more", least)
+
+
 def _optional(data: dict[str, Any], name: str, kind: type, parent: str = "") -> Any:
     value = data.get(name)
     if value is not None and type(value) is not kind:
@@ -368,9 +390,7 @@ def _optional(data: dict[str, Any], name: str, kind: type, parent: str = "") -> 
 
 def invalid_value(field: str, rule: str, value: Any) -> ApiError:
     """A 400 that names the field, what holds for it and what was given."""
-    shown = _short.repr(value)
-    shown = shown if len(shown) <= 100 else shown[:100] + "..."
-    return ApiError(400, f"{field}: {rule}, got {shown}", param=field, code="invalid_value")
+    return ApiError(400, f"{field}: {rule}, got {shown(value)}", param=field, code="invalid_value")
 
 
 def _kind(value: Any) -> str:

@@ -14,6 +14,7 @@ from deployments.links.frames import Endpoint
 from deployments.router.wire.members import too_much
 from deployments.router.wire.openai import (
     ParsedRequest,
+    check_token_ids,
     content_text,
     invalid_value,
     is_token_ids,
@@ -82,6 +83,8 @@ def _inputs(data: Mapping[str, Any], most: int) -> tuple[int, list[Any]]:
     ):
         rule = "must be text or token ids, one or several, not empty"
         raise invalid_value("input", rule, given)
+    if not isinstance(inputs[0], str):
+        check_token_ids("input", inputs)
     return len(inputs), inputs
 
 

@@ -52,7 +52,7 @@ _COUNTED: tuple[tuple[str, str], ...] = (
 )
 _MEMBERS = 256
 """Of the body itself; vLLM knows some eighty."""
-_TOKEN_IDS = ("prompt", "input")
+_TOKEN_IDS = ("prompt", "input", "tokens")
 """Members that may be token ids."""
 _READ_HERE = ("max_tokens", "max_completion_tokens")
 _ALL_OF_THE_VOCABULARY = ("logprobs", "top_logprobs", "prompt_logprobs")

@@ -4,12 +4,20 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from deployments.links.frames import Endpoint
 from deployments.router.tokens.prompts import TOKENS_PER_MESSAGE, Prompt
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.no_candidate import from_scheduler
-from deployments.router.wire.openai import ParsedRequest, parse_request
+from deployments.router.wire.openai import (
+    MAX_MODELS,
+    ParsedRequest,
+    RoutingFields,
+    invalid_value,
+    parse_request,
+)
+from deployments.router.wire.pooling import parse_pooled
 from scheduler.capabilities import Feature, Need
 from scheduler.errors import InvalidRequestError, NoCandidateError
 from scheduler.exclusions import Exclusion, ExclusionKind
@@ -260,3 +268,49 @@ def test_how_many_answers_are_asked_for(fields: dict[str, Any], prompts: int, ch
     body = json.dumps({"model": "auto", **fields}).encode()
     parsed = parse_request(body, "completions")
     assert (parsed.prompts, parsed.choices) == (prompts, choices)
+
+
+@pytest.mark.parametrize("within", [(), ("weights",), ("constraints",)])
+def test_pydantic_does_not_list_unknown_members(
+    within: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RoutingFields, "model_validate", lambda _: pytest.fail("asked"))
+    routing: Any = {"b": 0, "a": 1, "x" * 1000: 2}
+    for name in within:
+        routing = {name: routing}
+    with pytest.raises(ApiError) as raised:
+        parsed(prompt="x", routing=routing)
+    field = ".".join(("routing", *within, "b"))
+    assert str(raised.value) == f"{field}: Extra inputs are not permitted, got 0"
+    assert raised.value.param == field
+
+
+@pytest.mark.parametrize(
+    ("models", "field", "said"),
+    [
+        (["a", 1, *[2] * 99], "routing.models.1", "valid string, got 1"),
+        (["a"] * (MAX_MODELS + 1), "routing.models", f"at most {MAX_MODELS} items"),
+        ([1] * (MAX_MODELS + 1), "routing.models.0", "valid string, got 1"),
+    ],
+)
+def test_the_first_error_of_models_is_the_only_one(models: Any, field: str, said: str) -> None:
+    with pytest.raises(ApiError, match=said) as raised:
+        parsed(prompt="x", routing={"models": models})
+    assert raised.value.param == field
+    assert isinstance(raised.value.__cause__, ValidationError)
+    assert raised.value.__cause__.error_count() == 1
+    assert parsed(prompt="x", routing={"models": ["a"] * MAX_MODELS}).models
+
+
+@pytest.mark.parametrize("prompt", [[3, -1, -2], [[3], [-1, -2]]])
+def test_token_ids_are_not_negative(prompt: Any) -> None:
+    said = "token ids must be 0 or more, got -"
+    with pytest.raises(ApiError, match=f"prompt: {said}"):
+        parsed(prompt=prompt)
+    with pytest.raises(ApiError, match=f"input: {said}"):
+        parse_pooled({"model": "m", "input": prompt}, "embeddings", 9)
+
+
+def test_a_value_is_shown_without_sorting_all_of_its_members() -> None:
+    value = {str(number): number for number in range(9, 0, -1)}
+    assert "got {'5': 5, '6': 6, '7': 7, '8': 8, ...}" in str(invalid_value("f", "r", value))
