@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 
 from cluster.store.evidence import MAX_NEWS, Evidence, Kind
 from deployments.router.blame.book import BlameBook
+from deployments.router.blame.proven import Proven
 from deployments.router.blame.suspects import Break, Finding, Run, Suspicion
 
 TRIAL_S, PLAIN_TRIAL_S = 10.0, 1.0
@@ -36,9 +37,6 @@ KINDS_IN_A_ROW = 3
 """Where so many kinds of requests break one after the other, the place is to blame."""
 DEAD_S = 10.0
 """An engine may be dead for so long before its replica is gone: later requests did not kill it."""
-MAX_PROVEN = 256
-MAX_PROVEN_BYTES = 65_536
-"""A larger request that worked is not remembered."""
 
 
 class Blame:
@@ -60,7 +58,7 @@ class Blame:
         self._dead: dict[str, float] = {}
         # Kinds that broke in a row where there is no link, and so no breaker.
         self._broken: dict[str, set[bytes]] = {}
-        self._proven: deque[tuple[float, str, Suspicion]] = deque(maxlen=MAX_PROVEN)
+        self._proven = Proven(clock)
         self._trial = asyncio.Lock()
         self._foreign_trials: frozenset[str] = frozenset()
         self._unsent: deque[Evidence] = deque(maxlen=MAX_NEWS)
@@ -99,8 +97,7 @@ class Blame:
         self._dead.pop(run.place, None)
         self._broken.pop(run.place, None)
         suspicion = run.suspicion
-        if len(suspicion.body) <= MAX_PROVEN_BYTES:
-            self._proven.append((self._clock(), run.model, suspicion))
+        self._proven.add(run.model, suspicion)
         if self.book and self.book.marked(suspicion.fingerprint):
             for request in suspicion.fingerprint.hashes:
                 self._note(Evidence(request, Kind.WORKED, run.model, run.place))
@@ -189,7 +186,7 @@ class Blame:
             run.finding = Finding.INNOCENT
         if not runs:
             return
-        proven = self._proven_on(runs[0].model, now)
+        proven = self._proven.on(runs[0].model, self.book.memory_s)
         ranks = [self._rank(run, proven, now) for run in runs]
         top = max(ranks)
         likely = [run for run, rank in zip(runs, ranks, strict=True) if rank == top]
@@ -228,14 +225,9 @@ class Blame:
         strange = request.shape is not None and request.shape not in proven
         return self.book.suspected(request), 2 if strange else 1
 
-    def _proven_on(self, model: str, now: float) -> frozenset[bytes]:
-        oldest = now - self.book.memory_s
-        worked = (s for at, where, s in self._proven if where == model and at > oldest)
-        return frozenset(h for suspicion in worked for h in suspicion.fingerprint.hashes)
-
     def _hashes(self, run: Run, proven: Collection[bytes] | None = None) -> list[bytes]:
         """What to hold against it: no part that works in other requests."""
-        known = self._proven_on(run.model, self._clock()) if proven is None else proven
+        known = self._proven.on(run.model, self.book.memory_s) if proven is None else proven
         request = run.suspicion.fingerprint
         return [h for h in request.hashes if h == request.whole or h not in known]
 
