@@ -375,7 +375,7 @@ def is_token_ids(value: Any) -> bool:
     return isinstance(value, list) and set(map(type, value)) == {int}
 
 
-def check_token_ids(field: str, prompts: list[list[int]]) -> None:
+def check_token_ids(field: str, prompts: list[Any]) -> None:
     """Reject negative ids: vLLM's validation would list each of them."""
     if (least := min(map(min, prompts))) < 0:
         raise invalid_value(field, "token ids must be 0 or more", least)
