@@ -207,6 +207,9 @@ def _only_known(fields: type[BaseModel], value: Any, where: Path) -> None:
     for name, item in value.items():
         known = fields.model_fields.get(name)
         if known is None:
+            if name.encode(errors="ignore").decode() != name:
+                # Half a surrogate pair, of which pydantic has words that can be sent.
+                return
             raise invalid_value(dotted((*where, name)), "Extra inputs are not permitted", item)
         for kind in get_args(known.annotation):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
