@@ -28,7 +28,7 @@ class Limits(Strict):
     values: PositiveInt = Field(default=500_000, description="Members and items of a body.")
     members: PositiveInt = Field(
         default=65_536,
-        description="The same, without the token ids of `prompt`, `input`, `tokens`.",
+        description="The same, without token ids of `prompt`, `input` and `tokens`.",
     )
     depth: PositiveInt = Field(default=128, description="Arrays and objects within each other.")
     messages: PositiveInt = Field(default=4_096, description="Of a chat; `documents` as well.")

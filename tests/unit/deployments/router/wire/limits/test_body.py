@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from deployments.config.limits import Limits
 from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.limits import references
-from deployments.router.wire.limits.body import ENGINE_FIELDS, parse_bounded
+from deployments.router.wire.limits.body import (
+    ENGINE_FIELDS,
+    check_members,
+    check_size,
+    parse_bounded,
+)
 from deployments.router.wire.openai import ParsedRequest
 from scheduler.errors import InvalidRequestError
 
@@ -195,6 +200,10 @@ def test_members_are_counted_without_token_ids_and_commas_in_texts() -> None:
     parse({"model": "x", "prompt": [7] * 5_000}, limits)
     parse({"model": "x", "prompt": [[7] * 600] * 5}, limits)
     parse({"model": "x", "prompt": "a," * 5_000}, limits)
+    for field in ("input", "tokens"):
+        data = {"model": "x", field: [7] * 5_000}
+        raw = json.dumps(data).encode()
+        check_members(raw, data, check_size(raw, limits)[1], limits)
     error = rejection({"model": "x", "prompt": [7] * 5_000, "user": [7] * 1_100}, limits)
     assert str(error).startswith("body: at most 1000 members and items beside token ids, got 110")
     mixed = rejection({"model": "x", "prompt": [7] + ["x"] * 1_100}, limits)
