@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from deployments.router.wire.openai import RoutingFields
 
@@ -47,7 +47,7 @@ class ChatRequest(CommonFields):
 
 
 Text = str
-TokenIds = list[int]
+TokenIds = list[NonNegativeInt]
 
 
 class CompletionRequest(CommonFields):
