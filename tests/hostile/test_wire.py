@@ -14,7 +14,12 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-def asked(serve: Serve, pieces: Sequence[Piece], leaving: Leaving | None = None) -> Answer:
+def asked(
+    serve: Serve,
+    pieces: Sequence[Piece],
+    leaving: Leaving | None = None,
+    timeout_s: float = 20.0,
+) -> Answer:
     """What the client makes of a server."""
 
     async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -28,7 +33,9 @@ def asked(serve: Serve, pieces: Sequence[Piece], leaving: Leaving | None = None)
         host, port = server.sockets[0].getsockname()
         async with server:
             answer = Answer("a test")
-            return await exchange((host, port), pieces, answer, timeout_s=1.0, leaving=leaving)
+            return await exchange(
+                (host, port), pieces, answer, timeout_s=timeout_s, leaving=leaving
+            )
 
     return asyncio.run(run())
 
@@ -74,15 +81,15 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    answer = asked(serve, [REQUEST])
+    answer = asked(serve, [REQUEST], timeout_s=1.0)
     assert answer.broke == "no end after 1 s"
 
 
 def test_an_answer_before_the_end_of_the_request_counts() -> None:
-    answer = asked(saying(OK), [REQUEST[:-3], Pause(0.5), REQUEST[-3:-2], Pause(30), b"{}"])
+    answer = asked(saying(OK), [REQUEST[:-3], Pause(2), REQUEST[-3:-2], Pause(30), b"{}"])
     assert (answer.status, answer.broke) == (200, None)
     # The time of the answer counts from what was sent last.
-    assert answer.elapsed_s < 0.4
+    assert answer.elapsed_s < 1.5
 
 
 def test_half_a_connection_still_gets_its_answer() -> None:

@@ -67,7 +67,7 @@ def test_what_a_token_took_is_counted_also_where_it_comes_in_two_pieces() -> Non
 def test_a_stall_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "STALL_S", 0.2)
     tokens = [token(time.monotonic_ns())] * 3
-    (client,) = asyncio.run(ask(HEAD, tokens[0], 0.4, tokens[1] + tokens[2], b"data: [DONE]\n\n"))
+    (client,) = asyncio.run(ask(HEAD, tokens[0], 1.0, tokens[1] + tokens[2], b"data: [DONE]\n\n"))
     assert client.stalls == 1
     assert client.longest_gap_s >= 0.3
 

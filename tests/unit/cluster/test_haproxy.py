@@ -59,7 +59,10 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     (folder / "500.http").write_text("HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n")
     number = free_port()
     path = folder / "haproxy.cfg"
-    path.write_text(CONFIGURATION.format(folder=folder, port=number, dead=free_port()))
+    # Bound for as long as the tests run, so that no other process gets it; nobody listens.
+    dead = socket.socket()
+    dead.bind(("127.0.0.1", 0))
+    path.write_text(CONFIGURATION.format(folder=folder, port=number, dead=dead.getsockname()[1]))
     variables = haproxy_variables()
     process = subprocess.Popen(
         [variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(path)],
@@ -76,14 +79,15 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         time.sleep(0.05)
     yield number
     process.terminate()
-    process.wait(10)
+    process.wait(30)
+    dead.close()
     assert process.stderr
     process.stderr.close()
 
 
 def answer(port: int, request: bytes) -> tuple[str, dict[str, str], str]:
     """Status line, headers in lower case, and body."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(request)
         received = b""
         while data := connection.recv(65_536):

@@ -40,7 +40,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreDoub
 def start_site(
     serve: ServeDouble, store: StoreDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Site]]:
-    """Starts a router of both models, with a body limit of 10,000 bytes and a quick time-out."""
+    """Starts a router of both models, with a body limit of 10,000 bytes.
+
+    Its time-out leaves a slow machine time to answer; what hangs needs one of its own.
+    """
     monkeypatch.setattr("deployments.router.server.serve_host", lambda: "127.0.0.1")
     monkeypatch.setattr("deployments.router.server.DIRECTORY_PERIOD_S", 0.02)
     monkeypatch.setattr("deployments.router.endpoints.health.MAX_AGE_S", 0.0)
@@ -50,7 +53,7 @@ def start_site(
     started = []
 
     def start(**args: Any) -> Site:
-        limits: Any = {"max_body_bytes": 10_000, "request_timeout_s": 0.2} | args
+        limits: Any = {"max_body_bytes": 10_000, "request_timeout_s": 20.0} | args
         site = Site(RouterArgs(data_dir=str(tmp_path / "data"), **limits))
         started.append(site)
         site.configure(models=[{"id": ACCURATE}, {"id": FRUGAL}])
@@ -65,9 +68,9 @@ def start_site(
 
 
 @pytest.fixture
-def site(start_site: Callable[..., Site]) -> Site:
-    """That router, as it is by default."""
-    return start_site()
+def site(start_site: Callable[..., Site], request: pytest.FixtureRequest) -> Site:
+    """That router, as it is by default or with the arguments that parametrize it."""
+    return start_site(**getattr(request, "param", {}))
 
 
 @pytest.fixture
@@ -77,7 +80,12 @@ def open_site(start_site: Callable[..., Site]) -> Site:
 
 
 @pytest.fixture
-def keyed(start_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def keyed(
+    start_site: Callable[..., Site],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Site:
     """`boss` is an administrator's, `ann` has 10 tokens a minute, `eve` one request."""
     path = tmp_path / "keys.yaml"
     entries = [
@@ -89,4 +97,4 @@ def keyed(start_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.M
     # In the middle of a minute, so that none ends in a test.
     half_past = time.time() // 60 * 60 + 30
     monkeypatch.setattr("deployments.router.server.Budgets", lambda: Budgets(lambda: half_past))
-    return start_site(keys_file=str(path))
+    return start_site(keys_file=str(path), **getattr(request, "param", {}))

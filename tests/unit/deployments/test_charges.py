@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -58,7 +59,7 @@ def endless(keyed: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]:
         monkeypatch.setattr(keyed.shared.loads, "take", lambda *_: None)
         links = keyed.directory.links
         links.update([load], "x")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not links.open(FRUGAL):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
@@ -68,20 +69,24 @@ def endless(keyed: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]:
 
 
 def leave(site: Site, replica: Endless, **body: Any) -> None:
-    """Ask, hang up once the replica is at it, and give the replica time to say what it took."""
+    """Ask, hang up once the replica is at it, and wait until it has said what it took."""
     content = {"json": {"model": FRUGAL, "prompt": "Hello", "max_tokens": 400} | body}
 
     async def scenario() -> None:
         call = asyncio.create_task(site.send("POST", "/v1/completions", content | bearing("boss")))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await replica.begun.wait()
-        # What it has sent is on its way to the client.
-        await asyncio.sleep(0.1)
+        # What it has sent is on its way to the client, for which the loop needs turns, not time.
+        for _ in range(20):
+            await asyncio.sleep(0.005)
         call.cancel()
         await asyncio.wait({call})
-        await asyncio.sleep(0.1)
 
     site.runner.run(scenario())
+    until = time.monotonic() + 30
+    while not site.get("/v1/decisions?limit=1", **bearing("boss"))["data"]:
+        assert time.monotonic() < until
+        site.runner.run(asyncio.sleep(0.005))
 
 
 def record(site: Site) -> dict[str, Any]:

@@ -426,7 +426,7 @@ class Site:
         )
 
     def wait_until(self, condition: Any) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not condition(self.get("/health")):
             assert time.monotonic() < deadline, self.get("/health")
             self.runner.run(asyncio.sleep(0.005))

@@ -64,7 +64,7 @@ def report(replica_id: str, link: LinkAddress | None, **fields: Any) -> ReplicaL
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - sockets tell nobody
             await asyncio.sleep(0.005)
 

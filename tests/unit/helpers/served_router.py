@@ -27,7 +27,7 @@ class ServedRouter:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
         self._thread.start()
-        assert self._ready.wait(10), "the router does not start"
+        assert self._ready.wait(30), "the router does not start"
 
     async def _serve(self) -> None:
         router = Router.__new__(Router)
@@ -43,7 +43,7 @@ class ServedRouter:
 
     def close(self) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(30)
         assert not self._thread.is_alive(), "the router does not stop"
 
 

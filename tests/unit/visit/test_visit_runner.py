@@ -82,7 +82,7 @@ def test_what_no_time_is_left_for_is_skipped(tmp_path: Path) -> None:
         tmp_path,
         step("a", lambda _: time.sleep(60)),
         step("b", lambda _: None),
-        minutes=1.3 / 60,
+        minutes=1.9 / 60,
     )
     assert fates == {"a": "late", "b": "skipped"}
     assert read(tmp_path, "02-b.json")["why"] == "no time is left"

@@ -163,8 +163,17 @@ def test_what_a_signal_does_while_the_models_are_profiled(
     """Ctrl-C skips, SIGTERM stops; either way the profiling job gets one signal and its time."""
     (tmp_path / "profiling.py").write_text(PROFILER)
     script = textwrap.dedent("""
+        import subprocess
+        from pathlib import Path
         from cluster.cli import up as launcher
+
+        class Job(subprocess.Popen):
+            def wait(self, timeout=None):
+                Path("waiting").touch()
+                return super().wait(timeout)
+
         launcher.handle_signals()
+        launcher.subprocess.Popen = Job
         try:
             launcher.profile_models(["a"], 6379)
             print("went on")
@@ -176,6 +185,7 @@ def test_what_a_signal_does_while_the_models_are_profiled(
     )
     try:
         wait_for((tmp_path / "started").exists)
+        wait_for((tmp_path / "waiting").exists)
         process.send_signal(number)
         out, _ = process.communicate(timeout=20)
     finally:
@@ -371,7 +381,7 @@ def test_requests_that_do_not_end_are_waited_for_until_a_limit(
     router.answers.append(ongoing(1))
     began = time.monotonic()
     launcher.drain(router.address)
-    assert 0.2 <= time.monotonic() - began < 5
+    assert 0.2 <= time.monotonic() - began < 20
 
 
 def test_a_ray_that_ends_stops_the_start(

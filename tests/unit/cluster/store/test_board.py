@@ -137,7 +137,7 @@ def test_replicas_get_the_weights_of_their_tokens(
         await until(TokenWeights(1.0, 2.0))
         board.close()
 
-    asyncio.run(asyncio.wait_for(replica(), 5))
+    asyncio.run(asyncio.wait_for(replica(), 30))
 
 
 def test_a_slow_disk_delays_no_claim_and_no_report(
@@ -166,7 +166,8 @@ def test_a_slow_disk_delays_no_claim_and_no_report(
             await asyncio.sleep(0)
         return time.monotonic() - began
 
-    assert asyncio.run(use()) < 0.5
-    assert writing.wait(5)
+    # One that waited for the disk would do so for ten seconds.
+    assert asyncio.run(use()) < 5
+    assert writing.wait(10)
     disk.set()
     board.close()

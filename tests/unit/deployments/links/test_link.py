@@ -38,7 +38,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 async def late_of(late: Late) -> bytes:
     assert late.observation is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await late.observation
 
 
@@ -201,7 +201,7 @@ def test_a_replica_that_dies_breaks_its_calls_at_once_and_is_not_asked_again(run
             calls = [asyncio.create_task(link.answer(request(i))) for i in range(3)]
             await until(lambda: len(site.servers[0].calls) == 3)
             die(site.servers[0])
-            done, _ = await asyncio.wait(calls, timeout=1)
+            done, _ = await asyncio.wait(calls, timeout=20)
             errors = [task.exception() for task in done]
             assert [isinstance(e, LinkBrokenError) and e.died for e in errors] == [True] * 3
             with pytest.raises(LinkBrokenError) as never_begun:
@@ -305,7 +305,7 @@ def test_a_draining_replica_finishes_what_it_has_and_takes_nothing_new(run: Run)
             assert not drained.done()
             go.set()
             assert await running == REPLY
-            await asyncio.wait_for(drained, 1)
+            await asyncio.wait_for(drained, 20)
             # Nor does it take routers that come later.
             late = LinkPool()
             late.update(site.reports(), "late")
@@ -337,7 +337,7 @@ def test_strangers_are_hung_up_on(run: Run, said: bytes) -> None:
             reader, writer = await asyncio.open_connection(address.host, address.port)
             writer.write(said)
             with suppress(ConnectionResetError):
-                assert await asyncio.wait_for(reader.read(), 1) == b""
+                assert await asyncio.wait_for(reader.read(), 20) == b""
             writer.close()
             assert not replica.requests
             assert await site.link().answer(request()) == REPLY
@@ -412,7 +412,7 @@ def test_calls_of_a_replica_that_hangs_break_at_once(run: Run) -> None:
             hung, well = (replace(r, hung=i == 0) for i, r in enumerate(site.reports()))
             site.pool.update([hung, well], "router")
             with pytest.raises(LinkBrokenError):
-                await asyncio.wait_for(call, 1)
+                await asyncio.wait_for(call, 20)
             site.pool.update([hung, well], "router")
             assert site.pool.choose("m", avoid=("r1",)) is None
             assert await site.link().answer(request()) == REPLY
@@ -427,7 +427,7 @@ def test_calls_of_a_replica_that_hangs_break_at_once(run: Run) -> None:
 async def tried() -> None:
     """Whatever else runs has ended."""
     if others := asyncio.all_tasks() - {asyncio.current_task()}:
-        await asyncio.wait(others, timeout=5)
+        await asyncio.wait(others, timeout=20)
 
 
 def test_a_replica_without_an_open_port_is_no_link(run: Run) -> None:
@@ -467,7 +467,7 @@ def test_a_call_of_a_replica_that_goes_away_in_order_dies_of_nothing(run: Run) -
             await until(lambda: site.pool.choose("m") is None)
             die(site.servers[0])
             with pytest.raises(LinkBrokenError) as caught:
-                await asyncio.wait_for(call, 1)
+                await asyncio.wait_for(call, 20)
             assert (caught.value.lost, caught.value.died) == (True, False)
             assert not lost
             draining.cancel()
@@ -520,10 +520,10 @@ def test_a_replica_that_digests_the_routers_own_request_is_not_left_alone(run: R
 
 
 def test_a_replica_that_is_only_busy_is_not_sick(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.links.pool.OWN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("deployments.links.pool.OWN_TIMEOUT_S", 1.0)
 
     async def scenario() -> None:
-        replica = Replica(lambda: asyncio.sleep(0.03))
+        replica = Replica(lambda: asyncio.sleep(0.3))
         async with Site(replica) as site:
             link = site.link()
             streaming = asyncio.create_task(collect(link, request()))

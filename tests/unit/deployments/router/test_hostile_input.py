@@ -282,8 +282,8 @@ def test_a_body_in_small_parts_is_the_same_body(site: Site, serve: ServeDouble, 
     assert called.request.body == body
 
 
+@pytest.mark.parametrize("site", [{"request_timeout_s": 0.2}], indirect=True)
 def test_a_body_that_takes_too_long(site: Site) -> None:
-    # The site's time-out is 0.2 s.
     answer = call(site, body=[b"{"] * 100, pause_s=0.02)
     assert (answer.status, answer.error["code"]) == (408, "body_timeout")
 

@@ -25,12 +25,18 @@ PERIOD_S = 0.1
 
 @pytest.fixture
 def router(
-    serve: ServeDouble, store: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    serve: ServeDouble,
+    store: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[ServedRouter]:
+    """One that comments on so many seconds of silence."""
     monkeypatch.setattr("deployments.router.server.serve_host", lambda: "127.0.0.1")
     monkeypatch.setattr("deployments.router.server.DIRECTORY_PERIOD_S", 0.02)
     monkeypatch.delitem(os.environ, "DYNAMIC_LLM_SCHEDULER_API_KEYS", raising=False)
-    args = RouterArgs(data_dir=str(tmp_path / "data"), keep_alive_s=PERIOD_S)
+    period_s = getattr(request, "param", PERIOD_S)
+    args = RouterArgs(data_dir=str(tmp_path / "data"), keep_alive_s=period_s)
     router = ServedRouter(args, models=[{"id": FRUGAL}, {"id": ACCURATE}])
     until(lambda: httpx.get(f"{router.url}/health").json()["status"] == "ok")
     yield router
@@ -38,7 +44,7 @@ def router(
 
 
 def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -65,6 +71,11 @@ class Streamed:
         return next(at for at, line in self.lines if line.startswith("data: "))
 
     @property
+    def most_comments(self) -> float:
+        """So many periods have passed, however slow this machine is."""
+        return self.lines[-1][0] / PERIOD_S
+
+    @property
     def data(self) -> list[str]:
         return [line for _, line in self.lines if line.startswith("data: ")]
 
@@ -78,21 +89,23 @@ def test_headers_come_when_the_engine_has_the_request_and_comments_until_the_fir
     assert seen.headers["x-routed-model"] == FRUGAL
     assert "x-decision-id" in seen.headers
     assert seen.headers_s < seen.first_s - 0.5
-    assert 3 <= len(seen.comments) <= 15
+    assert 3 <= len(seen.comments) <= seen.most_comments
     assert seen.data[-1] == "data: [DONE]"
 
 
-def test_a_pause_in_the_middle_has_comments_too_and_tokens_in_time_have_none(
-    router: ServedRouter, serve: ServeDouble
-) -> None:
-    opening, *rest = whole_stream(FRUGAL)
-    quick = [(chunk("x"), (1,), 0), Pause(0.01)] * 30
+@pytest.mark.parametrize("router", [0.5], indirect=True)
+def test_tokens_in_time_have_no_comments(router: ServedRouter, serve: ServeDouble) -> None:
+    """For six periods, of which a busy machine may make one a pause."""
+    quick = [(chunk("x"), (1,), 0), Pause(0.05)] * 60
     serve.models[FRUGAL].frames = [ACCEPTED, *quick, *whole_stream(FRUGAL)]
-    # A busy machine may make a pause.
     assert len(Streamed(router).comments) <= 1
-    serve.models[FRUGAL].frames = [opening, Pause(0.5), *rest]
+
+
+def test_a_pause_in_the_middle_has_comments_too(router: ServedRouter, serve: ServeDouble) -> None:
+    opening, *rest = whole_stream(FRUGAL)
+    serve.models[FRUGAL].frames = [opening, Pause(1.0), *rest]
     seen = Streamed(router)
-    assert 2 <= len(seen.comments) <= 5
+    assert 2 <= len(seen.comments) <= seen.most_comments
     places = [line for _, line in seen.lines if line]
     assert places[0].startswith("data: ")
     assert places[1] == COMMENT
@@ -108,6 +121,8 @@ def test_an_engine_that_announces_nothing_is_waited_for_as_long_as_a_client_wait
     assert seen.comments
 
 
+# Nothing has been sent when it is known, also on a slow machine.
+@pytest.mark.parametrize("router", [30.0], indirect=True)
 @pytest.mark.parametrize(
     ("frames", "status", "code"),
     [

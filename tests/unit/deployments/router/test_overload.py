@@ -23,7 +23,7 @@ ENERGY = {"weights": {"energy": 1}}
 
 @pytest.fixture
 def site(start_site: Callable[..., Site]) -> Site:
-    """With the usual time-out: one of 0.2 s would be no time to wait."""
+    """With the usual time-out: a short one would be no time to wait."""
     return start_site(request_timeout_s=600)
 
 

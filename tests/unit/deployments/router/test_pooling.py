@@ -254,6 +254,7 @@ def test_the_same_key_is_answered_once(pooling: Site, serve: ServeDouble) -> Non
     assert len(serve.models[EMBEDDER].calls) == 1
 
 
+@pytest.mark.parametrize("site", [{"request_timeout_s": 1.0}], indirect=True)
 def test_a_request_that_takes_too_long_is_cancelled(pooling: Site, serve: ServeDouble) -> None:
     serve.models[EMBEDDER].reply = HANG
     assert ask(pooling).status_code == 504

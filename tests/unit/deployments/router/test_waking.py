@@ -105,7 +105,7 @@ def test_requests_that_come_meanwhile_wait_for_the_same(asleep: Site, serve: Ser
 def test_one_that_does_not_come_in_time_is_504(
     start_site: Callable[..., Site], serve: ServeDouble
 ) -> None:
-    asleep = put_to_sleep(start_site(), serve)
+    asleep = put_to_sleep(start_site(request_timeout_s=1.0), serve)
     serve.models[ACCURATE].wakes = False
     serve.models[ACCURATE].describes = [HANG]
     response = asleep.complete(model=ACCURATE)

@@ -13,12 +13,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import ray.serve
+from fake_clock import FakeClock
 from fake_replicas import FakeReplica, FakeServe
 from rich.console import Console
 
 from cluster.store.board import Board
 from profiling.errors import InputError, TrialError
-from profiling.trials import job, runner
+from profiling.trials import device, job, runner
 from profiling.trials.device import Device, Options, Outcome
 from profiling.trials.log import Trial, TrialLog
 from profiling.trials.rounds import PROBES
@@ -188,8 +189,8 @@ def measure(
     replicas = [Replica.of(replica.describe()) for replica in serve.replicas]
     console = Console(file=io.StringIO())
     with TrialLog.of_run(folder, "x") as log, job.progress_bars(console) as progress:
-        device = Device(OPTIONS, "x", log, progress, cluster, cluster, replicas, deadline)
-        return asyncio.run(device.measure(replicas))
+        measuring = Device(OPTIONS, "x", log, progress, cluster, cluster, replicas, deadline)
+        return asyncio.run(measuring.measure(replicas))
 
 
 def logged(folder: Path) -> pd.DataFrame:
@@ -243,18 +244,36 @@ def test_when_the_time_is_up_it_stops(serve: FakeServe, tmp_path: Path) -> None:
     assert cluster.store.trials() == {}
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """By which a device measures how long its trials take."""
+    clock = FakeClock()
+    monkeypatch.setattr(device, "time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+def takes(replica: FakeReplica, clock: FakeClock, *seconds: float) -> None:
+    """Its answers take so long, the last one for all that come after it."""
+    left = list(seconds)
+
+    def pass_by(_: FakeReplica) -> None:
+        clock.now += left.pop(0) if len(left) > 1 else left[0]
+
+    replica.on_answer = pass_by
+
+
 @pytest.mark.parametrize("budget_s", [0.4, 0.6])
 def test_all_models_have_as_many_trials_when_the_time_is_up(
-    serve: FakeServe, tmp_path: Path, budget_s: float
+    serve: FakeServe, tmp_path: Path, clock: FakeClock, budget_s: float
 ) -> None:
     serve.replicas.append(FakeReplica("c", "r3"))
     for number, replica in enumerate(serve.replicas):
-        replica.delay_s = 0.01 * (1 + number)
-    outcome = measure(serve, tmp_path, Announced(tmp_path), time.monotonic() + budget_s)
+        takes(replica, clock, 0.01 * (1 + number))
+    outcome = measure(serve, tmp_path, Announced(tmp_path), clock.now + budget_s)
     counts = logged(tmp_path).groupby("model").size()
     assert set(counts.index) == {"a", "b", "c"}
     assert counts.sum() == outcome.measured
-    # All rounds would take 0.84 s.
+    # All rounds would take 0.84 s at least.
     assert outcome.measured < 3 * QUIET
     for model, _ in outcome.surplus:
         counts[model] -= 1
@@ -262,14 +281,10 @@ def test_all_models_have_as_many_trials_when_the_time_is_up(
 
 
 def test_trials_of_a_round_that_took_longer_than_expected_are_surplus(
-    serve: FakeServe, tmp_path: Path
+    serve: FakeServe, tmp_path: Path, clock: FakeClock
 ) -> None:
-    def stall(replica: FakeReplica) -> None:
-        if len(replica.prompts) == 3:
-            time.sleep(1.2)
-
-    serve.replicas[0].on_answer = stall
-    outcome = measure(serve, tmp_path, Announced(tmp_path), time.monotonic() + 1.0)
+    takes(serve.replicas[0], clock, 0.01, 0.01, 0.01, 1.2, 0.01)
+    outcome = measure(serve, tmp_path, Announced(tmp_path), clock.now + 1.0)
     trials = logged(tmp_path)
     of_a, of_b = (trials[trials["model"] == model] for model in ("a", "b"))
     assert outcome.surplus == (("a", of_a["started_at"].max()),)
@@ -308,8 +323,8 @@ def test_a_job_that_is_told_to_stop_gives_the_replica_back(
             TrialLog.of_run(tmp_path, "x") as log,
             job.progress_bars(Console(quiet=True)) as progress,
         ):
-            device = Device(OPTIONS, "x", log, progress, cluster, cluster, replicas, None)
-            await device.measure(replicas)
+            measuring = Device(OPTIONS, "x", log, progress, cluster, cluster, replicas, None)
+            await measuring.measure(replicas)
         return 0
 
     serve.replicas[0].on_answer = stop

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -69,18 +70,19 @@ def test_a_fork_has_the_imports_and_the_environment_of_its_start(
     assert parent != pid
 
 
-def test_a_fork_ends_with_its_replica_however_that_ends(script: str, tmp_path: object) -> None:
-    word = f"{tmp_path}/word"
-    command = [sys.executable, script, word, "1"]
+def test_a_fork_ends_with_its_replica_however_that_ends(script: str, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    command = [sys.executable, script, str(word), "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as replica:
         assert replica.stdout is not None
         forked = psutil.Process(int(replica.stdout.readline()))
         template = forked.parent()
         assert template is not None
         deadline = time.monotonic() + 30
-        while not forked.is_running() or not psutil.pid_exists(template.pid):
+        # It runs its target.
+        while not (word.exists() and word.read_text()):
             assert time.monotonic() < deadline
-        time.sleep(0.5)
+            time.sleep(0.01)
         replica.kill()
     gone, alive = psutil.wait_procs([forked, template], timeout=20)
     assert not alive

@@ -96,8 +96,8 @@ def test_a_start_that_takes_too_long_keeps_no_one_waiting(
     monkeypatch.setattr(turns, "LONGEST_TURN_S", 0.3)
 
     async def scenario() -> None:
+        began = time.monotonic()
         async with start_turn(Rank(None, 1, "slow"), tmp_path, 1, settle_s=0):
-            began = time.monotonic()
             assert (await started(tmp_path, [Rank(None, 2, "b")]))[0] == ["b"]
             assert time.monotonic() - began >= 0.25
 

@@ -173,7 +173,7 @@ def test_of_two_that_are_asked_at_once_one_may_break(
 def test_a_time_limit_ends_both(
     site_on: SiteOn, serve: ServeDouble, stream: bool, slow: str
 ) -> None:
-    site = site_on("0", "1", limit_s=0.2)
+    site = site_on("0", "1", limit_s=1.0)
     for model in (FRUGAL, ACCURATE):
         answers(serve, model, "42")
     serve.models[slow].reply = HANG

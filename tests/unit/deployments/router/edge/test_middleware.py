@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -185,13 +184,15 @@ def test_websockets_are_rejected(extended: bool) -> None:
 
 
 def test_a_burst_of_requests_leaves_the_loop_to_others() -> None:
-    """500 requests of a millisecond each at once: an early answer does not wait for them."""
+    """500 requests at once: an early answer does not wait for them."""
+    begun = 0
 
     async def busy(scope: Scope, receive: Receive, send: Send) -> None:
-        time.sleep(0.001)  # noqa: ASYNC251 - it is to hold the loop
+        nonlocal begun
+        begun += 1
         await Inner()(scope, receive, send)
 
-    async def scenario() -> float:
+    async def scenario() -> int:
         edge = Edge(busy)
         answer_early({"/early": EarlyAnswer(200, b"{}")}.get)
 
@@ -204,12 +205,12 @@ def test_a_burst_of_requests_leaves_the_loop_to_others() -> None:
 
         burst = [asyncio.create_task(one("/v1/models")) for _ in range(500)]
         # As a client would: a connection, a request and its task take some turns of the loop.
-        began = time.perf_counter()
         for _ in range(3):
             await asyncio.sleep(0)
         await one("/early")
-        took_s = time.perf_counter() - began
+        before = begun
         await asyncio.gather(*burst)
-        return took_s
+        assert begun == 500
+        return before
 
-    assert asyncio.run(scenario()) < 3 * 2 * middleware.REQUESTS_A_TURN * 0.002
+    assert asyncio.run(scenario()) <= 3 * 2 * middleware.REQUESTS_A_TURN

@@ -35,13 +35,13 @@ def port() -> Iterator[int]:
         thread.start()
         yield number
         server.should_exit = True
-        thread.join(10)
+        thread.join(30)
     uvicorn.config.HTTP_PROTOCOLS["auto"] = before
     uvicorn.Server = server_before  # type: ignore[misc]
 
 
 def answer(port: int, request: bytes) -> tuple[bytes, bytes]:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(request)
         received = b""
         while data := connection.recv(65_536):

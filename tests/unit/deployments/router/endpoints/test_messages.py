@@ -234,6 +234,7 @@ def test_blocks_follow_each_other(site: Site, answer: Model) -> None:
     assert events[-2]["delta"]["stop_reason"] == "tool_use"
 
 
+@pytest.mark.parametrize("site", [{"request_timeout_s": 1.0}], indirect=True)
 def test_a_stream_that_breaks_says_so_and_does_not_end(site: Site, answer: Model) -> None:
     answer.frames = [*answer.frames[:2], HANG]
     events = named_events(post(site, stream=True).text)

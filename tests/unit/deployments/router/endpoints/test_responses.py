@@ -240,6 +240,7 @@ def test_items_follow_each_other(site: Site, answer: Model) -> None:
     assert done[3]["input"] == "ls"
 
 
+@pytest.mark.parametrize("site", [{"request_timeout_s": 1.0}], indirect=True)
 def test_a_stream_that_breaks_fails(site: Site, answer: Model) -> None:
     answer.frames = [*answer.frames[:2], HANG]
     events = events_of(post(site, stream=True))
