@@ -15,7 +15,8 @@ from live_cluster import Cluster
 pytestmark = pytest.mark.integration
 
 MODELS = ("tiny-mistral", "tiny-phi3")
-ERROR_WITHIN_S = 8.0
+ERROR_WITHIN_S = 15.0
+"""A second or two on a quiet machine; engines may keep a client from the cores for seven more."""
 CYCLE = {"$ref": "#/$defs/n", "$defs": {"n": {"$ref": "#/$defs/n"}}}
 # Within the limits of the router, and slow to compile: some 1.5 s for each of them.
 WIDE = {

@@ -266,13 +266,19 @@ def test_a_client_that_goes_away_frees_its_slot(cluster: Cluster) -> None:
         def ongoing() -> int:
             return int(client.get("/health").json()["models"]["tiny-phi3"]["ongoing"])
 
-        cluster.wait_until("nothing is ongoing", lambda: ongoing() == 0, 3)
+        def latest() -> Any:
+            return client.get("/v1/decisions?limit=1").json()["data"][0]
+
+        cluster.wait_until("nothing is ongoing", lambda: ongoing() == 0, 30)
         with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=60) as stream:
             lines = stream.iter_lines()
             next(lines)
             # `/health` is up to a second old; each of the eight answers takes a place.
-            cluster.wait_until("eight answers are ongoing", lambda: ongoing() == 8, 2)
-        cluster.wait_until("the request is gone", lambda: ongoing() == 0, 3)
+            cluster.wait_until("eight answers are ongoing", lambda: ongoing() == 8, 30)
+        cluster.wait_until("the request is gone", lambda: ongoing() == 0, 30)
+        # It did not only end: an answer that is whole has no error.
+        cluster.wait_until("it is recorded", lambda: latest()["error"] is not None, 30)
+        assert latest()["error"] == "the client went away"
 
 
 def test_the_service_is_up_after_all_that(cluster: Cluster) -> None:

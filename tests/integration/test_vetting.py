@@ -112,7 +112,8 @@ def test_what_the_engine_cannot_digest_is_rejected_within_the_limits(engine_conf
             print(f"{name}: {took_s:.2f} s, {verdict.reason[:90]!r}")
             assert verdict.settled is None
             assert reason in verdict.reason
-            assert took_s < 8
+            # Two or three on a quiet machine; without the limits 15 or no end.
+            assert took_s < 14
         assert (await vetting.check({"regex": "after all that"})).settled is not None
 
     run(engine_config, body)
@@ -126,21 +127,25 @@ def test_a_slow_one_is_killed_in_time_and_not_tried_again(engine_config: Any) ->
             with suppress(VettingStarvedError):
                 verdict = await vetting.check(slow(0))
                 break
-            assert time.monotonic() - started < 4
+            assert time.monotonic() - started < 12
             started = time.monotonic()
         if verdict is None:
             pytest.skip("the machine is too busy to say what a constraint costs")
         assert "more than 2 s" in verdict.reason
         started = time.monotonic()
         assert await vetting.check(slow(0)) == verdict
-        assert time.monotonic() - started < 0.1
+        # Tried again it would take the two seconds once more.
+        assert time.monotonic() - started < 2
         (template,) = (
             child
             for child in psutil.Process().children()
             if "vetting.process" in " ".join(child.cmdline())
         )
-        await asyncio.sleep(0.2)
-        left = [c for c in template.children() if c.status() != psutil.STATUS_ZOMBIE]
+        for _ in range(600):
+            left = [c for c in template.children() if c.status() != psutil.STATUS_ZOMBIE]
+            if not left:
+                break
+            await asyncio.sleep(0.05)
         assert left == []
 
     run(engine_config, body, seconds=2.0)
@@ -166,8 +171,9 @@ def test_quick_ones_do_not_wait_for_fifty_slow_ones(engine_config: Any) -> None:
         assert len(busy) + len(killed) == 50
         # Behind all fifty: a second each at the most, two side by side.
         assert max(waits) < 30
-        assert sorted(waits)[5] < 2
-        assert longest < 1
+        # Of those that have to wait for none of them, on cores that engines keep busy for seconds.
+        assert sorted(waits)[5] < 10
+        assert longest < 10
 
     run(engine_config, body)
 
