@@ -9,15 +9,12 @@ with it.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
-import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +25,26 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cluster.cli.ray_head import (
+    LaunchError,
+    console,
+    environment,
+    handle_signals,
+    held_signals,
+    ray_head,
+)
 from cluster.cli.running import written_down
-from cluster.haproxy.errors import haproxy_variables
 from cluster.naming import ROUTER_APPLICATION
-from cluster.serve_api import Application, DashboardUnreachableError, ServeApi, auth_headers
-from cluster.serve_flags import SERVE_FLAGS
+from cluster.serve_api import Application, ServeApi
 from scheduler.costs.priors.origins import CALIBRATED, MEASURED
 
-RAY_START_TIMEOUT_S = 120.0
 READY_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 30.0
 HEALTH_AGE_S = 1.0
 """So old may be what the router's `/health` says of its requests."""
 POLL_S = 0.5
 QUICK_PROFILE_S = 60
 BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
-BIN = Path(sys.executable).parent
-NO_DRAINING = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
-"""Ray would wait half a minute for what runs here to move to another node: there is none."""
-
-console = Console()
-
-
-class LaunchError(ConnectionError):
-    """The cluster did not come up; the message says what to look at."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,113 +101,6 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         console.print("stopped")
         return 0
-
-
-def handle_signals() -> None:
-    """Let Ctrl-C interrupt and SIGTERM end this program, in the background too."""
-    # A shell starts background commands with it ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Not a KeyboardInterrupt, which only skips the profiling while that runs.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-
-
-@contextmanager
-def held_signals() -> Iterator[None]:
-    """What SIGINT and SIGTERM do, at the end of the block instead of within it."""
-    held: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, lambda n, _: held.append(n)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, handlers, strict=True):
-            signal.signal(number, handler)
-    for signum in held:
-        signal.raise_signal(signum)
-
-
-def _environment() -> dict[str, str]:
-    """Of Ray and of its jobs; the user's own wins."""
-    # A cluster asks for the token as soon as there is one; its clients must send it.
-    mode = {"RAY_AUTH_MODE": "token"} if auth_headers() else {}
-    return {**SERVE_FLAGS, **haproxy_variables(), **NO_DRAINING, **mode, **os.environ}
-
-
-@contextmanager
-def ray_head(
-    port: int, dashboard_port: int, more_options: Sequence[str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A Ray head node of our own; it and all its processes end with the block."""
-    log = Path(tempfile.gettempdir()) / f"dynamic-llm-scheduler-ray-{port}.log"
-    command = [
-        str(BIN / "ray"),
-        "start",
-        "--head",
-        "--block",
-        f"--port={port}",
-        "--node-ip-address=127.0.0.1",
-        "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard_port}",
-        "--disable-usage-stats",
-        *more_options,
-    ]
-    console.print(f"starting Ray (log: {log})", highlight=False)
-    with ExitStack() as stack:
-        # A Ray that has started is one that is stopped, whenever Ctrl-C comes.
-        with held_signals(), log.open("wb") as output:
-            head = subprocess.Popen(
-                command,
-                # Jobs start `python` from this path: the one that has Ray.
-                env=_environment() | {"PATH": f"{BIN}:{os.environ.get('PATH', '')}"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C is for us; Ray is stopped in order.
-                start_new_session=True,
-            )
-            stack.callback(_stop, head)
-        wait_for_dashboard(f"http://127.0.0.1:{dashboard_port}", head, log)
-        yield head
-
-
-def wait_for_dashboard(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until Ray answers.
-
-    Args:
-        address: Of its dashboard.
-        head: Its process.
-        log: What it printed, for the error.
-
-    Raises:
-        LaunchError: It ended, or does not answer in time.
-    """
-    deadline = time.monotonic() + RAY_START_TIMEOUT_S
-    with ServeApi(address) as api:
-        while True:
-            if head.poll() is not None:
-                last = log.read_text(errors="replace").strip().splitlines()[-15:]
-                raise LaunchError("Ray did not start:\n" + "\n".join(last))
-            try:
-                api.details()
-            except DashboardUnreachableError as error:
-                if time.monotonic() > deadline:
-                    raise LaunchError(f"{error}; Ray's log is {log}") from error
-                time.sleep(POLL_S / 2)
-            else:
-                return
-
-
-def _stop(head: subprocess.Popen[bytes]) -> None:
-    """End Ray in order, then whatever of its session is left."""
-    try:
-        with console.status("stopping"):
-            head.terminate()
-            head.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        console.print("Ray does not stop by itself and is killed")
-    finally:
-        # Also at a second Ctrl-C.
-        with suppress(ProcessLookupError):
-            os.killpg(head.pid, signal.SIGKILL)
 
 
 def _deploy(config: Path, dashboard: str) -> None:
@@ -348,20 +233,28 @@ def profile_models(models: list[str], ray_port: int) -> None:
         highlight=False,
     )
     command = [sys.executable, "-m", "profiling", "run", "--quick", "--brief", "--budget"]
-    job = subprocess.Popen(
-        [*command, str(QUICK_PROFILE_S), "--models", ",".join(models)],
-        env=_environment() | {"RAY_ADDRESS": f"127.0.0.1:{ray_port}"},
-        # Ctrl-C is for us: a second signal would interrupt the job's own end.
-        start_new_session=True,
-    )
     try:
-        if job.wait() != 0:
-            console.print("[yellow]not all models were profiled; the profiles that ship stay[/]")
+        with ExitStack() as stack:
+            # A job that has started is one that is ended, whenever Ctrl-C comes.
+            with held_signals():
+                job = subprocess.Popen(
+                    [*command, str(QUICK_PROFILE_S), "--models", ",".join(models)],
+                    env=environment() | {"RAY_ADDRESS": f"127.0.0.1:{ray_port}"},
+                    # Ctrl-C is for us: a second signal would interrupt the job's own end.
+                    start_new_session=True,
+                )
+                stack.callback(_end, job)
+            if job.wait() != 0:
+                console.print(
+                    "[yellow]not all models were profiled; the profiles that ship stay[/]"
+                )
     except KeyboardInterrupt:
         console.print("skipped; the profiles that ship stay")
-    finally:
-        job.terminate()
-        job.wait()
+
+
+def _end(job: subprocess.Popen[bytes]) -> None:
+    job.terminate()
+    job.wait()
 
 
 def models_without_own_profile(address: str) -> list[str]:
