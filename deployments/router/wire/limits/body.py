@@ -170,18 +170,9 @@ def check_body(data: Mapping[str, Any], limits: Limits, containers: int) -> None
         if data.get(field) is not None and field not in limits.engine_fields:
             message = f"{field}: is not open to clients here (limits.engine_fields)"
             raise ApiError(400, message, param=field, code="field_not_allowed")
-    for field, limit in _INTEGERS:
-        most = getattr(limits, limit)
-        # What the router reads itself must be an int.
-        value = data.get(field) if field in _READ_HERE else as_number(data.get(field))
-        if type(value) is not int and type(value) is not float:
-            continue
-        if value > most:
-            raise too_much(field, data[field], most)
-        if value == -1 and field in _ALL_OF_THE_VOCABULARY:
-            raise too_much(field, "-1 (all)", most)
-    if data.get("use_beam_search") and type(n := data.get("n")) is int and n > limits.beams:
-        raise too_much("n", n, limits.beams, " beams")
+    _check_integers(data, limits)
+    if data.get("use_beam_search") and (as_number(data.get("n")) or 0) > limits.beams:
+        raise too_much("n", data["n"], limits.beams, " beams")
     for field, limit in _COUNTED:
         if isinstance(value := data.get(field), list | dict) and len(value) > (
             most := getattr(limits, limit)
@@ -196,6 +187,23 @@ def check_body(data: Mapping[str, Any], limits: Limits, containers: int) -> None
         _check_texts(data.get(field), field, limits.stop_bytes)
     check_constraints(data, limits)
     check_template_kwargs(data, limits)
+
+
+def _check_integers(data: Mapping[str, Any], limits: Limits) -> None:
+    for field, limit in _INTEGERS:
+        most = getattr(limits, limit)
+        value = data.get(field)
+        # What the router reads itself must be an int.
+        if field not in _READ_HERE:
+            value = as_number(value)
+        elif type(value) is not int:
+            continue
+        if value is None or isinstance(value, bool):
+            continue
+        if value > most:
+            raise too_much(field, data[field], most)
+        if value == -1 and field in _ALL_OF_THE_VOCABULARY:
+            raise too_much(field, "-1 (all)", most)
 
 
 def _check_prompts(prompt: Any, limits: Limits) -> None:

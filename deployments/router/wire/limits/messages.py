@@ -14,7 +14,7 @@ from deployments.router.wire.openai import invalid_value
 
 
 def check_messages(messages: Any, limits: Limits) -> None:
-    """Check the contents of all messages; whatever else they have is the engine's to check.
+    """Check roles and contents of all messages; whatever else they have is the engine's to check.
 
     Raises:
         ApiError: 400 with the first that is no text, or the number of parts.
@@ -23,7 +23,11 @@ def check_messages(messages: Any, limits: Limits) -> None:
         return
     parts = 0
     for index, message in enumerate(messages):
-        content = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(message, dict):
+            continue
+        if not isinstance(role := message.get("role"), str):
+            raise invalid_value(f"messages.{index}.role", "must be a text", role)
+        content = message.get("content")
         if content is None or isinstance(content, str):
             continue
         field = f"messages.{index}.content"

@@ -80,7 +80,7 @@ def test_a_conversation(tokenizing: Site) -> None:
             400,
             "messages",
         ),
-        ("/tokenize", {"messages": [{"role": "user", "content": True}]}, 400, "messages"),
+        ("/tokenize", {"messages": [{"role": "user", "content": True}]}, 400, "messages.0.content"),
         ("/detokenize", {}, 400, "tokens"),
         ("/detokenize", {"tokens": ["x"]}, 400, "tokens.0"),
         ("/detokenize", {"tokens": [1, -1]}, 400, "tokens.1"),

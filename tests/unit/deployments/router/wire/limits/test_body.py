@@ -148,6 +148,7 @@ def test_quoted_text_of_a_grammar_repeats_nothing() -> None:
         ({"n": 65.0}, "n"),
         ({"best_of": 65}, "best_of"),
         ({"n": 17, "use_beam_search": True}, "n"),
+        ({"n": "17", "use_beam_search": True}, "n"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"top_logprobs": -1}, "top_logprobs"),
         ({"prompt_logprobs": 21}, "prompt_logprobs"),
@@ -184,6 +185,8 @@ def test_a_member_beyond_its_limit_is_rejected_by_name(members: dict[str, Any], 
     [
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": ["x", 5]}]}, "messages.0.content.1"),
+        ({"messages": [{"content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": 5, "content": "x"}]}, "messages.0.role"),
         ({"documents": [{"title": "x", "text": 5}]}, "documents.0.text"),
         ({"documents": ["x"]}, "documents.0"),
     ],
@@ -226,11 +229,14 @@ def test_digits_without_a_closing_bracket_are_read_once() -> None:
 
 
 def test_references_that_share_a_chain_follow_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    followed = []
+    followed: list[str] = []
     resolve = references._resolve
-    monkeypatch.setattr(
-        references, "_resolve", lambda *args: followed.append(args) or resolve(*args)
-    )
+
+    def counted(reference: str, root: Any) -> Any:
+        followed.append(reference)
+        return resolve(reference, root)
+
+    monkeypatch.setattr(references, "_resolve", counted)
     chain: dict[str, Any] = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(200)}
     chain["d200"] = {"type": "string"}
     schema = {"$defs": chain, "anyOf": [{"$ref": "#/$defs/d0"}] * 500}
