@@ -12,9 +12,9 @@ from rich.console import Console
 
 from cluster.files import write_atomic
 from profiling.accuracy.measure import read_accuracies
+from profiling.costs.estimators import ESTIMATORS
 from profiling.costs.fit import FitOptions, fit_profiles
 from profiling.costs.posterior import MAP
-from profiling.costs.regression import ESTIMATORS
 from profiling.costs.report import SUMMARY_FILE, as_json, print_result, summary_csv
 from profiling.errors import InputError
 from profiling.figures.plots import plot_predictions

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from profiling.costs.fit import TARGETS, FitResult, sample_of
+from profiling.costs.estimators import Array
+from profiling.costs.fit import TARGETS, FitResult, TargetReport, sample_of
 from profiling.costs.posterior import ratios_of, scale_model
-from profiling.costs.regression import NEGLIGIBLE, Array, Sample, folds
+from profiling.costs.regression import NEGLIGIBLE, Sample, folds
+from profiling.costs.row_errors import MOST, mean_error
 from profiling.costs.shrinkage import USUAL_NOISE
 from scheduler.costs.priors.origins import CALIBRATED, MEASURED
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
@@ -42,8 +44,8 @@ class Verdict:
         target: Key of `profiling.costs.fit.TARGETS`.
         outcome: `published`, or what is in use is `scaled` or `kept`.
         trials: That both were judged on.
-        new_error: Mean absolute percentage error of the new one on trials that it has not seen, as
-            a fraction; `None` where none could be held out.
+        new_error: Of the new one on trials that it has not seen, as a fraction
+            (`profiling.costs.row_errors`); `None` where none could be held out.
         old_error: Of what is in use on the same trials; `None` where nothing is.
         scaled_error: Of what is in use, scaled by the other trials; `None` where not looked at.
         factor: What is in use was multiplied by.
@@ -121,6 +123,7 @@ def guard(
         in_use: What routers predict with.
         seed: Of the folds in which trials are held out.
     """
+    reports = {(r.model, r.accelerator, r.target): r for r in result.reports}
     profiles: list[ModelProfile] = []
     verdicts: list[Verdict] = []
     for fitted in result.profile_set.profiles:
@@ -128,7 +131,8 @@ def guard(
         old = in_use_of(in_use, fitted.model, fitted.accelerator)
         models: dict[str, LinearModel] = {}
         for target in TARGETS:
-            models[target], verdict = _judge(fitted, old, target, sample_of(rows, target), seed)
+            report = reports[fitted.model, fitted.accelerator, target]
+            models[target], verdict = _judge(report, old, sample_of(rows, target), seed)
             verdicts.append(verdict)
         profiles.append(_profile(fitted, old, models, verdicts[-len(TARGETS) :]))
     return replace(result.profile_set, profiles=tuple(profiles)), tuple(verdicts)
@@ -141,50 +145,68 @@ def trials_of(frame: pd.DataFrame, profile: ModelProfile) -> pd.DataFrame:
 
 
 def error_on(model: LinearModel, sample: Sample) -> float:
-    """Mean absolute percentage error on trials, held out where the model was fitted on them."""
+    """Error on trials (`profiling.costs.row_errors`), held out where it was fitted on them."""
     predicted = _predict(model, sample)
     if (predicted <= 0).any():
         # A router predicts nothing at all there.
         return math.inf
-    error = float(np.abs(predicted / sample.cost - 1).mean())
-    own = model.n == len(sample.cost) and model.mape is not None
-    if own and abs(error - (model.mape or 0.0)) <= FITTED_ON_THEM * max(error, 1.0):
-        return error if model.heldout_mape is None else model.heldout_mape
-    return error
+    error = mean_error(predicted, sample.cost)
+    unseen = _unseen(model, sample, predicted)
+    if unseen is None or not model.mape:
+        return error
+    # A profile states percentage errors alone: how many times more it has where it has not seen.
+    return min(error * max(unseen / model.mape, 1.0), MOST)
+
+
+def _percentage(predicted: Array, sample: Sample) -> float:
+    return float(np.abs(predicted / sample.cost - 1).mean())
+
+
+def _unseen(model: LinearModel, sample: Sample, predicted: Array) -> float | None:
+    """The held-out percentage error that a model fitted on the trials states, else `None`."""
+    if model.n != len(sample.cost) or model.mape is None:
+        return None
+    error = _percentage(predicted, sample)
+    own = abs(error - model.mape) <= FITTED_ON_THEM * max(error, 1.0)
+    return model.heldout_mape if own else None
 
 
 def _judge(
-    fitted: ModelProfile, old: ModelProfile | None, target: str, sample: Sample, seed: int
+    report: TargetReport, old: ModelProfile | None, sample: Sample, seed: int
 ) -> tuple[LinearModel, Verdict]:
-    new: LinearModel = getattr(fitted, target)
+    new = report.chosen
+    new_error = None if new.model.heldout_mape is None else new.error
     verdict = Verdict(
-        model=fitted.model,
-        accelerator=fitted.accelerator,
-        target=target,
+        model=report.model,
+        accelerator=report.accelerator,
+        target=report.target,
         outcome=PUBLISHED,
         trials=len(sample.cost),
-        new_error=new.heldout_mape,
+        new_error=new_error,
         old_error=None,
     )
     if old is None:
-        return new, verdict
-    served: LinearModel = getattr(old, target)
+        return new.model, verdict
+    served: LinearModel = getattr(old, report.target)
     old_error = error_on(served, sample)
     verdict = replace(verdict, old_error=old_error, in_use=old.origin or MEASURED)
     if math.isinf(old_error):
-        return new, verdict
+        return new.model, verdict
     held_out = _scaled_held_out(served, sample, seed)
-    scaled_error = None if held_out is None else float(np.abs(held_out / sample.cost - 1).mean())
-    if _replaces(new.heldout_mape, old_error, scaled_error):
-        return new, replace(verdict, scaled_error=scaled_error)
+    scaled_error = None if held_out is None else mean_error(held_out, sample.cost)
+    if _replaces(new_error, old_error, scaled_error):
+        return new.model, replace(verdict, scaled_error=scaled_error)
     if scaled_error is not None and scaled_error > old_error + SAME:
         # The trials differ too much from one another to say by how much it is off.
-        kept = _on_these(served, sample, _predict(served, sample), old_error)
+        predicted = _predict(served, sample)
+        stated = _unseen(served, sample, predicted) or _percentage(predicted, sample)
+        kept = _on_these(served, sample, predicted, stated)
         return kept, replace(verdict, outcome=KEPT, scaled_error=scaled_error)
     scaled = scale_model(served, sample)
     judged = _predict(scaled, sample) if held_out is None else held_out
+    unseen = None if held_out is None else _percentage(held_out, sample)
     return (
-        _on_these(scaled, sample, judged, scaled_error),
+        _on_these(scaled, sample, judged, unseen),
         replace(
             verdict,
             outcome=SCALED,
@@ -197,7 +219,7 @@ def _judge(
 def _replaces(new: float | None, old: float, scaled: float | None) -> bool:
     """Whether a fit is as good as what is in use, and not clearly worse than that scaled.
 
-    One that predicts next to nothing is never more than 100 % off: a bad fit may beat it.
+    What is in use may have the wrong scale for this machine, and a bad fit may beat it then.
     """
     if new is None or new > old + SAME:
         return False
@@ -234,7 +256,7 @@ def _on_these(
         model,
         n=len(sample.cost),
         r2=None,
-        mape=float(np.abs(predicted / sample.cost - 1).mean()),
+        mape=_percentage(predicted, sample),
         heldout_mape=error,
         ratio_low=low,
         ratio_high=high,

@@ -12,11 +12,12 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import t as student
 
+from profiling.costs.estimators import NORMAL_SCALE
 from profiling.costs.regression import (
     BETTER_BY,
+    ENOUGH_CONFIGURATIONS,
     ENOUGH_FOR_QUANTILES,
     NEGLIGIBLE,
-    NORMAL_SCALE,
     UNKNOWN_RATIOS,
     Regression,
     Sample,
@@ -33,9 +34,6 @@ from scheduler.costs.profiles import LinearModel, ModelProfile
 
 MAP = "map"
 FORM_OF = {"runtime": ENGINE, "energy": SHARES}
-# With fewer configurations a plain regression is not tried against the prior: it would be right
-# where the trials are and anywhere elsewhere.
-ENOUGH_CONFIGURATIONS = 20
 # Of the residuals of trials that a fit has not seen, as evidence of some trials.
 USUAL_ERROR, ERROR_TRIALS = 0.1, 3.0
 # A residual of more than as many scales counts as that.
@@ -175,7 +173,7 @@ def serves(shrunk: Regression, plain: Regression, why: str) -> tuple[Regression,
     before = f"{why}; " if why else ""
     errors = f"held-out error {shrunk.error:.1%}, {_name(plain)} has {plain.error:.1%}"
     among = f"; without a prior: {why}" if why else ""
-    if plain.model.heldout_mape is not None and plain.error <= NEGLIGIBLE < shrunk.error:
+    if _exact(plain) and shrunk.error > NEGLIGIBLE:
         return plain, f"{before}{_name(plain)} is exact"
     if shrunk.error <= plain.error + margin:
         return shrunk, errors + among
@@ -187,6 +185,10 @@ def serves(shrunk: Regression, plain: Regression, why: str) -> tuple[Regression,
         plain,
         f"{before}held-out error {plain.error:.1%}, {_name(shrunk)} has {shrunk.error:.1%}",
     )
+
+
+def _exact(plain: Regression) -> bool:
+    return plain.model.heldout_mape is not None and plain.error <= NEGLIGIBLE
 
 
 def _name(regression: Regression) -> str:

@@ -6,19 +6,17 @@ Arrays in, `Regression` values out. Knows nothing of models, files or profile se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 from scipy.stats import t as student
-from statsmodels.regression.linear_model import OLS
 
+from profiling.costs.estimators import ESTIMATORS, Array, estimate, identifiable
+from profiling.costs.row_errors import mean_error
 from scheduler.costs.forms import ALL_FORMS, FORMS, term_value
 from scheduler.costs.profiles import LinearModel
-
-Array = npt.NDArray[np.float64]
 
 FOLDS = 20
 # A simpler fit is easier to explain and strays less outside of what was profiled, so another must
@@ -26,13 +24,10 @@ FOLDS = 20
 # point.
 BETTER_BY = 0.05
 NEGLIGIBLE = 0.001
-# Beyond this many scales a residual weighs less than its square: 95 % as efficient as least squares
-# where errors are normal (Huber, "Robust Estimation of a Location Parameter", 1964).
-HUBER_THRESHOLD = 1.345
-HUBER_STEPS = 50
-# The standard deviation of normal errors over the median of their absolute values.
-NORMAL_SCALE = 1.4826
-TINY = 1e-8
+# With fewer configurations most of what is held out is extrapolated, by factors that a bound on
+# single errors would hide; and a plain regression is not tried against a prior: it would be right
+# where the trials are and anywhere elsewhere.
+ENOUGH_CONFIGURATIONS = 20
 # With fewer values the ranks of the 5 % and 95 % quantiles lie outside of them.
 ENOUGH_FOR_QUANTILES = 19
 # Actual over predicted where a single trial shows no spread, and the logarithm of the most.
@@ -84,6 +79,7 @@ class Regression:
         heldout_by_concurrency: Held-out error of the rows of each concurrency, as fractions; empty
             where nothing could be held out.
         configurations: Of the rows of the fit, repeats counted once.
+        mean_error: As `profiling.costs.row_errors`, held out where possible.
     """
 
     model: LinearModel
@@ -92,80 +88,20 @@ class Regression:
     objection: str | None
     heldout_by_concurrency: Mapping[str, float] = field(default_factory=dict)
     configurations: int = 0
+    mean_error: float | None = None
 
     @property
     def error(self) -> float:
         """The error to compare by: held out where possible."""
+        if self.mean_error is not None:
+            return self.mean_error
+        return self.percentage_error
+
+    @property
+    def percentage_error(self) -> float:
+        """The mean absolute percentage error: held out where possible."""
         error = self.model.heldout_mape
         return error if error is not None else float(self.model.mape or 0.0)
-
-
-def _ols(x: Array, y: Array) -> tuple[Array, Array | None]:
-    scale = np.linalg.norm(x, axis=0)  # columns differ by many orders of magnitude
-    result = OLS(y, x / scale).fit()
-    return result.params / scale, result.bse / scale if len(y) > x.shape[1] else None
-
-
-def _nnls(x: Array, y: Array) -> tuple[Array, Array | None]:
-    scale = np.linalg.norm(x, axis=0)
-    q, r = np.linalg.qr(x / scale)  # the same solution from a few rows instead of thousands
-    coefficients, _ = nnls(r, q.T @ y)
-    return coefficients / scale, None
-
-
-def _huber(x: Array, y: Array) -> tuple[Array, Array | None]:
-    relative = x / y[:, None]
-    weights = np.ones_like(y)
-    fitted = np.zeros_like(y)
-    # Iteratively reweighted: the weights of a step come from the residuals of the one before.
-    for _ in range(HUBER_STEPS):
-        root = np.sqrt(weights)
-        coefficients, _ = _nnls(relative * root[:, None], root)
-        before, fitted = fitted, relative @ coefficients
-        if np.abs(fitted - before).max() < TINY:
-            break
-        residuals = np.abs(1 - fitted)
-        # As many residuals as there are coefficients can be 0 and say nothing of the spread.
-        telling = np.sort(residuals)[x.shape[1] - 1 :]
-        scale = max(NORMAL_SCALE * float(np.median(telling)), TINY)
-        weights = HUBER_THRESHOLD * scale / np.maximum(residuals, HUBER_THRESHOLD * scale)
-    return coefficients, None
-
-
-ESTIMATORS: Mapping[str, Callable[[Array, Array], tuple[Array, Array | None]]] = {
-    "ols": _ols,
-    # Ordinary least squares with coefficients kept at 0 or above.
-    "nnls": _nnls,
-    # The same on relative error, so that short requests count as much as long ones, and with less
-    # weight on rows that lie far from the others.
-    "huber": _huber,
-}
-
-
-def identifiable(x: Array) -> list[int]:
-    """The columns, from the left, that no columns before them already explain."""
-    kept: list[int] = []
-    basis = np.empty((len(x), 0))
-    for index, column in enumerate((x / np.linalg.norm(x, axis=0)).T):
-        rest = column - basis @ (basis.T @ column)
-        rest -= basis @ (basis.T @ rest)  # once leaves rounding errors, twice is enough
-        if (size := np.linalg.norm(rest)) > TINY:
-            kept.append(index)
-            basis = np.column_stack([basis, rest / size])
-    return kept
-
-
-def _estimate(estimator: str, x: Array, y: Array) -> tuple[Array, Array | None]:
-    """Coefficients of all columns; those that cannot be distinguished from others are 0."""
-    kept = identifiable(x)
-    fitted, fitted_errors = ESTIMATORS[estimator](x[:, kept], y)
-    coefficients = np.zeros(x.shape[1])
-    coefficients[kept] = fitted
-    if fitted_errors is None:
-        return coefficients, None
-    errors = np.zeros(x.shape[1])
-    errors[kept] = fitted_errors
-    return coefficients, errors
 
 
 def folds(groups: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64] | None:
@@ -187,7 +123,7 @@ def _held_out(estimator: str, x: Array, sample: Sample, seed: int) -> Array | No
     predicted = np.empty(len(x))
     for fold in np.unique(fold_of_row):
         out = fold_of_row == fold
-        coefficients, _ = _estimate(estimator, x[~out], sample.cost[~out])
+        coefficients, _ = estimate(estimator, x[~out], sample.cost[~out])
         predicted[out] = x[out] @ coefficients
     return predicted
 
@@ -204,6 +140,15 @@ def objection(model: LinearModel) -> str | None:
         return f"{', '.join(negative)} below 0"
     if model.predict(1, 1) <= 0:
         return "a request of one token costs nothing"
+    return None
+
+
+def _misses(model: LinearModel) -> str | None:
+    """That nearly all costs lie on one side of what a fit predicts, else `None`."""
+    if model.ratio_low > 1 + NEGLIGIBLE:
+        return f"nearly all costs are above {model.ratio_low:.3g} times its predictions"
+    if model.ratio_high < 1 - NEGLIGIBLE:
+        return f"nearly all costs are below {model.ratio_high:.3g} times its predictions"
     return None
 
 
@@ -246,7 +191,7 @@ def regress(sample: Sample, form: str, estimator: str, seed: int = 0) -> Regress
     The folds are 20, of whole groups; with fewer groups each is held out by itself.
     """
     x, y = sample.design(form), sample.cost
-    coefficients, errors = _estimate(estimator, x, y)
+    coefficients, errors = estimate(estimator, x, y)
     predicted = x @ coefficients
     held_out = _held_out(estimator, x, sample, seed)
     judged = predicted if held_out is None else held_out
@@ -259,7 +204,8 @@ def regress(sample: Sample, form: str, estimator: str, seed: int = 0) -> Regress
         ratio_low=low,
         ratio_high=high,
     )
-    return replace(with_errors(model, sample, predicted, held_out), objection=objection(model))
+    fault = objection(model) or _misses(model)
+    return replace(with_errors(model, sample, predicted, held_out), objection=fault)
 
 
 def with_errors(
@@ -292,6 +238,7 @@ def with_errors(
             {} if unseen is None else by_concurrency(sample.concurrency, unseen)
         ),
         configurations=sample.configurations,
+        mean_error=mean_error(predicted if held_out is None else held_out, y),
     )
 
 
@@ -346,8 +293,9 @@ def choose(
     """The regression that serves, and why where it is not the first that was wished for.
 
     Of those without an objection the first one whose held-out error is at most 5 % above the
-    lowest. A wish for a form or an estimator holds as far as it can be met: the estimator gives
-    way before the form does, `ols` first to `nnls`, which minimizes the same errors.
+    lowest; where all have one, of those that predict a cost for every request. A wish for a form or
+    an estimator holds as far as it can be met: the estimator gives way before the form does, `ols`
+    first to `nnls`, which minimizes the same errors.
 
     Args:
         regressions: As `regress_all` returns them.
@@ -357,22 +305,22 @@ def choose(
     of_form = [r for r in regressions if form in (None, r.model.form)]
     wished = [r for r in of_form if estimator in (None, r.model.estimator)]
     nearest = [r for r in of_form if (estimator, r.model.estimator) == ("ols", "nnls")]
-    candidates = next(
-        usable
-        for pool in (wished, nearest, of_form, regressions)
-        if (usable := [r for r in pool if r.objection is None])
-    )
-    lowest = min(r.error for r in candidates)
-    margin = max(BETTER_BY * lowest, NEGLIGIBLE)
-    chosen = next(r for r in candidates if r.error - lowest <= margin)
+    pools = [[r for r in p if r.objection is None] for p in (wished, nearest, of_form, regressions)]
+    pools.append([r for r in regressions if objection(r.model) is None])
+    candidates = next(usable for usable in pools if usable)
+    few = candidates[0].configurations < ENOUGH_CONFIGURATIONS
+    errors = [r.percentage_error if few else r.error for r in candidates]
+    margin = max(BETTER_BY * min(errors), NEGLIGIBLE)
+    place = next(i for i, error in enumerate(errors) if error - min(errors) <= margin)
+    chosen = candidates[place]
 
     reasons: list[str] = []
     if not of_form:
         reasons.append(f"form {form} could not be fitted")
-    elif (preferred := wished[0]).objection:
+    elif (preferred := wished[0]).objection and preferred is not chosen:
         name = f"{preferred.model.form}/{preferred.model.estimator}"
         reasons.append(f"{name} may not serve ({preferred.objection})")
     if chosen is not (first := candidates[0]):
         name = f"{first.model.form}/{first.model.estimator}"
-        reasons.append(f"held-out error {chosen.error:.1%}, {name} has {first.error:.1%}")
+        reasons.append(f"held-out error {errors[place]:.1%}, {name} has {errors[0]:.1%}")
     return chosen, "; ".join(reasons)

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from profiling.costs.estimators import ESTIMATORS
 from profiling.costs.fit import FitOptions, FitResult, fit_profiles
-from profiling.costs.regression import ESTIMATORS
 from profiling.costs.report import (
     as_json,
     print_brief,
