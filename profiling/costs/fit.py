@@ -24,6 +24,7 @@ from scheduler.costs.profiles import ModelProfile, Moments, ProfileSet, Referenc
 
 TARGETS: Mapping[str, str] = {"runtime": "runtime_s", "energy": "energy_joules"}
 CONFIGURATION = ("input_tokens", "output_tokens", "concurrency")
+CACHED = "cached_input_tokens"
 DEFAULT_MEAN_OUTPUT_TOKENS = 128.0
 
 
@@ -101,17 +102,24 @@ def fit_profiles(frame: pd.DataFrame, options: FitOptions) -> FitResult:
 def sample_of(trials: pd.DataFrame, target: str) -> Sample:
     """The measurements of one cost, repeats of a configuration in one group.
 
+    Input tokens are those that were computed: those from the prefix cache cost nothing, as in
+    `scheduler.costs.predict`. At least one is always computed.
+
     Args:
         trials: Of one model on one kind of accelerator.
         target: Key of `TARGETS`.
     """
-    tin, tout, concurrency = (trials[name].to_numpy(np.float64) for name in CONFIGURATION)
+    configurations = trials[list(CONFIGURATION)].astype(np.float64)
+    if CACHED in trials:
+        computed = configurations["input_tokens"] - trials[CACHED].fillna(0)
+        configurations["input_tokens"] = computed.clip(lower=1)
+    tin, tout, concurrency = (configurations[name].to_numpy() for name in CONFIGURATION)
     return Sample(
         input_tokens=tin,
         output_tokens=tout,
         concurrency=concurrency,
         cost=trials[TARGETS[target]].to_numpy(np.float64),
-        groups=np.asarray(trials.groupby(list(CONFIGURATION)).ngroup(), dtype=np.int64),
+        groups=np.asarray(configurations.groupby(list(CONFIGURATION)).ngroup(), dtype=np.int64),
     )
 
 

@@ -99,6 +99,18 @@ def test_takes_another_form_where_the_costs_have_it() -> None:
     assert "linear/ols may not serve" in runtime.why
 
 
+def test_tokens_from_the_prefix_cache_cost_nothing() -> None:
+    truth = LinearModel("linear", (0.01, 0.001, 0.01))
+    lengths = [(tin, tout) for tin in (32, 128, 512, 2048, 4096) for tout in (4, 8, 16, 32)]
+    whole = trials(runtime=truth, lengths=lengths)
+    behind = trials(runtime=truth, lengths=[(16, tout) for _, tout in lengths])
+    behind["input_tokens"] = whole["input_tokens"]
+    behind["cached_input_tokens"] = whole["input_tokens"] - 16
+    (profile,) = fit_profiles(pd.concat([whole, behind]), FitOptions()).profile_set.profiles
+    assert profile.runtime.predict(4096, 8) == pytest.approx(truth.predict(4096, 8), rel=0.02)
+    assert profile.runtime.predict(16, 8) == pytest.approx(truth.predict(16, 8), rel=0.02)
+
+
 def under_load(noise: float = 0.04) -> pd.DataFrame:
     """Each request waits for the others' tokens; the energy of a step is shared by all in it."""
     runtime = LinearModel("linear+load", (0.03, 0.0002, 0.018, 0.0006, 0.002))
@@ -154,6 +166,15 @@ def test_a_few_trials_are_held_by_a_prior_and_say_so() -> None:
         assert 1 / factor < ratio < factor
     wished = fit_profiles(frame, FitOptions(form="linear")).reports[0]
     assert wished.chosen.model.form == "linear"
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_few_costs_that_are_rounded_to_the_same_do_not_replace_the_prior(n: int) -> None:
+    constant = LinearModel("linear", (0.1, 0.0, 0.0))
+    lengths = [(16 * 2**i, 4) for i in range(n)]
+    report = fit_profiles(trials(runtime=constant, lengths=lengths), FitOptions()).reports[0]
+    assert report.chosen.model.form == ENGINE
+    assert report.chosen.model.predict(16_000, 4_000) > 10
 
 
 @settings(max_examples=50, deadline=None)
