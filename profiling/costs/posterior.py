@@ -34,6 +34,8 @@ from scheduler.costs.profiles import LinearModel, ModelProfile
 
 MAP = "map"
 FORM_OF = {"runtime": ENGINE, "energy": SHARES}
+# A fit that has no error explains at least this share of the variance, where there is any.
+EXPLAINED = 0.99
 # Of the residuals of trials that a fit has not seen, as evidence of some trials.
 USUAL_ERROR, ERROR_TRIALS = 0.1, 3.0
 # A residual of more than as many scales counts as that.
@@ -188,7 +190,14 @@ def serves(shrunk: Regression, plain: Regression, why: str) -> tuple[Regression,
 
 
 def _exact(plain: Regression) -> bool:
-    return plain.model.heldout_mape is not None and plain.error <= NEGLIGIBLE
+    """Whether it has no error; a few costs rounded to the same value say nothing of a shape."""
+    model = plain.model
+    return (
+        model.heldout_mape is not None
+        and plain.error <= NEGLIGIBLE
+        and plain.configurations > len(model.coefficients)
+        and (model.r2 or 0.0) > EXPLAINED
+    )
 
 
 def _name(regression: Regression) -> str:
