@@ -104,12 +104,19 @@ class Accelerator:
     efficiencies: Efficiencies
     note: str = ""
 
+    def width(self, bits: int) -> int:
+        """Width of its units that compute numbers of so many bits: the next wider one it has."""
+        return min((width for width in self.flops if width >= bits), default=max(self.flops))
+
     def operations(self, bits: int) -> float:
-        """Operations per second at a width: that of the next wider numbers where it has none."""
-        for width in sorted(self.flops):
-            if width >= bits:
-                return self.flops[width]
-        return self.flops[max(self.flops)]
+        """Operations per second that an engine reaches with numbers of so many bits.
+
+        Engines may compute narrow numbers in 16 bits, so these take no longer than wide ones.
+        """
+        width = self.width(bits)
+        narrow = self.efficiencies.narrow if width < 16 else 1.0
+        reached = max(self.flops[width] * narrow, self.flops[self.width(max(bits, 16))])
+        return reached * self.efficiencies.compute
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +242,8 @@ def predict_from_card(
     if tensor_parallel < 1:
         raise ModelCardError(f"tensor_parallel: must be 1 or more, got {tensor_parallel!r}")
     reached = accelerator.efficiencies
-    memory = _memory(card, accelerator.bandwidth, reached, tensor_parallel)
-    operations = accelerator.operations(card.compute_bits) * reached.compute * tensor_parallel
-    if card.compute_bits < 16:
-        operations *= reached.narrow
+    memory = _memory(card, accelerator, tensor_parallel)
+    operations = accelerator.operations(card.compute_bits) * tensor_parallel
     compute = _Parts(
         sequence=2 * card.activated / operations,
         context=card.attention_flops / operations,
@@ -289,15 +294,17 @@ def predict_from_card(
     return PriorCosts(runtime, energy, reached.runtime_spread, reached.energy_spread)
 
 
-def _memory(card: ModelCard, peak: float, reached: Efficiencies, tensor_parallel: int) -> _Parts:
-    bandwidth = peak * reached.bandwidth
+def _memory(card: ModelCard, accelerator: Accelerator, tensor_parallel: int) -> _Parts:
+    reached = accelerator.efficiencies
+    bandwidth = accelerator.bandwidth * reached.bandwidth
     seconds = card.weight_bytes / (bandwidth * tensor_parallel)
     cache = card.cache_bytes / (bandwidth * min(tensor_parallel, card.cache_copies))
     fixed = card.always_read * seconds
     if not card.expert_parameters:
         return _Parts(fixed=fixed, context=cache)
-    if card.compute_bits < 16:
-        seconds /= reached.narrow_experts
+    if accelerator.width(card.compute_bits) < 16:
+        # No longer than experts of 16 bits take.
+        seconds *= min(1 / reached.narrow_experts, max(2 / card.weight_bytes, 1.0))
     experts = [(card.weights_read(c) - card.always_read) * seconds + fixed for c in _BATCHES]
     once, bend, root = _match(experts)
     return _Parts(fixed=once, bend=bend, root=root, context=cache)

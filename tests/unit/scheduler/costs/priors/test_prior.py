@@ -65,9 +65,35 @@ def test_two_devices_share_weights_and_talk() -> None:
     assert two.runtime[7] == pytest.approx(one.runtime[7] / 2)
 
 
-def test_narrow_numbers_compute_faster_but_not_twice() -> None:
-    narrow = predict_from_card(replace(CARD, compute_bits=8), DEVICE)
-    assert narrow.runtime[7] == pytest.approx(predict_from_card(CARD, DEVICE).runtime[7])
+@pytest.mark.parametrize(("share", "faster"), [(0.5, 1.0), (0.75, 1.5), (0.2, 1.0)])
+def test_narrow_numbers_compute_faster_but_not_twice(share: float, faster: float) -> None:
+    device = replace(DEVICE, efficiencies=replace(PLAIN, narrow=share))
+    narrow = predict_from_card(replace(CARD, compute_bits=8), device)
+    wide = predict_from_card(CARD, device)
+    assert narrow.runtime[7] == pytest.approx(wide.runtime[7] / faster)
+
+
+@pytest.mark.parametrize("name", ["A100", "A10G", "H100", "B200", "L4", "MI300X", "cpu"])
+@pytest.mark.parametrize(("width", "weight_bytes"), [(8, 1.0), (4, 0.53)])
+@pytest.mark.parametrize("experts", [0.0, 9e9])
+@pytest.mark.parametrize("request_", [(100, 500, 256), (8000, 10, 64), (100, 500, 1)])
+def test_narrow_weights_cost_no_more_than_wide_ones(
+    name: str, width: int, weight_bytes: float, experts: float, request_: tuple[int, int, int]
+) -> None:
+    device = TABLE.find(name)
+    wide = replace(CARD, expert_parameters=experts, active_share=1 / 16 if experts else 1.0)
+    narrow = replace(wide, compute_bits=width, weight_bytes=weight_bytes)
+    few, many = (card_profile("m", card, device) for card in (narrow, wide))
+    assert few.runtime.predict(*request_) <= many.runtime.predict(*request_)
+    assert few.energy.predict(*request_) <= many.energy.predict(*request_)
+
+
+def test_a_device_without_narrow_units_computes_in_16_bits() -> None:
+    mixture = replace(CARD, always_read=1e9, expert_parameters=9e9, active_share=1 / 16)
+    narrow = replace(mixture, compute_bits=8)
+    assert predict_from_card(narrow, TABLE.find("A100")) == predict_from_card(
+        mixture, TABLE.find("A100")
+    )
 
 
 def test_a_mixture_costs_more_and_more_weights() -> None:
