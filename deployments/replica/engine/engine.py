@@ -191,8 +191,8 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             return no_card("a pooling engine generates no answers", devices, source)
         config = settings.model_config.hf_config.to_dict()
         # The engine may compute in other numbers than the file says.
-        config["dtype"] = str(settings.model_config.dtype)
-        return describe_card(config, str(settings.cache_config.cache_dtype), devices, source)
+        dtype = str(settings.model_config.dtype)
+        return describe_card(config, str(settings.cache_config.cache_dtype), devices, source, dtype)
 
     def capabilities(self) -> dict[str, Any]:
         """What the engine takes, see `describe_capabilities`; renders a few conversations."""

@@ -18,7 +18,7 @@ logger = logging.getLogger("ray.serve")
 
 
 def describe_card(
-    config: Mapping[str, Any], cache_dtype: str, devices: int, source: str
+    config: Mapping[str, Any], cache_dtype: str, devices: int, source: str, dtype: str = ""
 ) -> dict[str, Any]:
     """The fields for `ModelServer.describe`.
 
@@ -27,12 +27,13 @@ def describe_card(
         cache_dtype: Of the engine's cache; `auto` for the model's own.
         devices: Tensor parallel degree.
         source: Repository or folder that the weights come from.
+        dtype: Of the engine's numbers; empty for the file's own.
 
     Returns:
         `model_card` is `None` where there is none, and then `model_card_fault` says why.
     """
     try:
-        card = ModelCard.from_config(config, 8 if "8" in cache_dtype else None)
+        card = ModelCard.from_config(config, 8 if "8" in cache_dtype else None, dtype)
     except ModelCardError as error:
         logger.warning("no prior from the model card: %s", error)
         return no_card(str(error), devices, source)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scheduler.costs.priors.config_fields import Fields
+from scheduler.costs.priors.quantization import widths_of
 from scheduler.errors import ModelCardError
 
 # Architectures whose work per token does not grow with the context as attention's does, or that
@@ -31,9 +33,33 @@ _STATE_SPACE_KEYS = (
     "ssm_cfg", "state_size", "mamba_d_state", "mamba_num_heads", "ssm_state_size",
     "hybrid_override_pattern", "linear_num_value_heads", "lru_width",
 )  # fmt: skip
+_TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
+_DEEPEST = 8
+# What DBRX and MPT name within another object, and what others name it.
+_NESTED = {
+    "ffn_config": {
+        "moe_num_experts": "num_experts",
+        "moe_top_k": "num_experts_per_tok",
+        "ffn_hidden_size": "intermediate_size",
+    },
+    "attn_config": {"kv_n_heads": "num_key_value_heads"},
+}
+# The defaults of transformers, which the files of Gemma 3 leave out.
+_GEMMA_3 = {
+    "vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+}  # fmt: skip
+# Feed-forward layers of two matrices: no gate.
+_UNGATED = (
+    "falcon", "gpt_neox", "gpt2", "opt", "phi", "starcoder2", "bloom", "mpt", "gpt_bigcode",
+    "gpt_neo", "gptj", "codegen", "nemotron", "arcee", "apertus", "persimmon", "nanochat",
+)  # fmt: skip
+_UNGATED_ACTIVATIONS = ("gelu_new", "relu", "gelu_fast", "relu2", "xielu")
+_TIED = (
+    "gpt2", "falcon", "opt", "bloom", "mpt", "gpt_bigcode", "gpt_neo", "starcoder2", "cohere",
+    "cohere2", "smollm3", "ernie4_5",
+)  # fmt: skip
 # At this context a window of fewer tokens saves that share of the cache's reads.
 WINDOW_CONTEXT = 4096
-MOST = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +147,17 @@ class ModelCard:
         )
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], cache_bits: int | None = None) -> ModelCard:
+    def from_config(
+        cls, config: Mapping[str, Any], cache_bits: int | None = None, dtype: str = ""
+    ) -> ModelCard:
         """Read a `config.json` of Hugging Face.
 
         Args:
             config: The parsed file; of a model with several parts, its text part counts.
             cache_bits: Of a number in the cache, where the engine was asked for another width
                 than the model's.
+            dtype: Of the engine's numbers; empty where only the file is known, and then 32 bits
+                count as 16, as engines load them.
 
         Raises:
             ModelCardError: A field is missing or unusable, or the architecture is none that the
@@ -135,26 +165,22 @@ class ModelCard:
         """
         if not isinstance(config, Mapping):
             raise ModelCardError(f"config: must be a JSON object, got {type(config).__name__}")
-        text = config
-        for part in ("text_config", "llm_config", "language_config", "thinker_config"):
-            if isinstance(config.get(part), Mapping):
-                text = {**config, **config[part]}
-                break
+        text = _text_part(config)
         _check_architecture(text)
-        fields = _Fields(text)
+        fields = Fields(text, dtype)
         layers = fields.count("num_hidden_layers", "n_layer", "num_layers", "n_layers")
         hidden = fields.count("hidden_size", "n_embd", "d_model")
-        heads = fields.count("num_attention_heads", "n_head", "n_heads")
+        heads = fields.count("num_attention_heads", "n_head", "n_heads", "num_heads")
         vocabulary = fields.count("vocab_size")
         attention, cache_numbers, attended, kv_heads = _attention(fields, hidden, heads)
-        linear = layers * attention
         mixture = _mixture(fields, layers, hidden)
-        linear += mixture.always
+        linear = layers * attention + mixture.always
         output = float(hidden * vocabulary)
         tied = fields.flag("tie_word_embeddings", _ties_by_default(text))
-        bits, compute_bits = _widths(text, fields)
         own_bits = fields.dtype_bits()
-        read_bytes = (linear * bits + output * own_bits + mixture.experts * bits) / 8
+        widths = widths_of(text.get("quantization_config"), own_bits, layers)
+        read_bits = layers * attention * widths.attention + output * own_bits
+        read_bits += (mixture.always + mixture.experts) * widths.linear
         return cls(
             layers=layers,
             hidden_size=hidden,
@@ -162,12 +188,35 @@ class ModelCard:
             always_read=linear + output,
             expert_parameters=mixture.experts,
             active_share=mixture.share,
-            weight_bytes=read_bytes / (linear + output + mixture.experts),
-            compute_bits=compute_bits,
+            weight_bytes=read_bits / 8 / (linear + output + mixture.experts),
+            compute_bits=widths.compute,
             cache_bytes=cache_numbers * (cache_bits or own_bits) / 8 * _full_layers(fields, layers),
             attention_flops=4.0 * attended * _full_layers(fields, layers),
             cache_copies=kv_heads,
         )
+
+
+def _text_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the part that generates text, and what the whole says where it is silent."""
+    text, inner = dict(config), config
+    for _ in range(_DEEPEST):
+        part = next((p for p in _TEXT_PARTS if isinstance(inner.get(p), Mapping)), None)
+        if part is None:
+            break
+        inner = inner[part]
+        text |= inner
+    if text.get("block_configs"):
+        raise ModelCardError("block_configs: layers of different shapes are not described")
+    if text.get("model_type") in ("gemma3", "gemma3_text"):
+        text = {**_GEMMA_3, **{key: value for key, value in text.items() if value is not None}}
+    for outer, names in _NESTED.items():
+        nested = text.get(outer)
+        if nested is None:
+            continue
+        if not isinstance(nested, Mapping):
+            raise ModelCardError(f"{outer}: must be an object, got {nested!r}")
+        text |= {name: nested[key] for key, name in names.items() if nested.get(key) is not None}
+    return text
 
 
 def _check_architecture(config: Mapping[str, Any]) -> None:
@@ -199,41 +248,7 @@ def _check_architecture(config: Mapping[str, Any]) -> None:
         )
 
 
-class _Fields:
-    """Numbers of a configuration, checked."""
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._config = config
-
-    def count(self, *names: str, default: int | None = None, least: int = 1) -> int:
-        """The first of the names that is there, a whole number."""
-        for name in names:
-            value = self._config.get(name)
-            if value is None:
-                continue
-            if type(value) is not int or not least <= value <= MOST:
-                raise ModelCardError(
-                    f"{name}: must be a whole number from {least} to {MOST}, got {value!r}"
-                )
-            return value
-        if default is None:
-            raise ModelCardError(f"{names[0]}: missing in config.json")
-        return default
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self._config.get(name)
-        return default if value is None else bool(value)
-
-    def dtype_bits(self) -> int:
-        """Of the numbers that no quantization touches."""
-        name = str(self._config.get("dtype") or self._config.get("torch_dtype") or "bfloat16")
-        return 32 if "32" in name else 8 if "8" in name else 16
-
-    def get(self, name: str) -> Any:
-        return self._config.get(name)
-
-
-def _attention(fields: _Fields, hidden: int, heads: int) -> tuple[float, float, float, int]:
+def _attention(fields: Fields, hidden: int, heads: int) -> tuple[float, float, float, int]:
     """Of one layer: weights, numbers in the cache of a token, multiplications of attention."""
     if latent := fields.count("kv_lora_rank", default=0, least=0):
         rope = fields.count("qk_rope_head_dim", default=64, least=0)
@@ -247,7 +262,9 @@ def _attention(fields: _Fields, hidden: int, heads: int) -> tuple[float, float, 
         weights += heads * value * hidden
         return float(weights), float(latent + rope), float(heads * (latent + rope)), 1
     kv_heads = fields.count("num_key_value_heads", "num_kv_heads", "n_head_kv", default=heads)
-    if fields.flag("multi_query", False) and not fields.flag("new_decoder_architecture", False):
+    if fields.flag("multi_query", fields.get("model_type") == "gpt_bigcode") and not fields.flag(
+        "new_decoder_architecture", False
+    ):
         kv_heads = 1
     width = fields.count("head_dim", "attention_head_dim", default=max(hidden // heads, 1))
     weights = hidden * width * (2 * heads + 2 * kv_heads)
@@ -263,7 +280,7 @@ class _Mixture:
     share: float
 
 
-def _mixture(fields: _Fields, layers: int, hidden: int) -> _Mixture:
+def _mixture(fields: Fields, layers: int, hidden: int) -> _Mixture:
     experts = fields.count(
         "num_experts",
         "num_local_experts",
@@ -272,11 +289,9 @@ def _mixture(fields: _Fields, layers: int, hidden: int) -> _Mixture:
         default=0,
         least=0,
     )
-    gated = str(fields.get("hidden_act") or fields.get("activation_function") or "silu") not in (
-        "gelu_new",
-        "relu",
-        "gelu_fast",
-    ) and fields.get("model_type") not in ("falcon", "gpt_neox", "gpt2", "opt", "phi", "starcoder2")
+    activation = str(fields.get("hidden_act") or fields.get("activation_function") or "silu")
+    kind = fields.get("model_type")
+    gated = kind == "bitnet" or (activation not in _UNGATED_ACTIVATIONS and kind not in _UNGATED)
     matrices = 3 if gated else 2
     inner = fields.count(
         "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", default=4 * hidden
@@ -309,7 +324,7 @@ def _mixture(fields: _Fields, layers: int, hidden: int) -> _Mixture:
     )
 
 
-def _full_layers(fields: _Fields, layers: int) -> float:
+def _full_layers(fields: Fields, layers: int) -> float:
     """Layers that read the whole context, with the others for the share that their window is."""
     window = fields.get("sliding_window") or fields.get("attention_chunk_size")
     if type(window) is not int or window <= 0 or fields.get("use_sliding_window") is False:
@@ -331,60 +346,5 @@ def _full_layers(fields: _Fields, layers: int) -> float:
 
 def _ties_by_default(config: Mapping[str, Any]) -> bool:
     # What transformers takes where the file does not say.
-    return "gemma" in str(config.get("model_type", "")) or config.get("model_type") in (
-        "gpt2",
-        "falcon",
-        "opt",
-    )
-
-
-def _widths(config: Mapping[str, Any], fields: _Fields) -> tuple[float, int]:
-    """Bits of a weight of the linear layers, and of the numbers that are multiplied."""
-    own = fields.dtype_bits()
-    quantization = config.get("quantization_config")
-    if not quantization:
-        return own, own
-    if not isinstance(quantization, Mapping):
-        raise ModelCardError(f"quantization_config: must be an object, got {quantization!r}")
-    method = str(quantization.get("quant_method") or quantization.get("quant_algo") or "").lower()
-    method += " " + str(quantization.get("format") or "").lower()
-    bits = quantization.get("bits") or quantization.get("num_bits") or quantization.get("w_bit")
-    activations: Any = None
-    groups = quantization.get("config_groups")
-    if isinstance(groups, Mapping) and groups:
-        group = next(iter(groups.values()))
-        if isinstance(group, Mapping):
-            bits = (group.get("weights") or {}).get("num_bits") or bits
-            activations = (group.get("input_activations") or {}).get("num_bits")
-    if bits is None:
-        bits = next((b for word, b in _METHODS if word in method), None)
-    if quantization.get("load_in_4bit"):
-        bits = 4
-    if type(bits) is not int or not 1 <= bits <= 32:
-        raise ModelCardError(
-            "quantization_config: must name the bits of a weight or a known quant_method, got "
-            f"{dict(quantization)!r}"
-        )
-    if bits == 8 and activations is None and ("fp8" in method or "modelopt" in method):
-        activations = 8
-    if bits == 4 and ("fp4" in method) and "mxfp4" not in method:
-        activations = 4
-    # Groups of weights share a scale: of 16 bits for 64 or 128 weights, or 8 for 16 or 32.
-    overhead = 0.25 if bits <= 4 else 0.0
-    return bits + overhead, activations if type(activations) is int else own
-
-
-_METHODS = (
-    ("mxfp4", 4),
-    ("nvfp4", 4),
-    ("fp4", 4),
-    ("awq", 4),
-    ("gptq", 4),
-    ("w4a", 4),
-    ("int4", 4),
-    ("fp8", 8),
-    ("w8a8", 8),
-    ("int8", 8),
-    ("bitsandbytes", 8),
-    ("mxfp8", 8),
-)
+    kind = str(config.get("model_type", ""))
+    return "gemma" in kind or kind in _TIED

@@ -162,3 +162,120 @@ def test_from_sizes_alone() -> None:
     assert mixture.weight_bytes == 1
     with pytest.raises(ModelCardError, match="0 < activated <= total"):
         ModelCard.from_sizes(1e9, 2e9)
+
+
+DBRX = {
+    "architectures": ["DbrxForCausalLM"], "model_type": "dbrx", "d_model": 6144, "n_heads": 48,
+    "n_layers": 40, "vocab_size": 100352, "tie_word_embeddings": False,
+    "attn_config": {"kv_n_heads": 8},
+    "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4},
+}  # fmt: skip
+BLOOM = {"model_type": "bloom", "n_layer": 30, "hidden_size": 4096, "n_head": 32,
+         "vocab_size": 250880}  # fmt: skip
+MPT = {"model_type": "mpt", "n_layers": 32, "d_model": 4096, "n_heads": 32, "vocab_size": 50432,
+       "attn_config": {"attn_type": "multihead_attention"}}  # fmt: skip
+STARCODER = {"model_type": "gpt_bigcode", "n_layer": 40, "n_embd": 6144, "n_head": 48,
+             "n_inner": 24576, "multi_query": True, "vocab_size": 49152,
+             "activation_function": "gelu"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "total", "activated"),
+    [(DBRX, 132, 36), (BLOOM, 7.1, 7.1), (MPT, 6.65, 6.65), (STARCODER, 15.5, 15.5)],
+    ids=["dbrx", "bloom", "mpt", "starcoder"],
+)
+def test_sizes_of_other_architectures(
+    config: dict[str, Any], total: float, activated: float
+) -> None:
+    card = ModelCard.from_config(config)
+    assert card.parameters / 1e9 == pytest.approx(total, rel=0.02)
+    assert card.activated / 1e9 == pytest.approx(activated, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"hidden_act": "relu2"}, {"hidden_act": "xielu"}, {"model_type": "codegen"}],
+)
+def test_layers_without_a_gate_have_two_matrices(change: dict[str, Any]) -> None:
+    assert ModelCard.from_config(LLAMA | change).always_read == 2 * (192 + 2 * 128) + 800
+
+
+@pytest.mark.parametrize("field", ["modules_to_not_convert", "ignore"])
+def test_attention_that_is_not_quantized(field: str) -> None:
+    def read(names: list[str]) -> float:
+        quantization = {"quant_method": "mxfp4", field: names}
+        card = ModelCard.from_config(LLAMA | {"quantization_config": quantization})
+        return card.weight_bytes * card.always_read * 8
+
+    attention, others = 2 * 192, 2 * 384
+    plain = (attention + others) * 4.25 + 800 * 16
+    assert read(["model.layers.*.self_attn", "lm_head"]) == pytest.approx(plain + attention * 11.75)
+    assert read(["model.layers.0.self_attn.q_proj"]) == pytest.approx(plain + 192 * 11.75)
+    assert read(["lm_head", "re:.*vision.*attn"]) == pytest.approx(plain)
+
+
+def test_engines_load_32_bits_as_16_unless_they_are_asked_otherwise() -> None:
+    wide = LLAMA | {"torch_dtype": "float32"}
+    assert ModelCard.from_config(wide) == ModelCard.from_config(LLAMA)
+    card = ModelCard.from_config(LLAMA, dtype="torch.float32")
+    assert (card.weight_bytes, card.compute_bits) == (4, 32)
+    whole = {"text_config": LLAMA}
+    assert ModelCard.from_config(whole, dtype="torch.float32") == card
+
+
+def test_gemma_3_leaves_out_what_transformers_assumes() -> None:
+    text = {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
+            "num_hidden_layers": 34, "sliding_window": 1024}  # fmt: skip
+    card = ModelCard.from_config({"model_type": "gemma3", "text_config": text})
+    assert card.parameters == pytest.approx(3.88e9, rel=0.01)
+    assert card.cache_copies == 4
+
+
+def test_the_text_part_of_a_part() -> None:
+    whole = {"architectures": ["Qwen3OmniMoeForConditionalGeneration"],
+             "thinker_config": {"model_type": "thinker", "text_config": LLAMA}}  # fmt: skip
+    assert ModelCard.from_config(whole) == ModelCard.from_config(LLAMA)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bits", "compute"),
+    [
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, 4.25, 4),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, 8, 8),
+        ({"quantization": {"quant_algo": "FP8"}}, 8, 8),
+    ],
+)
+def test_modelopt(quantization: dict[str, Any], bits: float, compute: int) -> None:
+    test_quantized_layers(quantization, bits, compute)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config_groups": {"g": {"weights": [8]}}}, "config_groups: weights: must be an obj"),
+        ({"config_groups": {"g": {"weights": "int8"}}}, "config_groups: weights: must be an obj"),
+        ({"config_groups": {"g": {"input_activations": 8}}}, "input_activations: must be an obj"),
+        ({"config_groups": {"g": 3}}, "config_groups: must be an object, got 3"),
+        ({"config_groups": [3]}, "config_groups: must be an object"),
+        ({"config_groups": {"g": {"input_activations": {"num_bits": "8"}}}}, "num_bits: must be"),
+        ({"bits": "8"}, "must name the bits"),
+        ({"ignore": [3]}, "ignore: must name modules, got 3"),
+        ({"quantization": 3}, "quantization: must be an object, got 3"),
+    ],
+)
+def test_bad_quantization_names_the_field(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelCardError, match=message):
+        ModelCard.from_config(LLAMA | {"quantization_config": {"quant_method": "fp8"} | change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block_configs": [{}]}, "block_configs: "),
+        ({"ffn_config": 3}, "ffn_config: must be an object, got 3"),
+        ({"attn_config": []}, "attn_config: must be an object"),
+    ],
+)
+def test_shapes_that_are_not_described(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelCardError, match=message):
+        ModelCard.from_config(LLAMA | change)
