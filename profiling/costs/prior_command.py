@@ -19,6 +19,7 @@ from scheduler.errors import ModelCardError
 
 # What a usual request is here: input tokens, output tokens, and requests side by side.
 EXAMPLES = ((250, 250, 1), (250, 250, 8), (250, 250, 64), (2000, 500, 8))
+MOST_DEVICES = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,13 +54,22 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: The file cannot be read or gives no prior; the message names the field.
     """
+    devices = args.tensor_parallel
+    if not 1 <= devices <= MOST_DEVICES:
+        # Python prints no numbers of thousands of digits.
+        got = f", got {devices}" if abs(devices) < 10**9 else ""
+        raise InputError(f"--tensor-parallel: must be from 1 to {MOST_DEVICES}{got}")
+    try:
+        accelerator = AcceleratorTable.shipped().find_whole(args.accelerator)
+    except ModelCardError as error:
+        message = str(error).removeprefix("accelerator: ")
+        raise InputError(f"--accelerator: {message}") from error
     config = _read(args.config)
     named = str(config.get("_name_or_path") or args.config.resolve().parent.name)
     model = args.model or named
     try:
         card = ModelCard.from_config(config, args.cache_bits)
-        accelerator = AcceleratorTable.shipped().find(args.accelerator)
-        profile = card_profile(model, card, accelerator, args.tensor_parallel)
+        profile = card_profile(model, card, accelerator, devices)
     except ModelCardError as error:
         raise InputError(f"{args.config}: {error}") from error
     profiles = ProfileSet((profile,), source=profile.source)
@@ -100,11 +110,13 @@ def _print_examples(profile: ModelProfile, console: Console) -> None:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"--config: {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"--config: {path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"--config: {path} is nested too deeply") from error
     if not isinstance(config, dict):
         raise InputError(f"--config: {path}: must be a JSON object")
     return config

@@ -52,7 +52,7 @@ def profile_of(
         return card_profile(
             model,
             ModelCard(**card),
-            _table().find(device),
+            _table().find_whole(device),
             devices,
             device,
         )

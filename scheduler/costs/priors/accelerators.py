@@ -35,6 +35,23 @@ class AcceleratorTable:
     accelerators: tuple[Accelerator, ...]
     patterns: Mapping[str, tuple[str, ...]]
 
+    def find_whole(self, name: str) -> Accelerator:
+        """The same, for a prior: of one whole device.
+
+        Raises:
+            ModelCardError: The name is empty, or one of several devices or of a MIG slice.
+        """
+        if re.match(r"\s*\d+\s*[x×*]\s*\D", name, re.IGNORECASE):
+            raise ModelCardError(
+                f"accelerator: must be one device, got {name!r}; the tensor parallel degree is "
+                "given apart from it"
+            )
+        if "mig" in _plain(name).split():
+            raise ModelCardError(
+                f"accelerator: {name!r} is a MIG slice, and only whole devices have a prior"
+            )
+        return self.find(name)
+
     def find(self, name: str) -> Accelerator:
         """The accelerator that a driver or a user calls so.
 

@@ -13,7 +13,7 @@ from importlib.resources.abc import Traversable
 
 from scheduler.costs.priors.accelerators import AcceleratorTable
 from scheduler.costs.profiles import ModelProfile, ProfileSet
-from scheduler.errors import ProfileError
+from scheduler.errors import ModelCardError, ProfileError
 
 LIBRARY_FILE: Traversable = files("scheduler") / "data" / "library.json"
 LIBRARY = "library"
@@ -61,7 +61,10 @@ def library_profile(
         accelerator: As a replica reports it, `NVIDIA H100 80GB HBM3`.
         devices: Tensor parallel degree.
     """
-    device = AcceleratorTable.shipped().find(accelerator)
+    try:
+        device = AcceleratorTable.shipped().find_whole(accelerator)
+    except ModelCardError:
+        return None
     if " is not in the table" in device.note:
         return None
     for profile in library.profiles:

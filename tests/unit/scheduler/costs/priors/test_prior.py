@@ -233,3 +233,23 @@ def test_the_library_entry_of_a_source_on_a_device() -> None:
     assert library_profile(library, "Qwen/Qwen3-8B", "NVIDIA H100 80GB HBM3", 4) is None
     assert library_profile(library, "Qwen/Qwen3-8B", "NVIDIA A100-SXM4-80GB") is None
     assert library_profile(library, "Qwen/Qwen3-8B", "NVIDIA H800") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("2 x H100", "must be one device, got '2 x H100'"),
+        ("8xA100", "must be one device, got '8xA100'"),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", "is a MIG slice"),
+        ("", "must be a name, got ''"),
+    ],
+)
+def test_a_prior_is_of_a_whole_device(name: str, message: str) -> None:
+    with pytest.raises(ModelCardError, match=f"accelerator: .*{message}"):
+        TABLE.find_whole(name)
+    assert TABLE.find_whole("NVIDIA H100 80GB HBM3") == TABLE.find("H100")
+
+
+def test_the_library_has_nothing_for_a_slice() -> None:
+    library = shipped_library()
+    assert library_profile(library, "Qwen/Qwen3-8B", "NVIDIA H100 80GB HBM3 MIG 1g.10gb") is None
