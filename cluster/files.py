@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from pathlib import Path
@@ -11,8 +12,11 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file's content in one step that survives a crash; makes missing folders.
 
     Raises:
-        OSError: The folder cannot be written; the old file is untouched.
+        OSError: The folder cannot be written, or the path is one; the old file is untouched.
     """
+    if not path.name:
+        # `/` and an empty path are folders without a name for a file next to them.
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, because a rename is only atomic within one file system.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

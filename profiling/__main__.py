@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from profiling.errors import InputError
+from scheduler.arguments import OneLineParser
 from scheduler.errors import ProfileError
 
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 where the subcommand says so; 2 for bad input, with one line on stderr.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m profiling", description="Measure and fit what every model costs."
     )
     subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except (InputError, ProfileError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
 
 

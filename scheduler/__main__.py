@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
+from scheduler.arguments import OneLineParser
 from scheduler.console import render_decision
 from scheduler.costs.priors.library import LIBRARY, library_for, shipped_library
 from scheduler.costs.profiles import ProfileSet
@@ -30,12 +30,6 @@ from scheduler.prompts.tasks import SHIPPED_MODEL, classify
 from scheduler.prompts.tokens import estimate_tokens
 from scheduler.serialization import decision_to_dict
 from scheduler.types import ClusterState, ModelState, RoutingRequest
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # One line, where argparse would print its usage before it.
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m scheduler",
         description="Which model would get this prompt, and what would it cost? Nothing is sent.",
         epilog="Options can be written with hyphens too: --weight-accuracy.",

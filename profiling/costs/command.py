@@ -12,6 +12,7 @@ from rich.console import Console
 
 from cluster.files import write_atomic
 from profiling.accuracy.measure import read_accuracies
+from profiling.arguments import seed
 from profiling.costs.estimators import ESTIMATORS
 from profiling.costs.fit import FitOptions, fit_profiles
 from profiling.costs.posterior import MAP
@@ -90,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(*ESTIMATORS, MAP),
         help="choose only among those of this estimator, as far as they may serve",
     )
-    add("--seed", type=int, default=0, help="of the cross-validation (default: %(default)s)")
+    add("--seed", type=seed, default=0, help="of the cross-validation (default: %(default)s)")
     add(
         "--export-dir",
         type=Path,
@@ -112,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: An input or an option is not usable, or an output cannot be written.
     """
+    if args.estimator == MAP and args.form in FORMS:
+        raise InputError(f"--estimator {MAP}: must have --form {ENGINE} or none, got {args.form!r}")
     frame, cleaning = read_trials(
         args.input, accelerator=args.accelerator, energy_source=args.energy_source
     )

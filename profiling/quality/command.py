@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.files import write_atomic
+from profiling.arguments import seed
 from profiling.inputs import read_quality_model, write_errors
 from profiling.quality.outcomes import read_outcomes
 from scheduler.prompts.quality import QualityModel
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=DEFAULT_FILE, metavar="FILE", help="%(default)s"
     )
     fit.add_argument("--models", help="only these columns, with commas between them")
-    fit.add_argument("--seed", type=int, default=0, help="of folds and forest (%(default)s)")
+    fit.add_argument("--seed", type=seed, default=0, help="of folds and forest (%(default)s)")
     fit.add_argument("--json", action="store_true", help="print the report as JSON")
     report = actions.add_parser("report", help="what a fit said of itself")
     report.add_argument("--model", type=Path, default=DEFAULT_FILE, metavar="FILE")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from profiling.arguments import share
 from profiling.errors import InputError
 from profiling.figures.quality.routing import draw_trade_offs
 from profiling.figures.style import house_style, save_figure
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of an answer of a model, in any unit (joules, say); repeatable",
     )
     add("--policies", help=f"with commas between them (all: {','.join(ESTIMATORS)})")
-    add("--train", type=float, default=0.8, metavar="SHARE", help="of the prompts (%(default)s)")
+    add("--train", type=share, default=0.8, metavar="SHARE", help="of the prompts (%(default)s)")
     add("--seeds", type=int, default=5, help="how many splits (%(default)s)")
     add("--plots", type=Path, metavar="FOLDER", help="draw the trade-offs there, as PNG and SVG")
     add("--json", action="store_true", help="print JSON instead of a table")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.files import write_atomic
+from profiling.arguments import seed
 from profiling.errors import InputError
 from profiling.inputs import write_errors
 from scheduler.errors import TaskModelError
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     fit = actions.add_parser("fit", help="generate prompts, learn from them, write the model")
     fit.add_argument("--output", type=Path, default=Path("tasks.model"), metavar="FILE")
-    fit.add_argument("--seed", type=int, default=0, help="of prompts and folds (%(default)s)")
+    fit.add_argument("--seed", type=seed, default=0, help="of prompts and folds (%(default)s)")
     fit.add_argument(
         "--per-template", type=int, default=PER_TEMPLATE, metavar="N", help="%(default)s"
     )

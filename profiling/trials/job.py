@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cluster.files import write_atomic
 from cluster.store.actor import connect_store
 from profiling.accuracy.measure import SCORES_FILE, read_accuracies
+from profiling.arguments import seed
 from profiling.costs.choices import Choice, choices, idle_models, print_choices
 from profiling.costs.choices import as_json as choices_json
 from profiling.costs.fit import FitOptions, FitResult, fit_profiles
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="a small grid, extremes first: about 20 s a model"
     )
     parser.add_argument("--budget", type=float, metavar="S", help="stop measuring after S seconds")
-    parser.add_argument("--seed", type=int, default=0, help="of the grid and the prompts")
+    parser.add_argument("--seed", type=seed, default=0, help="of the grid and the prompts")
     parser.add_argument("--fresh", action="store_true", help="do not resume an interrupted run")
     parser.add_argument("--source", help="what the profiles say about where they come from")
     parser.add_argument("--brief", action="store_true", help="one line a model, not every fit")

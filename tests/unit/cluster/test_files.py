@@ -27,3 +27,9 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         write_atomic(path, "half of it \ud800")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["profiles.json"]
+
+
+@pytest.mark.parametrize("path", ["", "/", "."])
+def test_a_path_without_a_name_is_a_folder(path: str) -> None:
+    with pytest.raises(IsADirectoryError):
+        write_atomic(Path(path), "")

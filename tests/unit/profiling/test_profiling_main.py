@@ -115,6 +115,9 @@ def test_fit_for_scripts(raw: Path, output: Path, capsys: pytest.CaptureFixture[
         (["--accuracy", "a=good"], "--accuracy: a: must be a number, got 'good'"),
         (["--mean-output-tokens", "a=-1"], "--mean-output-tokens: a: must be in 0..inf, got '-1'"),
         (["--accuracies", "none.csv"], "none.csv: cannot be read"),
+        (["--output", ""], "--output: . cannot be written: Is a directory"),
+        (["--output", "/"], "--output: / cannot be written: Is a directory"),
+        (["--form", "linear", "--estimator", "map"], "--estimator map: must have --form engine or"),
         (["--output", "/dev/null/p.json"], "--output: /dev/null/p.json cannot be written"),
         (["--estimator", "ols", "--plots", "/dev/null/p"], "--plots: /dev/null/p cannot be wri"),
     ],
@@ -132,6 +135,33 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        (["fit"], ["--seed", "-1"], "argument --seed: must be a whole number from 0 to 4294967295"),
+        (["quality", "fit"], ["--seed=-1"], "argument --seed: must be a whole number from 0"),
+        (["tasks", "fit"], ["--seed", "4294967296"], "argument --seed: must be a whole number"),
+        (["evaluate"], ["--train", "nan"], "argument --train: must be a number from 0 to 1"),
+        (["evaluate"], ["--train", "1.5"], "argument --train: must be a number from 0 to 1"),
+        (["report"], ["--more\nlines", "--input", "x"], "unrecognized arguments: --more lines"),
+        (["quality", "fit"], [], "the following arguments are required: --input"),
+    ],
+)
+def test_a_bad_option_is_one_line(
+    command: list[str], options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, *options])
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.startswith("python -m profiling")
+    assert err.count("\n") == 1
+
+
+def test_the_highest_seed_will_do(raw: Path, output: Path) -> None:
+    assert fit(raw, output, "--seed", "4294967295") == 0
 
 
 def test_a_broken_profile_set_is_exit_code_2(
