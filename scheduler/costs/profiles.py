@@ -8,17 +8,32 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from scheduler.costs.checks import (
+    as_tuple,
+    check_amount,
+    check_count,
+    check_figure,
+    check_range,
+    check_text,
+    errors_at,
+    is_finite,
+    is_number,
+)
 from scheduler.costs.forms import ALL_FORMS, Polynomial, at_load, cost_of, terms_of
 from scheduler.costs.priors.origins import ORIGINS
 from scheduler.errors import ProfileError
 from scheduler.preferences import Metric
 
 SCHEMA_VERSION = 3
+_TEXTS = ("model", "accelerator", "energy_source", "accuracy_source", "source", "origin")
+_TOO_DEEP = "not a profile set: nested too deeply"
+_RANGES = ("input_tokens_range", "output_tokens_range", "concurrency_range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,7 @@ class LinearModel:
     log_variance: float = 0.0
 
     def __post_init__(self) -> None:
+        check_text("form", self.form)
         if self.form not in ALL_FORMS:
             raise ProfileError(f"form: unknown {self.form!r}, known: {', '.join(ALL_FORMS)}")
         if len(self.coefficients) != len(ALL_FORMS[self.form]):
@@ -64,20 +80,30 @@ class LinearModel:
                 f"coefficients: form {self.form!r} has {len(ALL_FORMS[self.form])} terms, "
                 f"got {len(self.coefficients)}"
             )
-        if not all(math.isfinite(c) for c in self.coefficients):
-            raise ProfileError(f"coefficients: must be finite, got {self.coefficients!r}")
-        if not -math.inf < self.ratio_low <= self.ratio_high < math.inf:
+        if not all(map(is_finite, self.coefficients)):
+            raise ProfileError(
+                f"coefficients: must be finite numbers, got {reprlib.repr(self.coefficients)}"
+            )
+        errors = self.standard_errors
+        if len(errors) not in (0, len(self.coefficients)) or not all(map(is_number, errors)):
+            raise ProfileError(
+                f"standard_errors: must be {len(self.coefficients)} numbers, or none, "
+                f"got {reprlib.repr(errors)}"
+            )
+        check_text("estimator", self.estimator)
+        check_count("n", self.n)
+        for name in ("r2", "mape", "heldout_mape"):
+            check_figure(name, getattr(self, name))
+        ratios = (self.ratio_low, self.ratio_high)
+        if not all(map(is_finite, ratios)) or ratios[0] > ratios[1]:
             raise ProfileError(
                 "ratio_low, ratio_high: must be finite and in this order, "
-                f"got {self.ratio_low!r} and {self.ratio_high!r}"
+                f"got {reprlib.repr(self.ratio_low)} and {reprlib.repr(self.ratio_high)}"
             )
-        if not (math.isfinite(self.log_variance) and self.log_variance >= 0):
-            raise ProfileError(
-                f"log_variance: must be a finite number >= 0, got {self.log_variance!r}"
-            )
+        check_amount("log_variance", self.log_variance)
         size = len(self.coefficients) if self.log_covariance else 0
         rows = self.log_covariance
-        if len(rows) != size or any(len(r) != size or not all(map(math.isfinite, r)) for r in rows):
+        if len(rows) != size or any(len(r) != size or not all(map(is_finite, r)) for r in rows):
             raise ProfileError(
                 f"log_covariance: must have {len(self.coefficients)} rows of as many finite "
                 "numbers, or none"
@@ -166,12 +192,13 @@ class ModelProfile:
     origin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mean_output_tokens < math.inf:
-            raise ProfileError(
-                f"mean_output_tokens: must be a finite number >= 0, got {self.mean_output_tokens!r}"
-            )
-        if self.accuracy is not None and not 0 <= self.accuracy <= 1:
-            raise ProfileError(f"accuracy: must be in 0..1, got {self.accuracy!r}")
+        for name in _TEXTS:
+            check_text(name, getattr(self, name))
+        for name in _RANGES:
+            check_range(name, getattr(self, name))
+        check_amount("mean_output_tokens", self.mean_output_tokens)
+        if self.accuracy is not None:
+            check_amount("accuracy", self.accuracy, most=1)
         if self.origin and self.origin not in ORIGINS:
             raise ProfileError(
                 f"origin: must be one of {', '.join(ORIGINS)} or empty, got {self.origin!r}"
@@ -191,11 +218,9 @@ class Moments:
     std: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.mean) and 0 <= self.std < math.inf):
-            raise ProfileError(
-                f"reference: needs a finite mean and a finite std >= 0, got {self.mean!r} "
-                f"and {self.std!r}"
-            )
+        if not is_finite(self.mean):
+            raise ProfileError(f"mean: must be a finite number, got {reprlib.repr(self.mean)}")
+        check_amount("std", self.std)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +250,7 @@ class ProfileSet:
     schema_version: int = field(default=SCHEMA_VERSION, init=False)
 
     def __post_init__(self) -> None:
+        check_text("source", self.source)
         keys = [(p.model, p.accelerator) for p in self.profiles]
         for key in keys:
             if keys.count(key) > 1:
@@ -275,27 +301,34 @@ class ProfileSet:
             data = json.loads(text)
         except ValueError as error:
             raise ProfileError(f"not JSON, or cut off: {error}") from error
+        except RecursionError as error:
+            raise ProfileError(_TOO_DEEP) from error
         if not isinstance(data, dict):
             raise ProfileError(f"must be a JSON object, got {type(data).__name__}")
         schema = data.get("schema_version")
         if type(schema) is not int or not 1 <= schema <= SCHEMA_VERSION:
             raise ProfileError(
-                f"schema_version: this program reads 1 to {SCHEMA_VERSION}, got {schema!r}"
+                f"schema_version: this program reads 1 to {SCHEMA_VERSION}, "
+                f"got {reprlib.repr(schema)}"
             )
-        try:
-            result = cls(
-                profiles=tuple(_profile(p) for p in data["profiles"]),
-                reference=_reference(data.get("reference")),
-                source=data.get("source", ""),
-            )
-        except KeyError as error:
-            raise ProfileError(f"{error.args[0]}: missing") from error
-        except (AttributeError, TypeError, ValueError, OverflowError) as error:
-            raise ProfileError(f"malformed: {error}") from error
+        if "profiles" not in data:
+            raise ProfileError("profiles: missing")
+        profiles = as_tuple("profiles", data["profiles"])
+        result = cls(
+            profiles=tuple(_profile(p, f"profiles[{i}]") for i, p in enumerate(profiles)),
+            reference=_reference(data.get("reference")),
+            source=data.get("source", ""),
+        )
         # Over what is there, not over what was understood: older files have fewer fields.
         stated = data.pop("version", None)
-        if stated not in (None, actual := _digest(data)):
-            raise ProfileError(f"version: says {stated}, the content hashes to {actual}")
+        try:
+            actual = _digest(data)
+        except RecursionError as error:
+            raise ProfileError(_TOO_DEEP) from error
+        if stated not in (None, actual):
+            raise ProfileError(
+                f"version: says {reprlib.repr(stated)}, the content hashes to {actual}"
+            )
         return result
 
 
@@ -304,42 +337,55 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _pair(values: Sequence[Any]) -> tuple[int, int]:
+def _pair(name: str, values: Any) -> tuple[int, int]:
+    check_range(name, values)
     low, high = values
     return int(low), int(high)
 
 
-def _span(values: Sequence[Any]) -> tuple[float, float]:
+def _span(name: str, values: Any) -> tuple[float, float]:
+    check_range(name, values)
     low, high = values
     # Whole numbers stay whole, so that the content hashes to what it did.
     return (low if type(low) is int else float(low)), (high if type(high) is int else float(high))
 
 
-def _linear(data: Mapping[str, Any]) -> LinearModel:
-    return LinearModel(
-        **{
-            **data,
-            "coefficients": tuple(data["coefficients"]),
-            "standard_errors": tuple(data.get("standard_errors", ())),
-            "log_covariance": tuple(tuple(row) for row in data.get("log_covariance", ())),
-        }
-    )
+def _linear(data: Mapping[str, Any], place: str) -> LinearModel:
+    with errors_at(place):
+        covariance = as_tuple("log_covariance", data.get("log_covariance", ()))
+        return LinearModel(
+            **{
+                **data,
+                "coefficients": as_tuple("coefficients", data["coefficients"]),
+                "standard_errors": as_tuple("standard_errors", data.get("standard_errors", ())),
+                "log_covariance": tuple(as_tuple("log_covariance", row) for row in covariance),
+            }
+        )
 
 
-def _profile(data: Mapping[str, Any]) -> ModelProfile:
-    return ModelProfile(
-        **{
-            **data,
-            "runtime": _linear(data["runtime"]),
-            "energy": _linear(data["energy"]),
-            "input_tokens_range": _pair(data["input_tokens_range"]),
-            "output_tokens_range": _pair(data["output_tokens_range"]),
-            "concurrency_range": _span(data.get("concurrency_range", (1, 1))),
-        }
-    )
+def _profile(data: Mapping[str, Any], place: str) -> ModelProfile:
+    with errors_at(place):
+        return ModelProfile(
+            **{
+                **data,
+                "runtime": _linear(data["runtime"], "runtime"),
+                "energy": _linear(data["energy"], "energy"),
+                "input_tokens_range": _pair("input_tokens_range", data["input_tokens_range"]),
+                "output_tokens_range": _pair("output_tokens_range", data["output_tokens_range"]),
+                "concurrency_range": _span(
+                    "concurrency_range", data.get("concurrency_range", (1, 1))
+                ),
+            }
+        )
 
 
 def _reference(data: Mapping[str, Any] | None) -> Reference | None:
     if data is None:
         return None
-    return Reference(**{name: Moments(**moments) for name, moments in data.items()})
+    with errors_at("reference"):
+        return Reference(**{name: _moments(name, moments) for name, moments in data.items()})
+
+
+def _moments(name: str, data: Mapping[str, Any]) -> Moments:
+    with errors_at(name):
+        return Moments(**data)

@@ -163,19 +163,19 @@ FIRST = ("profiles", 0)
         (changed(("schema_version",), 0), "schema_version: this program reads 1 to 3, got 0"),
         (changed(("schema_version",), True), "schema_version: .* got True"),
         (changed(("profiles",), ...), "profiles: missing"),
-        (changed(("profiles",), None), "malformed"),
+        (changed(("profiles",), None), "profiles: must be a list, got None"),
         (changed(("profiles",), ["a"]), "malformed"),
         (changed(("reference",), [1]), "malformed"),
         (changed(("reference", "runtime_s"), ...), "malformed: .*runtime_s"),
-        (changed(("reference", "runtime_s", "std"), -1.0), "finite std >= 0"),
+        (changed(("reference", "runtime_s", "std"), -1.0), r"^reference.runtime_s.std: .*-1.0"),
+        (changed(("reference", "energy_joules", "mean"), "1"), "mean: must be .*, got '1'"),
         (changed((*FIRST, "runtime"), ...), "runtime: missing"),
         (changed((*FIRST, "model"), ...), "malformed: .*model"),
         (changed((*FIRST, "new_field"), 1), "malformed: .*new_field"),
         (changed((*FIRST, "accuracy"), 1.5), "accuracy: must be in 0..1, got 1.5"),
         (changed((*FIRST, "mean_output_tokens"), math.nan), "mean_output_tokens: .* got nan"),
-        (changed((*FIRST, "input_tokens_range"), [1]), "malformed"),
-        (changed((*FIRST, "input_tokens_range"), [1, math.inf]), "malformed"),
-        (changed((*FIRST, "concurrency_range"), [1]), "malformed"),
+        ("[" * 100_000 + "]" * 100_000, "not a profile set: nested too deeply"),
+        (changed(("source",), None), "source: must be text, got None"),
         (changed((*FIRST, "runtime", "form"), "cubic"), "form: unknown 'cubic', known: linear"),
         (changed((*FIRST, "runtime", "coefficients"), [1.0]), "has 3 terms, got 1"),
         (changed((*FIRST, "runtime", "coefficients"), [1, 2, math.nan]), "must be finite"),
@@ -187,6 +187,66 @@ FIRST = ("profiles", 0)
 def test_a_broken_file_is_refused_with_the_reason(text: str, message: str) -> None:
     with pytest.raises(ProfileError, match=message):
         ProfileSet.from_json(text)
+
+
+@pytest.mark.parametrize("name", ["input_tokens_range", "output_tokens_range", "concurrency_range"])
+@pytest.mark.parametrize(
+    "values",
+    [[1], [0, 0], [10, 1], [-5, -1], [math.nan, 1], [1, math.inf], [1, 10**400], ["1", "2"], None,
+     5, "12"],
+)  # fmt: skip
+def test_a_range_that_cannot_be_is_named(name: str, values: object) -> None:
+    message = rf"^profiles\[0\]\.{name}: must be two finite numbers >= 0 in this order"
+    with pytest.raises(ProfileError, match=message):
+        ProfileSet.from_json(changed((*FIRST, name), values))
+    if isinstance(values, list):
+        with pytest.raises(ProfileError, match=f"^{name}: must be two finite"):
+            replace(SET.profiles[0], **{name: tuple(values)})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("model", 5, "must be text, got 5"),
+        ("model", None, "must be text, got None"),
+        ("model", ["a"], r"must be text, got \['a'\]"),
+        ("model", "\ud800", r"must be Unicode text, got '\\ud800'"),
+        ("accelerator", 5, "must be text, got 5"),
+        ("energy_source", None, "must be text, got None"),
+        ("source", 1, "must be text, got 1"),
+        ("mean_output_tokens", None, "must be a finite number >= 0, got None"),
+        ("mean_output_tokens", "128", "must be a finite number >= 0, got '128'"),
+        ("accuracy", "0.5", "must be in 0..1, got '0.5'"),
+        ("accuracy", True, "must be in 0..1, got True"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(name: str, value: object, wanted: str) -> None:
+    with pytest.raises(ProfileError, match=rf"^profiles\[0\]\.{name}: {wanted}$"):
+        ProfileSet.from_json(changed((*FIRST, name), value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        *((name, value, "must be a number or null") for name in ("r2", "mape", "heldout_mape")
+          for value in ("1", [1], 10**400)),
+        *(("n", value, "must be a whole number >= 0") for value in (None, "7", [7], 1.5, -1, True)),
+        ("ratio_low", None, ".*must be finite and in this order, got None and 2.0"),
+        ("ratio_low", "0", ".*must be finite and in this order, got '0' and 2.0"),
+        ("log_variance", None, "must be a finite number >= 0, got None"),
+        ("estimator", 1, "must be text, got 1"),
+        ("form", ["linear"], "must be text, got"),
+        ("coefficients", 1, "must be a list, got 1"),
+        ("standard_errors", None, "must be a list, got None"),
+        ("log_covariance", [1], "must be a list, got 1"),
+        ("coefficients", [1, 2, "3"], "must be finite numbers, got"),
+        ("standard_errors", [1, 2], "must be 3 numbers, or none, got"),
+        ("standard_errors", [1, 2, "3"], "must be 3 numbers, or none, got"),
+    ],
+)  # fmt: skip
+def test_a_figure_of_the_wrong_kind_is_named(name: str, value: object, wanted: str) -> None:
+    with pytest.raises(ProfileError, match=rf"^profiles\[0\]\.runtime\.{name}.*: {wanted}"):
+        ProfileSet.from_json(changed((*FIRST, "runtime", name), value))
 
 
 @given(st.integers(0, len(SET.to_json()) - 3))
