@@ -79,13 +79,13 @@ def numbers_in(
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8.
+    """The text of a file in UTF-8, without a byte order mark.
 
     Raises:
         InputError: It cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
@@ -101,7 +101,7 @@ def read_log(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
     for number, line in enumerate(read_text(path).split("\n")[:-1], start=1):
         try:
             parsed = parse(json.loads(line))
-        except (KeyError, TypeError, ValueError, SchedulerError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError, SchedulerError) as error:
             fault = f"{type(error).__name__}: {error}"
             raise InputError(f"{path}: line {number} is not a decision ({fault})") from error
         yield parsed

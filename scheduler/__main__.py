@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(decision_to_dict(decision), indent=2))
     else:
-        Console().print(render_decision(decision, profiles))
+        Console(markup=False, emoji=False).print(render_decision(decision, profiles))
     return 0
 
 
@@ -114,7 +114,7 @@ def _read_profiles(name: str | None) -> ProfileSet:
         return library_for(shipped_library(), accelerator)
     source = Path(name) if name else files("scheduler") / "data" / "default_profiles.json"
     try:
-        return ProfileSet.from_json(source.read_text(encoding="utf-8"))
+        return ProfileSet.from_json(source.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ProfileError(f"profiles: cannot read {source}: {error.strerror}") from error
     except (UnicodeDecodeError, ProfileError) as error:

@@ -280,7 +280,7 @@ def read_accuracies(path: Path) -> dict[str, tuple[float, str]]:
         InputError: The file cannot be read, a column is missing, or a value is not in 0..1.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns, rows = reader.fieldnames or (), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -408,4 +408,4 @@ def _print_table(results: Sequence[ModelAccuracy]) -> None:
     shares = [result.by_kind() for result in results]
     for kind in shares[0]:
         table.add_row(kind, *(f"{100 * share[kind]:.0f} %" for share in shares))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"cascade": _config(ladder), "report": rows}, indent=2))
         return 0
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(_table(rows, len(answers.scores)))
     if len(ladder) == 1:
         print(f"no cascade needs fewer joules than {ladder[0].model} alone at that accuracy")

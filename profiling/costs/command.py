@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(document, indent=2))
     else:
-        console = Console()
+        console = Console(markup=False, emoji=False)
         console.print(str(cleaning), highlight=False)
         print_result(result, console)
         console.print(f"written to {args.output}", highlight=False)

@@ -49,7 +49,7 @@ pre {{ margin: 0; font: 13px/1.4 ui-monospace, "DejaVu Sans Mono", Menlo, Consol
 
 def recording_console() -> Console:
     """A console that prints nowhere; what was printed goes into `html_report`."""
-    return Console(record=True, file=io.StringIO(), width=TABLE_WIDTH)
+    return Console(record=True, file=io.StringIO(), width=TABLE_WIDTH, markup=False, emoji=False)
 
 
 def html_report(title: str, tables: Console, inputs: Inputs) -> str:

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(profiles.to_json(), end="")
         return 0
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(
         f"{card.parameters / 1e9:.3g} billion parameters, {card.activated / 1e9:.3g} of them for "
         f"a token; {card.weight_bytes * 8:.3g} bits a weight; {card.cache_bytes / 1e3:.3g} kB of "
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         highlight=False,
     )
     if accelerator.note:
-        console.print(f"[yellow]{accelerator.note}[/]", highlight=False)
+        console.print(accelerator.note, style="yellow", highlight=False)
     print_profiles(profiles, console)
     _print_examples(profile, console)
     if args.output is not None:

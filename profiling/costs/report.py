@@ -15,6 +15,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cluster.files import write_atomic
 from profiling.costs.fit import TARGETS, FitOptions, FitResult, TargetReport, fit_profiles
@@ -51,14 +52,14 @@ def print_result(result: FitResult, console: Console) -> None:
         models = {_name(r.model): r.model for r in (report.chosen, report.tried[0])}
         console.print(_coefficients(models.values(), report.target))
         console.print()
-    console.print(f"profile set [bold]{result.profile_set.version}[/]", highlight=False)
+    console.print(Text.assemble("profile set ", (result.profile_set.version, "bold")))
 
 
 def print_profiles(profiles: ProfileSet, console: Console) -> None:
     """The regressions that serve, from a profile set."""
     for profile in profiles.profiles:
         accuracy = "not measured" if profile.accuracy is None else f"{profile.accuracy:.1%}"
-        console.print(f"[bold]{profile.model}[/] on {profile.accelerator}", highlight=False)
+        console.print(Text.assemble((profile.model, "bold"), f" on {profile.accelerator}"))
         console.print(
             f"  accuracy {accuracy}"
             + (f" ({profile.accuracy_source})" if profile.accuracy_source else "")
@@ -67,6 +68,8 @@ def print_profiles(profiles: ProfileSet, console: Console) -> None:
             + f" concurrency {_span(profile.concurrency_range)};"
             + f" energy from {profile.energy_source}; source: {profile.source or 'not named'}",
             highlight=False,
+            markup=False,
+            emoji=False,
         )
         for target in TARGETS:
             model: LinearModel = getattr(profile, target)
@@ -77,7 +80,7 @@ def print_profiles(profiles: ProfileSet, console: Console) -> None:
             table.add_row(*_figures(model), f"{model.ratio_low:.2f} to {model.ratio_high:.2f}")
             console.print(table)
             console.print(_coefficients([model], target))
-    console.print(f"profile set [bold]{profiles.version}[/]", highlight=False)
+    console.print(Text.assemble("profile set ", (profiles.version, "bold")))
 
 
 def print_brief(profiles: ProfileSet, console: Console) -> None:
@@ -167,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.html is not None:
         return _write_html(args)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if args.input.suffix == ".json":
         profiles = read_profile_set(args.input)
         if args.json:

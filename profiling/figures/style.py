@@ -49,6 +49,8 @@ _RC: dict[Any, object] = {
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "legend.frameon": False,
+    # Names of models and files may have a $ in them.
+    "text.parse_math": False,
     # The same data gives the same bytes.
     "svg.hashsalt": "dynamic-llm-scheduler",
 }

@@ -94,7 +94,7 @@ def _fit(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"output": str(args.output), **_as_json(model)}, indent=2))
     else:
-        Console().print(_table(model))
+        Console(markup=False, emoji=False).print(_table(model))
         if model.answers is not None:
             print(f"answers: compared on {model.answers.prompts} prompts for `sequential`")
             print(report["answers_note"], end="\n" if report["answers_note"] else "")
@@ -116,7 +116,7 @@ def _report(model: QualityModel, args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(document, indent=2))
         return
-    Console().print(_table(model))
+    Console(markup=False, emoji=False).print(_table(model))
     for name, estimate in document.get("estimates", {}).items():
         low, high = estimate["interval"]
         print(

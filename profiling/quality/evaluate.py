@@ -87,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"prompts": len(outcomes.prompts), "policies": rows}, indent=2))
     else:
-        Console().print(_table(rows, f"{len(outcomes.prompts)} prompts, {args.seeds} splits"))
+        Console(markup=False, emoji=False).print(
+            _table(rows, f"{len(outcomes.prompts)} prompts, {args.seeds} splits")
+        )
     return 0
 
 

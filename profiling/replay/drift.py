@@ -265,7 +265,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 < args.split < 1:
         raise InputError(f"--split: must be above 0 and below 1, got {args.split}")
     frame, cleaning = read_trials(args.input)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if args.json:
         scores = compare(frame, args.split, args.delay)
         document = {

@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -22,7 +21,7 @@ from rich.table import Table
 
 from profiling.errors import InputError
 from profiling.inputs import csv_errors
-from profiling.trials.log import SYNONYMS
+from profiling.trials.log import MOST_TOKENS, SYNONYMS
 from scheduler.costs.learnt.length_history import LEAST, LengthHistory
 
 REQUIRED = ("model", "input_tokens", "output_tokens")
@@ -67,14 +66,14 @@ class Replay:
     coverage: float
 
     @property
-    def below_seed_line(self) -> float:
-        """By what share the expectation's error is smaller than the seed line's."""
-        return 1 - self.expected_mae / self.seed_line_mae
+    def below_seed_line(self) -> float | None:
+        """By what share the expectation's error is smaller than the seed line's, if not 0."""
+        return 1 - self.expected_mae / self.seed_line_mae if self.seed_line_mae else None
 
     @property
-    def below_pooled_line(self) -> float:
-        """By what share the expectation's error is smaller than the pooled line's."""
-        return 1 - self.expected_mae / self.pooled_line_mae
+    def below_pooled_line(self) -> float | None:
+        """By what share the expectation's error is smaller than the pooled line's, if not 0."""
+        return 1 - self.expected_mae / self.pooled_line_mae if self.pooled_line_mae else None
 
 
 def read_answers(path: Path) -> pd.DataFrame:
@@ -95,8 +94,8 @@ def read_answers(path: Path) -> pd.DataFrame:
     frame = frame[list(REQUIRED)]
     for name in REQUIRED[1:]:
         counts = pd.to_numeric(frame[name], errors="coerce")
-        if not ((counts >= 1) & (counts % 1 == 0) & np.isfinite(counts)).all():
-            raise InputError(f"{path}: {name} must be whole numbers above 0")
+        if not (counts.between(1, MOST_TOKENS) & (counts % 1 == 0)).all():
+            raise InputError(f"{path}: {name} must be whole numbers from 1 to {MOST_TOKENS:,}")
     frame = frame.astype({"model": str, "input_tokens": int, "output_tokens": int})
     enough = frame.groupby("model")["model"].transform("size") >= MIN_ANSWERS
     if not enough.any():
@@ -112,9 +111,16 @@ def replay(answers: pd.DataFrame) -> list[Replay]:
     """
     by_model = {str(model): rows for model, rows in answers.groupby("model", sort=False)}
     first_halves = pd.concat([rows[: len(rows) // 2] for rows in by_model.values()])
-    slope, intercept = np.polyfit(first_halves["input_tokens"], first_halves["output_tokens"], 1)
-    pooled = Line(float(intercept), float(slope))
+    pooled = _line(first_halves["input_tokens"], first_halves["output_tokens"])
     return [_replay(model, rows, pooled) for model, rows in by_model.items()]
+
+
+def _line(inputs: pd.Series[int], outputs: pd.Series[int]) -> Line:
+    """The OLS line, flat where all inputs are equal."""
+    x, y = inputs.mean(), outputs.mean()
+    squares = float(((inputs - x) ** 2).sum())
+    slope = float(((inputs - x) * (outputs - y)).sum()) / squares if squares else 0.0
+    return Line(float(y) - slope * float(x), slope)
 
 
 def _replay(model: str, rows: pd.DataFrame, pooled: Line) -> Replay:
@@ -171,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
         ]
         print(json.dumps(rows, indent=2))
     else:
-        Console().print(_table(replays))
+        Console(markup=False, emoji=False).print(_table(replays))
     return 0
 
 
@@ -193,7 +199,10 @@ def _table(replays: list[Replay]) -> Table:
         table.add_row(
             r.model,
             *(f"{mae:.1f}" for mae in maes),
-            *(f"{-share:+.1%}" for share in (r.below_seed_line, r.below_pooled_line)),
+            *(
+                "-" if share is None else f"{-share:+.1%}"
+                for share in (r.below_seed_line, r.below_pooled_line)
+            ),
             f"{r.coverage:.1%}",
         )
     return table

@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(document, indent=2))
     else:
-        console = Console()
+        console = Console(markup=False, emoji=False)
         for report in shadows:
             console.print(_shadow_table(report))
         if canaries:
@@ -134,11 +134,11 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         InputError: It cannot be read, or a line is no JSON.
     """
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
                     yield json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise InputError(f"{path}: line {number} is no JSON: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error

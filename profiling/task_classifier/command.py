@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(document, indent=2))
         return 0
-    Console().print(_held_out(document))
+    Console(markup=False, emoji=False).print(_held_out(document))
     for name in ("output", "task", "input"):
         if name in document:
             print(f"{name}: {document[name]}")

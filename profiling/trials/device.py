@@ -143,7 +143,7 @@ class Device:
         try:
             await step
         except TrialError as error:
-            self.progress.console.print(f"[red]{error}[/]")
+            self.progress.console.print(str(error), style="red")
             turn.failed = True
 
     async def _warm_up(self, turn: _Turn) -> None:

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
-    console = Console(stderr=args.json)
+    console = Console(stderr=args.json, markup=False, emoji=False)
     router = router_handle()
     store = connect_store()
     data_dir = Path(await store.archive.data_dir.remote())
@@ -88,7 +88,7 @@ async def _run(args: argparse.Namespace) -> int:
     everyone = await discover(routed)
     missing = set(options.models) - {replica.model for replica in replicas}
     for model in sorted(missing):
-        console.print(f"[red]{model} has no running replica and is left out[/]")
+        console.print(f"{model} has no running replica and is left out", style="red")
     replicas = generating(replicas, console)
     deadline = None if args.budget is None else time.monotonic() + args.budget
 
@@ -108,7 +108,9 @@ async def _run(args: argparse.Namespace) -> int:
         path = log.path
     given_up = sum(outcome.given_up for outcome in outcomes)
     if given_up:
-        console.print(f"[yellow]{given_up} trials given up: other requests kept touching them[/]")
+        console.print(
+            f"{given_up} trials given up: other requests kept touching them", style="yellow"
+        )
     surplus = [trial for outcome in outcomes for trial in outcome.surplus]
     result, verdicts = fit_run(data_dir, path, known, args.source or f"run {run_id}", surplus)
     write_atomic(data_dir / SUMMARY_FILE, summary_csv(result))

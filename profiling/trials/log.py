@@ -10,7 +10,7 @@ import csv
 import io
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -235,7 +235,7 @@ def read_trials(
     """Read raw profiles, from this project or with other names for the same columns.
 
     Args:
-        path: A `.csv` or `.csv.gz` file, or a folder of such files.
+        path: A `.csv` or `.csv.gz` file, a folder of such files, or a pipe of plain CSV.
         accelerator: Kind of device of the rows that do not say.
         energy_source: Where the energy of the rows comes from that do not say.
 
@@ -260,7 +260,7 @@ def read_trials(
 def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    if path.is_file():
+    if not path.is_dir():
         return [path]
     found = sorted([*path.glob("*.csv"), *path.glob("*.csv.gz")])
     if not found:
@@ -271,10 +271,12 @@ def _files(path: Path) -> list[Path]:
 def _read_file(path: Path) -> pd.DataFrame:
     with csv_errors(path):
         # Apart, because pandas gives the second of two equal names another name.
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+        source = _twice(path)
+        titles = pd.read_csv(source(), header=None, nrows=1, dtype=str, keep_default_na=False)
+        header = titles.iloc[0]
         names = [_column(title) for title in header]
         words = {title: str for title, name in zip(header, names, strict=True) if name in WORDS}
-        frame = pd.read_csv(path, dtype=words)
+        frame = pd.read_csv(source(), dtype=words)
     there = ", ".join(header)
     if not isinstance(frame.index, pd.RangeIndex):
         raise InputError(f"{path}: the rows have more fields than the header; there are: {there}")
@@ -289,6 +291,14 @@ def _read_file(path: Path) -> pd.DataFrame:
         if name not in columns:
             raise InputError(f"{path}: column {name!r} is missing; there are: {there}")
     return pd.DataFrame(columns)
+
+
+def _twice(path: Path) -> Callable[[], Path | io.BytesIO]:
+    """What to read again and again: the file, or the content of a pipe, which is read once."""
+    if path.is_file():
+        return lambda: path
+    content = path.read_bytes()
+    return lambda: io.BytesIO(content)
 
 
 def _column(title: str) -> str:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,19 @@ ROWS = "".join(
     for tin in (16, 90, 500)
     for tout in (4, 14, 48)
 )
+
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 1000,
+    "torch_dtype": "bfloat16",
+}
 
 
 @pytest.fixture
@@ -158,6 +172,77 @@ def test_a_bad_option_is_one_line(
     assert message in err
     assert err.startswith("python -m profiling")
     assert err.count("\n") == 1
+
+
+ODD = "[/x]:smile:$x_{$"
+
+
+def test_names_are_shown_as_they_are(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw.write_text(raw.read_text().replace("\na,", f"\n{ODD},"))
+    output = tmp_path / "[old]" / "[/y].json"
+    named = ["--accelerator", ODD, "--source", ODD, "--energy-source", ODD]
+    accuracy = ["--accuracy", f"{ODD}=0.5", "--accuracy-source", ODD]
+    assert fit(raw, output, *named, *accuracy, "--plots", str(tmp_path / "plots")) == 0
+    out = "".join(capsys.readouterr().out.split())
+    assert f"{ODD}on{ODD}:runtime_s" in out
+    assert "[old]/[/y].json" in out
+    assert main(["report", "--input", str(output)]) == 0
+    out = "".join(capsys.readouterr().out.split())
+    assert f"{ODD}on{ODD}accuracy50.0%({ODD})" in out
+    assert f"energyfrom{ODD};source:{ODD}" in out
+    html = tmp_path / "report.html"
+    assert main(["report", "--input", str(output), "--raw", str(raw), "--html", str(html)]) == 0
+    assert ODD in html.read_text()
+
+
+def test_prior_shows_names_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(LLAMA))
+    output = tmp_path / "[old]" / "p.json"
+    options = ["--config", str(config), "--accelerator", "H100", "--output", str(output)]
+    assert main(["prior", *options, "--model", "a[/x]"]) == 0
+    out = "".join(capsys.readouterr().out.split())
+    assert "a[/x]on" in out
+    assert "[old]/p.json" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["report", "--input"], "not a profile set: nested too deeply"),
+        (["shadow", "--decisions"], "line 1 is no JSON: maximum recursion depth exceeded"),
+        (["plot", "--decisions"], "line 1 is not a decision (RecursionError: maximum recursion"),
+    ],
+)
+def test_json_that_is_nested_too_deeply(
+    command: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000 + "]" * 100_000 + "\n")
+    more = ["--output-dir", str(tmp_path)] if command[0] == "plot" else []
+    assert main([*command, str(path), *more]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_byte_order_mark_does_no_harm(raw: Path, output: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.csv"
+    scores.write_text("model,accuracy\na,0.25\n", encoding="utf-8-sig")
+    assert fit(raw, output, "--accuracies", str(scores)) == 0
+    output.write_text(output.read_text(), encoding="utf-8-sig")
+    assert main(["report", "--input", str(output)]) == 0
+
+
+def test_fit_reads_a_pipe(raw: Path, output: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, raw.read_bytes())
+    os.close(writing)
+    assert fit(Path(f"/dev/fd/{reading}"), output) == 0
+    os.close(reading)
+    assert ProfileSet.from_json(output.read_text()).profiles[0].runtime.n == 9
 
 
 def test_the_highest_seed_will_do(raw: Path, output: Path) -> None:

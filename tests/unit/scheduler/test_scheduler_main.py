@@ -201,3 +201,10 @@ def test_a_quality_model_that_cannot_be_read(
     assert "cannot read" in refused(capsys, *options)
     path.write_bytes(b"something else\n")
     assert "not a usable quality model" in refused(capsys, *options)
+
+
+def test_a_byte_order_mark_does_no_harm(capsys: pytest.CaptureFixture[str], saved: str) -> None:
+    plain = as_json(capsys, "--prompt", "x", "--profiles", saved)
+    path = Path(saved)
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert as_json(capsys, "--prompt", "x", "--profiles", saved) == plain

@@ -200,8 +200,9 @@ def test_a_range_that_cannot_be_is_named(name: str, values: object) -> None:
     with pytest.raises(ProfileError, match=message):
         ProfileSet.from_json(changed((*FIRST, name), values))
     if isinstance(values, list):
+        given: dict[str, Any] = {name: tuple(values)}
         with pytest.raises(ProfileError, match=f"^{name}: must be two finite"):
-            replace(SET.profiles[0], **{name: tuple(values)})
+            replace(SET.profiles[0], **given)
 
 
 @pytest.mark.parametrize(
