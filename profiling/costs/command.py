@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="raw profiles: a .csv, .csv.gz or a folder of them",
+        help="raw profiles: a .csv, .csv.gz, a folder of them, or a pipe of plain CSV",
     )
     add(
         "--output",
