@@ -86,7 +86,7 @@ def test_huber_does_not_follow_a_row_of_next_to_nothing(factor: float, bad: int)
 
 def test_a_fit_that_all_costs_lie_on_one_side_of_may_not_serve() -> None:
     # One cost of a thousand times as much raises the mean above all others.
-    tokens, cost = np.arange(100.0, 140.0), np.ones(40)
+    tokens, cost = np.arange(100.0, 140.0, dtype=np.float64), np.ones(40)
     cost[20] = 1e3
     sample = Sample(tokens, np.full(40, 50.0), np.ones(40), cost, np.arange(40))
     objections = {name: regress(sample, "linear", name).objection for name in ESTIMATORS}

@@ -130,7 +130,7 @@ def test_a_wrong_scale_of_what_is_in_use_does_not_let_a_bad_fit_pass() -> None:
     # In use predicts a fiftieth of every cost, which counts as no more than a quarter; its shape is
     # right.
     trials = frame(slower=50.0)
-    trials.loc[1, "runtime_s"] *= 4
+    trials.loc[[1], "runtime_s"] *= 4
     _, (runtime, _) = judge(trials, in_use(), priors=False)
     assert runtime.new_error is not None
     assert runtime.scaled_error is not None

@@ -202,7 +202,7 @@ def test_scaling_keeps_the_shape_of_any_form() -> None:
 
 def regression(form: str, error: float, configurations: int) -> Regression:
     size = {"linear": 3, ENGINE: 9}[form]
-    model = LinearModel(form, (1.0,) * size, heldout_mape=error)
+    model = LinearModel(form, (1.0,) * size, r2=1.0, heldout_mape=error)
     return Regression(model, 0.0, 0.0, None, configurations=configurations)
 
 
