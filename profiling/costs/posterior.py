@@ -195,7 +195,7 @@ def _exact(plain: Regression) -> bool:
     return (
         model.heldout_mape is not None
         and plain.error <= NEGLIGIBLE
-        and plain.configurations > len(model.coefficients)
+        and plain.configurations > np.count_nonzero(model.coefficients)
         and (model.r2 or 0.0) > EXPLAINED
     )
 

@@ -70,17 +70,21 @@ class FakeReplica:
         self.request_ids.append(request.request_id)
         assert payload["min_tokens"] == payload["max_tokens"]
         slowness = self.slowness[(len(self.prompts) - 1) % len(self.slowness)]
+        length, tokens = len(payload["prompt"]), payload["max_tokens"]
+        # All prompts but the first begin with the same token.
+        cached = min(len(self.prompts) - 1, 1)
+        computed = max(length - cached, 1)
         observation = Observation(
             model=self.model,
             accelerator=self.accelerator,
             replica_id=self.replica_id,
-            input_tokens=len(payload["prompt"]),
-            output_tokens=payload["max_tokens"],
-            cached_input_tokens=min(len(self.prompts) - 1, len(payload["prompt"])),
+            input_tokens=length,
+            output_tokens=tokens,
+            cached_input_tokens=cached,
             queue_time_s=self.queue_time_s,
             ttft_s=self.ttft_s,
-            runtime_s=(0.01 * payload["max_tokens"] + 0.001 * len(payload["prompt"])) * slowness,
-            energy_joules=(0.1 * payload["max_tokens"] + 0.01 * len(payload["prompt"])) * slowness,
+            runtime_s=(0.01 * tokens + 0.001 * computed) * slowness,
+            energy_joules=(0.1 * tokens + 0.01 * computed) * slowness,
             energy_source="cpu_time",
         )
         return 200, b"{}", encode_observation(observation)
