@@ -192,10 +192,11 @@ def serves(shrunk: Regression, plain: Regression, why: str) -> tuple[Regression,
 def _exact(plain: Regression) -> bool:
     """Whether it has no error; a few costs rounded to the same value say nothing of a shape."""
     model = plain.model
+    terms = sum(coefficient != 0 for coefficient in model.coefficients)
     return (
         model.heldout_mape is not None
         and plain.error <= NEGLIGIBLE
-        and plain.configurations > np.count_nonzero(model.coefficients)
+        and plain.configurations > terms
         and (model.r2 or 0.0) > EXPLAINED
     )
 

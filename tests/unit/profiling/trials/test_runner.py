@@ -59,7 +59,7 @@ def test_side_by_side_the_mean_counts(serve: FakeServe) -> None:
     trial = run(serve, FOUR)
     assert trial is not None
     assert trial.concurrency == 4
-    # 0, 1, 2 and 3 of the four requests.
+    # The mean of 0, 2, 2 and 2, rounded down.
     assert trial.cached_input_tokens == 1
     assert serve.replicas[0].started == 4
 
