@@ -44,7 +44,7 @@ from deployments.router.endpoints.dialects import (
     ResponsesRoute,
     TokenCountRoute,
 )
-from deployments.router.endpoints.feedback import feedback_route
+from deployments.router.endpoints.feedback.route import feedback_route
 from deployments.router.endpoints.health import Health
 from deployments.router.endpoints.live import live_view
 from deployments.router.endpoints.model_cards import ModelCards

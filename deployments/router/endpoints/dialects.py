@@ -20,7 +20,7 @@ from deployments.config.app import RouterArgs
 from deployments.router.access.budgets import Account
 from deployments.router.decision.decide import Decider
 from deployments.router.endpoints.completions import Completions, Recorded
-from deployments.router.endpoints.feedback import may_rate
+from deployments.router.endpoints.feedback.route import may_rate
 from deployments.router.sync.decision_log import DecisionLog
 from deployments.router.sync.profiles import ProfileSource
 from deployments.router.wire.api_error import ApiError

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from deployments.router.access.caller import LONGEST_SESSION_ID, SESSION_HEADER
 from deployments.router.access.idempotency import HEADER
-from deployments.router.endpoints.feedback import FeedbackFields
+from deployments.router.endpoints.feedback.route import FeedbackFields
 from deployments.router.endpoints.openapi_types import (
     AnthropicErrorObject,
     ChatRequest,

@@ -70,7 +70,7 @@ class References:
 
 def _same_value(schema: Mapping[str, Any], root: Any) -> Iterator[Mapping[str, Any]]:
     reference = schema.get("$ref")
-    if isinstance(reference, str) and isinstance(target := _resolve(reference, root), dict):
+    if isinstance(reference, str) and isinstance(target := resolve(reference, root), dict):
         yield target
     for keyword in ("allOf", "anyOf", "oneOf"):
         members = schema.get(keyword)
@@ -78,7 +78,7 @@ def _same_value(schema: Mapping[str, Any], root: Any) -> Iterator[Mapping[str, A
             yield from (member for member in members if isinstance(member, dict))
 
 
-def _resolve(reference: str, root: Any) -> Any:
+def resolve(reference: str, root: Any) -> Any:
     """What a JSON pointer behind `#` names, `None` for nothing."""
     if reference == "#":
         return root

@@ -15,7 +15,7 @@ from ray.exceptions import ActorDiedError
 from deployments.config.limits import Limits
 from deployments.router.access.keys import hash_of
 from deployments.router.decision.advisors.bandit import BanditAdvisor
-from deployments.router.endpoints.feedback import MAX_BODY_BYTES, parse_feedback, rating_of
+from deployments.router.endpoints.feedback.route import MAX_BODY_BYTES, parse_feedback, rating_of
 from deployments.router.sync.decision_log import MAX_CONTENT_BYTES
 from deployments.router.wire.api_error import ApiError
 from scheduler.bandit.model import SIZE, Algorithm, frugality, usual_cost

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deployments.router.endpoints.grading import has_words, score_of
+from deployments.router.endpoints.feedback.grading import has_words, score_of
 from deployments.router.wire.api_error import ApiError
 
 

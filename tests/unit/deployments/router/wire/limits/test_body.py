@@ -230,13 +230,13 @@ def test_digits_without_a_closing_bracket_are_read_once() -> None:
 
 def test_references_that_share_a_chain_follow_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     followed: list[str] = []
-    resolve = references._resolve
+    resolve = references.resolve
 
     def counted(reference: str, root: Any) -> Any:
         followed.append(reference)
         return resolve(reference, root)
 
-    monkeypatch.setattr(references, "_resolve", counted)
+    monkeypatch.setattr(references, "resolve", counted)
     chain: dict[str, Any] = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(200)}
     chain["d200"] = {"type": "string"}
     schema = {"$defs": chain, "anyOf": [{"$ref": "#/$defs/d0"}] * 500}

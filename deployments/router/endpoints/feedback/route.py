@@ -19,7 +19,7 @@ from deployments.config.app import RouterArgs
 from deployments.config.limits import Limits
 from deployments.router.access.budgets import Account
 from deployments.router.decision.decide import Decider
-from deployments.router.endpoints.grading import has_words, score_of
+from deployments.router.endpoints.feedback.grading import has_words, score_of
 from deployments.router.sync.decision_log import MAX_CONTENT_BYTES, DecisionLog
 from deployments.router.sync.exchange import exchange
 from deployments.router.sync.profiles import ProfileSource
