@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import math
+from scheduler.arguments import number, whole_number
 
 HIGHEST_SEED = 2**32 - 1
-
-
-def seed(text: str) -> int:
-    """A seed that both NumPy and scikit-learn take.
-
-    Raises:
-        argparse.ArgumentTypeError: It is no whole number from 0 to `HIGHEST_SEED`.
-    """
-    if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= HIGHEST_SEED:
-        return int(text)
-    raise argparse.ArgumentTypeError(
-        f"must be a whole number from 0 to {HIGHEST_SEED}, got {text!r}"
-    )
-
-
-def share(text: str) -> float:
-    """A part of a whole.
-
-    Raises:
-        argparse.ArgumentTypeError: It is no number from 0 to 1.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if 0 <= value <= 1:
-        return value
-    raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+seed = whole_number(0, HIGHEST_SEED)
+"""That both NumPy and scikit-learn take."""
+share = number(0, 1)
+"""A part of a whole."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scheduler.arguments import OneLineParser
+from scheduler.arguments import OneLineParser, number, whole_number
 from scheduler.console import render_decision
 from scheduler.costs.priors.library import LIBRARY, library_for, shipped_library
 from scheduler.costs.profiles import ProfileSet
@@ -53,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
+    tokens = whole_number(1, 999_999_999)
     parser = OneLineParser(
         prog="python -m scheduler",
         description="Which model would get this prompt, and what would it cost? Nothing is sent.",
@@ -70,9 +70,9 @@ def _build_parser() -> argparse.ArgumentParser:
         add(
             f"weight_{metric}", type=float, help="only ratios count; all 1 if none is given, else 0"
         )
-    add("input_tokens", type=_count, metavar="N", help="prompt tokens, instead of the estimate")
-    add("output_tokens", type=_count, metavar="N", help="tokens to generate, where known")
-    add("max_tokens", type=_count, metavar="N", help="upper bound of the tokens to generate")
+    add("input_tokens", type=tokens, metavar="N", help="prompt tokens, instead of the estimate")
+    add("output_tokens", type=tokens, metavar="N", help="tokens to generate, where known")
+    add("max_tokens", type=tokens, metavar="N", help="upper bound of the tokens to generate")
     add("policy", default="weighted", help=f"one of {', '.join(POLICIES)}; default weighted")
     add("models", metavar="A,B", help="the only models to consider")
     add(
@@ -82,7 +82,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     add(
         "concurrency",
-        type=_load,
+        type=number(1, 1_000_000),
         default=1.0,
         metavar="N",
         help="requests side by side on each model, this one included; default 1",
@@ -90,22 +90,6 @@ def _build_parser() -> argparse.ArgumentParser:
     add("quality", type=Path, metavar="FILE", help="quality model: accuracies for this prompt")
     add("json", action="store_true", help="print the decision as JSON")
     return parser
-
-
-def _count(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 999999999, got {text!r}")
-
-
-def _load(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if 1 <= value <= 1e6:
-        return value
-    raise argparse.ArgumentTypeError(f"must be a number from 1 to 1000000, got {text!r}")
 
 
 def _read_profiles(name: str | None) -> ProfileSet:

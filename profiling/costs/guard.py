@@ -19,7 +19,7 @@ from profiling.costs.estimators import Array
 from profiling.costs.fit import TARGETS, FitResult, TargetReport, sample_of
 from profiling.costs.posterior import ratios_of, scale_model
 from profiling.costs.regression import NEGLIGIBLE, Sample, folds
-from profiling.costs.row_errors import MOST, mean_error
+from profiling.costs.row_errors import MOST, mean_error, percentage_error
 from profiling.costs.shrinkage import USUAL_NOISE
 from scheduler.costs.priors.origins import CALIBRATED, MEASURED
 from scheduler.costs.profiles import LinearModel, ModelProfile, ProfileSet
@@ -158,15 +158,11 @@ def error_on(model: LinearModel, sample: Sample) -> float:
     return min(error * max(unseen / model.mape, 1.0), MOST)
 
 
-def _percentage(predicted: Array, sample: Sample) -> float:
-    return float(np.abs(predicted / sample.cost - 1).mean())
-
-
 def _unseen(model: LinearModel, sample: Sample, predicted: Array) -> float | None:
     """The held-out percentage error that a model fitted on the trials states, else `None`."""
     if model.n != len(sample.cost) or model.mape is None:
         return None
-    error = _percentage(predicted, sample)
+    error = percentage_error(predicted, sample.cost)
     own = abs(error - model.mape) <= FITTED_ON_THEM * max(error, 1.0)
     return model.heldout_mape if own else None
 
@@ -199,12 +195,12 @@ def _judge(
     if scaled_error is not None and scaled_error > old_error + SAME:
         # The trials differ too much from one another to say by how much it is off.
         predicted = _predict(served, sample)
-        stated = _unseen(served, sample, predicted) or _percentage(predicted, sample)
+        stated = _unseen(served, sample, predicted) or percentage_error(predicted, sample.cost)
         kept = _on_these(served, sample, predicted, stated)
         return kept, replace(verdict, outcome=KEPT, scaled_error=scaled_error)
     scaled = scale_model(served, sample)
     judged = _predict(scaled, sample) if held_out is None else held_out
-    unseen = None if held_out is None else _percentage(held_out, sample)
+    unseen = None if held_out is None else percentage_error(held_out, sample.cost)
     return (
         _on_these(scaled, sample, judged, unseen),
         replace(
@@ -256,7 +252,7 @@ def _on_these(
         model,
         n=len(sample.cost),
         r2=None,
-        mape=_percentage(predicted, sample),
+        mape=percentage_error(predicted, sample.cost),
         heldout_mape=error,
         ratio_low=low,
         ratio_high=high,

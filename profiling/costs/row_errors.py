@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from profiling.costs.estimators import Array
 
 # A row that is off by a factor of 4, in either direction, says as much as one off by 1,000.
 MOST_LOG = math.log(4)
@@ -31,3 +30,13 @@ def mean_error(predicted: Array, actual: Array) -> float:
     usable = predicted > 0
     errors[usable] = np.minimum(np.abs(np.log(actual[usable] / predicted[usable])), MOST_LOG)
     return math.expm1(float(errors.mean()))
+
+
+def percentage_error(predicted: Array, actual: Array) -> float:
+    """Mean of |predicted / actual - 1|, which is what people are shown.
+
+    Args:
+        predicted: Of each row.
+        actual: Of each row, above 0.
+    """
+    return float(np.abs(predicted / actual - 1).mean())

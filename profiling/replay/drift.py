@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from profiling.costs.fit import TARGETS, FitOptions, fit_profiles
+from profiling.costs.row_errors import percentage_error
 from profiling.errors import InputError
 from profiling.trials.log import read_trials
 from scheduler.costs.learnt.drift import CostCorrector
@@ -147,7 +148,7 @@ def _figures(actual: Array, corrected: Array, low: Array, high: Array) -> Figure
     spread = float(np.sum((actual - actual.mean()) ** 2))
     return Figures(
         r2=1 - float(np.sum((actual - corrected) ** 2)) / spread if spread > 0 else None,
-        mape=float(np.abs(corrected / actual - 1).mean()),
+        mape=percentage_error(corrected, actual),
         coverage=float(((corrected * low <= actual) & (actual <= corrected * high)).mean()),
         width=float((high - low).mean()),
     )

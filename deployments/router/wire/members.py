@@ -45,6 +45,12 @@ def too_much(field: str, value: object, most: float, unit: str = "") -> ApiError
     return ApiError(400, message, param=field, code="limit_exceeded")
 
 
+def too_deep(field: str | int, most: int) -> ApiError:
+    """A 400 that names the field and the limit."""
+    message = f"{field}: nested more than {most} deep"
+    return ApiError(400, message, param=str(field), code="limit_exceeded")
+
+
 def as_number(value: object) -> float | None:
     """What vLLM takes for a number: 8.0 and "8" for 8, `true` for 1."""
     if isinstance(value, str) and len(value) <= LONGEST_NUMBER:

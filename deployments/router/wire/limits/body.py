@@ -17,7 +17,7 @@ from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.limits.constraints import check_constraints
 from deployments.router.wire.limits.messages import check_documents, check_messages
 from deployments.router.wire.limits.template import check_template_kwargs
-from deployments.router.wire.members import as_number, too_much
+from deployments.router.wire.members import as_number, too_deep, too_much
 from deployments.router.wire.openai import ParsedRequest, json_object, parse_request
 from deployments.router.wire.pooling import parse_pooled
 
@@ -240,12 +240,7 @@ def check_depth(data: Mapping[str, Any], most: int) -> None:
     """
     for field, value in data.items():
         if isinstance(value, list | dict) and _is_deeper(value, most - 1):
-            raise ApiError(
-                400,
-                f"{field}: nested more than {most} deep",
-                param=field,
-                code="limit_exceeded",
-            )
+            raise too_deep(field, most)
 
 
 def _is_deeper(value: Any, most: int) -> bool:

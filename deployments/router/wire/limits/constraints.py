@@ -13,9 +13,8 @@ from typing import Any
 import orjson
 
 from deployments.config.limits import Limits
-from deployments.router.wire.api_error import ApiError
 from deployments.router.wire.limits.references import References
-from deployments.router.wire.members import Path, dotted, too_much
+from deployments.router.wire.members import Path, dotted, too_deep, too_much
 
 _COUNTS = frozenset(
     ("minItems", "maxItems", "minContains", "maxContains", "minProperties", "maxProperties")
@@ -56,15 +55,10 @@ def _check(path: Path, root: Any, limits: Limits) -> None:
         encoded = orjson.dumps(root)
     except orjson.JSONEncodeError:
         # Its own limit is 254 levels.
-        raise _too_deep(path[0], limits.schema_depth) from None
+        raise too_deep(path[0], limits.schema_depth) from None
     if len(encoded) > limits.schema_bytes:
         raise too_much(dotted(path), len(encoded), limits.schema_bytes, " bytes")
     Walk(limits).check(path, root)
-
-
-def _too_deep(field: str | int, most: int) -> ApiError:
-    message = f"{field}: nested more than {most} deep"
-    return ApiError(400, message, param=str(field), code="limit_exceeded")
 
 
 class Walk:
@@ -101,7 +95,7 @@ class Walk:
             if self._nodes > limits.schema_nodes:
                 raise too_much(dotted(path), "more", limits.schema_nodes, " arrays and objects")
             if len(where) > deepest:
-                raise _too_deep(path[0], limits.schema_depth)
+                raise too_deep(path[0], limits.schema_depth)
             if isinstance(value, list):
                 stack += [
                     ((*where, index), item, False, schema)
