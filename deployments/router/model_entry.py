@@ -30,6 +30,7 @@ class ModelEntry:
         replicas: Running replicas.
         description: What a replica says of itself, `None` until one answered.
         unavailable: Why no request can go there, `None` if one can.
+        gone: It has no replica, and Serve is not about to start one: it failed, or is not deployed.
         message: What Serve says of the deployment, empty where it says nothing.
         capabilities: What it says of what its engine takes; nothing while it has said nothing.
         generates: As far as a replica ever said, it generates text; a pooling engine does not.
@@ -47,6 +48,7 @@ class ModelEntry:
     description: dict[str, Any] | None = None
     capabilities: Capabilities = UNKNOWN
     unavailable: str | None = "not deployed"
+    gone: bool = True
     message: str = ""
     generates: bool = True
     settled: bool = False

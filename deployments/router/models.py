@@ -31,6 +31,8 @@ Descriptions = Mapping[str, dict[str, dict[str, Any]]]
 
 DESCRIBE_TIMEOUT_S = 10.0
 SCALED_TO_ZERO = "scaled to 0 replicas"
+COMING = ("NOT_STARTED", "DEPLOYING", "RUNNING")
+"""Serve's words for applications whose replicas it starts when it should."""
 
 
 async def _ask_serve() -> Applications:
@@ -177,7 +179,9 @@ class ModelDirectory:
         reporting = len(self._loads.reporting(entry.model)) if self._loads else 0
         entry.replicas = reporting or (deployment.replicas if deployment else 0)
         entry.message = deployment.message if deployment else ""
-        running = application is not None and application.status == "RUNNING"
+        status = application.status if application else ""
+        entry.gone = not entry.replicas and status not in COMING
+        running = status == "RUNNING"
         if entry.replicas:
             # While an application is deployed, previous replicas may still answer.
             is_other = self._told(entry) not in (None, entry.description)
@@ -186,8 +190,8 @@ class ModelDirectory:
                 entry.settled = running and entry.unavailable is None
             return
         entry.settled = False
-        deploying = application is not None and application.status == "DEPLOYING"
-        if deploying and entry.unavailable is None and (linked := self.links.open(entry.model)):
+        linked = self.links.open(entry.model)
+        if status == "DEPLOYING" and entry.unavailable is None and linked:
             # A controller that has just started does not count yet what has been running all along.
             entry.replicas = linked
             return

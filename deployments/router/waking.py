@@ -204,7 +204,8 @@ class Waker:
             stale = entry.message == before and now - began < STALE_FAILURE_S
             if FAILED_TO_START in entry.message and not stale and answered_at is None:
                 raise WakeFailedError(_cause(entry.message))
-            if entry.unavailable != SCALED_TO_ZERO and answered_at is None and not stale:
+            # Serve may count a replica before it has said who it is: that one is coming.
+            if entry.gone and answered_at is None and not stale:
                 raise WakeFailedError(_cause(entry.unavailable))
             await asyncio.sleep(POLL_S)
 

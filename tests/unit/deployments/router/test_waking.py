@@ -326,7 +326,26 @@ def test_what_serve_said_before_the_wake_is_no_failure_of_this_one(
     assert asleep.complete(model=ACCURATE).status_code == 200
 
 
-def test_nor_for_ever(asleep: Site, serve: ServeDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_that_serve_counts_before_it_has_said_who_it_is_is_waited_for(
+    asleep: Site, serve: ServeDouble
+) -> None:
+    serve.models[ACCURATE].wakes = False
+    # The wake's question, and the next looks at the model.
+    serve.models[ACCURATE].describes = [Delay(0.5), *[RuntimeError("busy")] * 10]
+
+    async def scenario() -> list[httpx.Response]:
+        clients = herd(asleep, 3)
+        await asyncio.sleep(0.05)
+        serve.models[ACCURATE].message = "Upscaling from 0 to 1 replicas."
+        serve.models[ACCURATE].replicas = 1
+        return await asyncio.gather(*clients)
+
+    assert {answer.status_code for answer in asleep.runner.run(scenario())} == {200}
+
+
+def test_what_it_said_before_is_one_after_a_while(
+    asleep: Site, serve: ServeDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("deployments.router.waking.STALE_FAILURE_S", 0.2)
     serve.models[ACCURATE].message = SAID
     asleep.runner.run(asyncio.sleep(0.1))
