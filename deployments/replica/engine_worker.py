@@ -9,12 +9,18 @@ from __future__ import annotations
 import copy
 import ctypes
 import time
+import weakref
 from typing import Any
 
 import torch
+from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
+
+from deployments.replica.vetting.step_costs import MeteredGrammar
 
 RESUMED = "resumed_tokens"
 """Sampling argument: so many tokens at the end of the prompt are the beginning of the answer."""
+TOO_COSTLY = "constraint too costly: "
+"""Begins the `stop_reason` of a sequence that ends in an error because of its constraint."""
 STEP_S, NAP_S = 0.1, 0.0002
 ACTIVE_S, DOZE_MS = 1.0, 1
 IDLE_MS = 20
@@ -54,7 +60,8 @@ def wait_without_spinning() -> None:
 
     On a GPU nothing is changed: the host's cores are idle there, and spinning saves microseconds.
 
-    Everywhere, the engine core compiles each constraint with the backend of its own request.
+    Everywhere, the engine core compiles each constraint with the backend of its own request, and
+    ends the request whose constraint costs too much to follow.
     """
     choose_backend_by_request()
     from vllm.distributed.device_communicators.shm_broadcast import SpinCondition  # noqa: PLC0415
@@ -107,13 +114,22 @@ def choose_backend_by_request() -> None:
         chosen = copy.copy(self)
         # Only the first request of a backend gets here before it is noted.
         chosen.backend = self.backends.get(name_of(request), self.backend)
-        grammar = create(chosen, request)
+        grammar = metered(create(chosen, request), request)
         resumed = (request.sampling_params.extra_args or {}).get(RESUMED)
         if resumed:
             ids = list(request.prompt_token_ids[-resumed:])
             if not grammar.accept_tokens(request.request_id, ids):
                 raise ValueError("the beginning of the answer does not follow its grammar")
         return grammar
+
+    def metered(grammar: StructuredOutputGrammar, request: Any) -> MeteredGrammar:
+        asking = weakref.ref(request)
+
+        def say(reason: str) -> None:
+            if (found := asking()) is not None:
+                found.stop_reason = TOO_COSTLY + reason
+
+        return MeteredGrammar(grammar, say)
 
     StructuredOutputManager.backends = {}
     StructuredOutputManager.grammar_init = grammar_init

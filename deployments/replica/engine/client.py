@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
-from deployments.replica.engine_worker import RESUMED
+from deployments.replica.engine_worker import RESUMED, TOO_COSTLY
 from deployments.replica.request_trace import StepFeed, Trail
 from deployments.replica.vetting.constraints import ConstraintError, Constraints, is_constrained
 
@@ -172,7 +181,7 @@ def _past(trail: Trail, first: Any, params: Any, tokenizer: Any) -> Iterator[Any
 
 
 def tried(
-    generate: Callable[..., AsyncIterator[Any]], constraints: Constraints
+    generate: Callable[..., AsyncGenerator[Any]], constraints: Constraints
 ) -> Callable[..., AsyncIterator[Any]]:
     """Wrap an engine client's `generate` so that it gets no constraint that was not tried."""
 
@@ -180,12 +189,15 @@ def tried(
         trail: Trail, prompt: Any, params: Any, request_id: str, **kwargs: Any
     ) -> AsyncIterator[Any]:
         try:
-            await constraints.settle(params, trail.constrained_by, trail.caller)
+            too_costly = await constraints.settle(params, trail.constrained_by, trail.caller)
+            async with aclosing(generate(prompt, params, request_id, **kwargs)) as outputs:
+                async for output in outputs:
+                    if reason := _excess(output):
+                        raise too_costly(reason)
+                    yield output
         except ConstraintError as error:
             trail.rejection = error.status, error.error
             raise
-        async for output in generate(prompt, params, request_id, **kwargs):
-            yield output
 
     def wrapper(prompt: Any, params: Any, request_id: str, **kwargs: Any) -> AsyncIterator[Any]:
         trail = current_trail.get()
@@ -194,6 +206,14 @@ def tried(
         return settled(trail, prompt, params, request_id, **kwargs)
 
     return wrapper
+
+
+def _excess(output: Any) -> str:
+    """Why the engine core found a constraint too costly to follow, empty where it did not."""
+    for choice in output.outputs:
+        if choice.finish_reason == "error" and str(choice.stop_reason).startswith(TOO_COSTLY):
+            return str(choice.stop_reason).removeprefix(TOO_COSTLY)
+    return ""
 
 
 def behind(

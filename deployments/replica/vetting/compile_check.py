@@ -8,7 +8,6 @@ process of its own, see `deployments.replica.vetting.process`.
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import fields
 from typing import Any
 
@@ -22,9 +21,9 @@ from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 from vllm.v1.structured_output.request import get_structured_output_key
 from vllm.v1.structured_output.utils import maybe_wrap_mistral_common_tokenizer
 
-STEPS = 32
-MASK_S = 0.25
-"""Of processor time for the tokens that may come next: all requests of the engine wait for it."""
+from deployments.replica.vetting.step_costs import MeteredGrammar
+
+STEPS = 64
 BITS = 32
 LONGEST_MESSAGE = 600
 
@@ -96,13 +95,11 @@ class CompileCheck:
     def _walk(self, grammar: StructuredOutputGrammar, mask: Any, choice: random.Random) -> None:
         if mask.shape[-1] != -(-self._vocab_size // BITS):
             raise RejectedError("needs a backend that does not fit this model's vocabulary")
+        metered = MeteredGrammar(grammar)
         for step in range(STEPS):
-            if grammar.is_terminated():
+            if metered.is_terminated():
                 return
-            started = time.thread_time()
-            grammar.fill_bitmask(mask, 0)
-            if (took_s := time.thread_time() - started) > MASK_S:
-                raise RejectedError(f"takes {took_s:.2f} s for each token, at most {MASK_S:g}")
+            metered.fill_bitmask(mask, 0)
             if error := _fault(grammar):
                 raise RejectedError(f"cannot be followed: {error}")
             bits = np.unpackbits(mask.numpy().view(np.uint8), bitorder="little")
@@ -112,8 +109,10 @@ class CompileCheck:
                     "leads to a place where nothing can follow" if step else "allows no text"
                 )
             token = int(allowed[choice.randrange(len(allowed))])
-            if not grammar.accept_tokens("vetting", [token]):
+            if not metered.accept_tokens("vetting", [token]):
                 raise RejectedError("rejects a token that it allows")
+            if metered.excess:
+                raise RejectedError(metered.excess)
 
 
 def _maker(name: str) -> Any:

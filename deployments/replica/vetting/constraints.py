@@ -8,7 +8,7 @@ nothing. Private names of vLLM, held by tests/integration/test_engine_contract.p
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -83,13 +83,19 @@ class Constraints:
         if self._vetting is not None:
             await self._vetting.close()
 
-    async def settle(self, params: SamplingParams, field: str | None, caller: str = "") -> None:
+    async def settle(
+        self, params: SamplingParams, field: str | None, caller: str = ""
+    ) -> Callable[[str], ConstraintError]:
         """Try the constraint of a request, and put it into the form that the engine gets.
 
         Args:
             params: vLLM's sampling parameters; changed.
             field: The member of the body that it comes from.
             caller: Name of the API key that asks, empty where there is none.
+
+        Returns:
+            Makes the error for when the engine finds it too costly to follow, for the reason that
+            it is given. For a while the next of its kind is rejected for it.
 
         Raises:
             ConstraintError: The request ends here.
@@ -115,6 +121,13 @@ class Constraints:
             setattr(outputs, member, value)
         # This one only; it is not sent to the engine.
         params._validate_structured_outputs = _is_settled
+
+        def too_costly(reason: str) -> ConstraintError:
+            if self._vetting is not None:
+                self._vetting.reject(given, reason)
+            return ConstraintError(400, REJECTED, f"{name}: {reason}", name)
+
+        return too_costly
 
 
 def is_constrained(params: Any) -> bool:

@@ -145,8 +145,7 @@ class Vetting:
             VettingStarvedError: Nothing became known of it within its time.
             VettingUnavailableError: The template does not start.
         """
-        job = pickle.dumps((dict(constraint), self._limits.seconds, self._limits.memory_bytes))
-        key = blake2b(job, digest_size=16).digest()
+        job, key = self._job(constraint)
         kept = self._verdicts.get(key)
         if kept is not None and self._clock() < kept.until:
             self._verdicts.move_to_end(key)
@@ -160,6 +159,15 @@ class Vetting:
             task.add_done_callback(lambda done: self._forget(key, done))
         # Others may wait for the same one.
         return await asyncio.shield(task)
+
+    def reject(self, constraint: Mapping[str, Any], reason: str) -> None:
+        """The engine has found out what no trial showed; for a while that is the verdict."""
+        self._keep(self._job(constraint)[1], Verdict(None, reason, lasting=False))
+
+    def _job(self, constraint: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """What a trial is sent, and its digest."""
+        job = pickle.dumps((dict(constraint), self._limits.seconds, self._limits.memory_bytes))
+        return job, blake2b(job, digest_size=16).digest()
 
     def _forget(self, key: bytes, task: asyncio.Task[Verdict]) -> None:
         del self._running[key]

@@ -83,6 +83,18 @@ REGEXES: Mapping[str, str] = {
     "nothing-matches": "[^\\s\\S]",
 }
 
+# The first tokens cost nothing, the hundredth seconds; sent with as many tokens as that takes.
+GROWING: Mapping[str, Any] = {
+    "stars": {"regex": "((.*)*)*"},
+    "stars-late": {"regex": "[a-z ]{60}((.*)*)*"},
+    "splits": {"grammar": "root ::= s\ns ::= s s | [a-z]"},
+    "splits-late": {"grammar": "root ::= [a-z]{40} s\ns ::= s s | [a-z]"},
+    "class-stars": {"grammar": "root ::= (([a-z]*)*)*"},
+    "alternatives": {"grammar": "root ::= (" + " | ".join(["[a-z] [a-z]*"] * 200) + ")*"},
+    "counted-twice": {"regex": "(.{0,200}){0,200}"},
+}
+LONG = 400
+
 # What vLLM refuses today or may learn to answer; none of it may do harm.
 OTHERS: Mapping[str, Any] = {
     "json-ref": {"json": REF_TO_ITSELF},
@@ -166,6 +178,10 @@ def cases() -> list[Case]:
         "guided-backend": {"guided_decoding_backend": "outlines", "guided_choice": ["a"]},
     }
     others = {name: {"structured_outputs": value} for name, value in OTHERS.items()}
+    growing: dict[str, Fields] = {
+        f"growing-{name}": {"structured_outputs": value, "max_tokens": LONG, "ignore_eos": True}
+        for name, value in GROWING.items()
+    }
     wrong = {name: {"structured_outputs": value} for name, value in WRONG.items()}
     lenient, rejected = Right(LENIENT), Right(REJECTED)
     return [
@@ -191,5 +207,6 @@ def cases() -> list[Case]:
             short=("choice-100k", "tag-schema", "json-min-items"),
         ),
         *table("structured", legacy, lenient),
+        *table("structured", growing, lenient, thorough=True, short=("growing-splits",)),
         *table("structured-wrong", wrong, rejected, short=("two-kinds", "choice-empty")),
     ]
