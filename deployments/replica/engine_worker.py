@@ -10,6 +10,7 @@ import copy
 import ctypes
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from deployments.replica.vetting.step_costs import MeteredGrammar
 
 RESUMED = "resumed_tokens"
 """Sampling argument: so many tokens at the end of the prompt are the beginning of the answer."""
+COSTLY = "costly_constraint"
+"""Sampling argument: others are not to wait until the constraint is compiled."""
+COSTLY_THREADS = 2
 TOO_COSTLY = "constraint too costly: "
 """Begins the `stop_reason` of a sequence that ends in an error because of its constraint."""
 STEP_S, NAP_S = 0.1, 0.0002
@@ -60,10 +64,9 @@ def wait_without_spinning() -> None:
 
     On a GPU nothing is changed: the host's cores are idle there, and spinning saves microseconds.
 
-    Everywhere, the engine core compiles each constraint with the backend of its own request, and
-    ends the request whose constraint costs too much to follow.
+    Everywhere, the engine core treats constraints as `guard_constraints` says.
     """
-    choose_backend_by_request()
+    guard_constraints()
     from vllm.distributed.device_communicators.shm_broadcast import SpinCondition  # noqa: PLC0415
     from vllm.platforms import current_platform  # noqa: PLC0415
 
@@ -83,12 +86,17 @@ def wait_without_spinning() -> None:
     SpinCondition.wait = wait
 
 
-def choose_backend_by_request() -> None:
-    """Have the engine core compile a constraint with the backend that it was validated for.
+def guard_constraints() -> None:
+    """Have the engine core treat each request's constraint by itself.
 
-    vLLM validates each request for one of several backends, and compiles all with that of the first
-    one [vLLM 0.29]: a client whose first schema only guidance can follow would have the grammars of
-    everybody else fail.
+    It is compiled with the backend that it was validated for. vLLM validates each request for one
+    of several backends, and compiles all with that of the first one [vLLM 0.29]: a client whose
+    first schema only guidance can follow would have the grammars of everybody else fail.
+
+    What is known to take long is compiled by threads of its own: vLLM has one for two cores, and
+    everybody's constraints would wait for it.
+
+    A request ends when its constraint costs too much to follow, see `MeteredGrammar`.
     """
     from vllm.v1.structured_output import StructuredOutputManager  # noqa: PLC0415
 
@@ -105,6 +113,9 @@ def choose_backend_by_request() -> None:
             return
         if "backends" not in self.__dict__:
             self.backends = {}
+            threads = ThreadPoolExecutor(COSTLY_THREADS)
+            self.executors = {False: self.executor, True: threads}
+        self.executor = self.executors[bool((request.sampling_params.extra_args or {}).get(COSTLY))]
         # `None` has vLLM make it.
         self.backend = self.backends.get(name_of(request))
         init(self, request)

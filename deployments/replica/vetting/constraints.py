@@ -18,6 +18,7 @@ from vllm.sampling_params import SamplingParams
 
 from deployments.config.replica import VettingLimits
 from deployments.links.frames import QUEUE_FULL
+from deployments.replica.engine_worker import COSTLY
 from deployments.replica.vetting.vetting import (
     Vetting,
     VettingBusyError,
@@ -119,6 +120,8 @@ class Constraints:
             raise ConstraintError(400, REJECTED, f"{name}: {verdict.reason}", name)
         for member, value in verdict.settled.items():
             setattr(outputs, member, value)
+        if verdict.costly:
+            params.extra_args = {**(params.extra_args or {}), COSTLY: True}
         # This one only; it is not sent to the engine.
         params._validate_structured_outputs = _is_settled
 

@@ -32,12 +32,14 @@ class Verdict:
         lasting: It follows from the constraint alone. Time, memory and a process that ended also
             depend on what else the machine does.
         shared: Further requests have it too, without a trial of their own.
+        costly: To compile it takes long.
     """
 
     settled: Mapping[str, Any] | None
     reason: str = ""
     lasting: bool = True
     shared: bool = True
+    costly: bool = False
 
 
 class Template:

@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -191,7 +192,7 @@ class Vetting:
             if waits:
                 self._waiting.free(caller)
         if answer is None:
-            answer = await self._slowly(trial, caller)
+            answer = replace(await self._slowly(trial, caller), costly=True)
         return self._keep(key, answer)
 
     async def _quickly(self, trial: Trial) -> Verdict | None:

@@ -14,7 +14,7 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
 from deployments.demo_models.catalog import cache_folder
-from deployments.replica.engine_worker import RESUMED, choose_backend_by_request
+from deployments.replica.engine_worker import RESUMED, guard_constraints
 
 # Of vLLM, to xgrammar.
 pytestmark = pytest.mark.filterwarnings("ignore:max_rollback_tokens:DeprecationWarning")
@@ -34,7 +34,7 @@ def parts() -> tuple[Any, Any]:
     """A manager of the engine core, and the tokenizer."""
     folder = str(build_tiny_checkpoints(cache_folder() / "tests")["tiny-phi3"])
     config = EngineArgs(model=folder, max_model_len=512, enforce_eager=True).create_engine_config()
-    choose_backend_by_request()
+    guard_constraints()
     return StructuredOutputManager(config), AutoTokenizer.from_pretrained(folder)
 
 

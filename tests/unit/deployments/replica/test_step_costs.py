@@ -1,8 +1,9 @@
-"""A constraint that costs too much to follow ends its own request."""
+"""What a constraint costs the engine core is its own request's."""
 
 from __future__ import annotations
 
 import random
+import threading
 import time
 from typing import Any
 
@@ -15,7 +16,12 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
 from deployments.demo_models.catalog import cache_folder
-from deployments.replica.engine_worker import TOO_COSTLY, choose_backend_by_request
+from deployments.replica.engine_worker import (
+    COSTLY,
+    COSTLY_THREADS,
+    TOO_COSTLY,
+    guard_constraints,
+)
 from deployments.replica.vetting.compile_check import CompileCheck, RejectedError
 from deployments.replica.vetting.step_costs import BEYOND_S, TOKEN_S, MeteredGrammar
 
@@ -43,7 +49,7 @@ def config() -> Any:
 
 @pytest.fixture(scope="module")
 def manager(config: Any) -> StructuredOutputManager:
-    choose_backend_by_request()
+    guard_constraints()
     return StructuredOutputManager(config)
 
 
@@ -87,10 +93,12 @@ def test_several_tokens_of_a_step_count_one_by_one(monkeypatch: pytest.MonkeyPat
     assert "costs the engine 1.00 s to follow at token 2" in grammar.excess
 
 
-def follow(manager: Any, constraint: dict[str, Any], most_tokens: int) -> tuple[Request, int]:
-    """A request that is followed as the engine core follows it, and how many tokens it got."""
+def compiling(manager: Any, constraint: dict[str, Any], **extra_args: Any) -> Request:
+    """A request whose constraint the engine core has begun to compile."""
     params = SamplingParams(
-        max_tokens=400, structured_outputs=StructuredOutputsParams(**constraint)
+        max_tokens=400,
+        structured_outputs=StructuredOutputsParams(**constraint),
+        extra_args=extra_args,
     )
     config = manager.vllm_config
     params._validate_structured_outputs(
@@ -98,22 +106,34 @@ def follow(manager: Any, constraint: dict[str, Any], most_tokens: int) -> tuple[
     )
     request = Request("r", [5, 6, 7], params, None)
     manager.grammar_init(request)
+    return request
+
+
+def grammar_of(request: Request) -> Any:
+    """The compiled one."""
     asked = request.structured_output_request
     assert asked is not None
     deadline = time.monotonic() + 30
     while asked.grammar is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    choice = random.Random(0)
+    return asked.grammar
+
+
+def follow(manager: Any, constraint: dict[str, Any], most_tokens: int) -> tuple[Request, int]:
+    """A request that is followed as the engine core follows it, and how many tokens it got."""
+    request = compiling(manager, constraint)
+    grammar = grammar_of(request)
+    choice, config = random.Random(0), manager.vllm_config
     size, eos = config.model_config.get_vocab_size(), manager.tokenizer.eos_token_id
     for number in range(most_tokens):
-        if asked.grammar.is_terminated():
+        if grammar.is_terminated():
             return request, number
         mask = manager.grammar_bitmask({"r": request}, ["r"], {})
         allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")[:size])
         going_on = allowed[allowed != eos]
         token = choice.choice(going_on if len(going_on) else allowed)
-        if not asked.grammar.accept_tokens("r", [int(token)]):
+        if not grammar.accept_tokens("r", [int(token)]):
             return request, number
     return request, most_tokens
 
@@ -141,3 +161,18 @@ def test_a_trial_finds_what_grows_soon(config: Any) -> None:
             check.check(constraint)
     for constraint in ORDINARY.values():
         assert check.check(constraint)
+
+
+def test_nobody_waits_for_what_takes_long_to_compile(manager: Any) -> None:
+    follow(manager, ORDINARY["words"], 0)
+    go_on = threading.Event()
+    busy = [manager.executors[True].submit(go_on.wait) for _ in range(COSTLY_THREADS)]
+    costly = compiling(manager, {"regex": "cost[a-z]*"}, **{COSTLY: True})
+    try:
+        assert grammar_of(compiling(manager, {"regex": "quick[a-z]*"}))
+        assert costly.structured_output_request is not None
+        assert costly.structured_output_request.grammar is None
+    finally:
+        go_on.set()
+    assert grammar_of(costly)
+    assert all(one.result() for one in busy)

@@ -63,6 +63,29 @@ def test_what_follows_from_the_constraint_is_kept(trials: Trials, regex: str, re
     run(body)
 
 
+@pytest.mark.parametrize(("regex", "costly"), [("fine", False), ("computes", True)])
+def test_what_takes_long_to_compile_is_told_from_the_rest(
+    trials: Trials, regex: str, costly: bool
+) -> None:
+    async def body(vetting: Vetting, clock: FakeClock) -> None:
+        verdicts = [await vetting.check({"regex": regex}) for _ in range(2)]
+        assert [verdict.costly for verdict in verdicts] == [costly] * 2
+        assert trials.count == 1
+
+    run(body)
+
+
+def test_what_the_engine_found_out_is_the_verdict_for_a_while(trials: Trials) -> None:
+    async def body(vetting: Vetting, clock: FakeClock) -> None:
+        assert (await vetting.check({"regex": "fine"})).settled is not None
+        vetting.reject({"regex": "fine"}, "costs too much")
+        assert (await vetting.check({"regex": "fine"})).reason == "costs too much"
+        clock.now += PASSING_S
+        assert (await vetting.check({"regex": "fine"})).settled is not None
+
+    run(body)
+
+
 @pytest.mark.parametrize(
     ("regex", "reason"),
     [
