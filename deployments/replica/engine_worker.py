@@ -130,7 +130,8 @@ def guard_constraints() -> None:
         if resumed:
             ids = list(request.prompt_token_ids[-resumed:])
             if not grammar.accept_tokens(request.request_id, ids):
-                raise ValueError("the beginning of the answer does not follow its grammar")
+                unfit = "the beginning of the answer does not follow its grammar"
+                raise ValueError(grammar.excess or unfit)
         return grammar
 
     def metered(grammar: StructuredOutputGrammar, request: Any) -> MeteredGrammar:

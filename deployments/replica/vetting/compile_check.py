@@ -110,9 +110,7 @@ class CompileCheck:
                 )
             token = int(allowed[choice.randrange(len(allowed))])
             if not metered.accept_tokens("vetting", [token]):
-                raise RejectedError("rejects a token that it allows")
-            if metered.excess:
-                raise RejectedError(metered.excess)
+                raise RejectedError(metered.excess or "rejects a token that it allows")
 
 
 def _maker(name: str) -> Any:

@@ -102,12 +102,13 @@ class Constraints:
             ConstraintError: The request ends here.
         """
         outputs = params.structured_outputs
-        assert self._vetting is not None
+        vetting = self._vetting
+        assert vetting is not None
         members = {f.name: getattr(outputs, f.name) for f in fields(outputs) if f.init}
         given = {name: value for name, value in members.items() if value is not None}
         name = field or "structured_outputs"
         try:
-            verdict = await self._vetting.check(given, caller)
+            verdict = await vetting.check(given, caller)
         except VettingBusyError as error:
             # Another replica may have a place.
             raise ConstraintError(429, QUEUE_FULL, f"{name}: {error}", name) from error
@@ -126,8 +127,7 @@ class Constraints:
         params._validate_structured_outputs = _is_settled
 
         def too_costly(reason: str) -> ConstraintError:
-            if self._vetting is not None:
-                self._vetting.reject(given, reason)
+            vetting.reject(given, reason)
             return ConstraintError(400, REJECTED, f"{name}: {reason}", name)
 
         return too_costly

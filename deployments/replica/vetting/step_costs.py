@@ -21,14 +21,16 @@ BEYOND_S = 0.5
 
 
 class MeteredGrammar(StructuredOutputGrammar):  # type: ignore[misc]
-    """A grammar that accepts no further token once following it has cost too much.
+    """A grammar that accepts no more once following it has cost too much.
+
+    vLLM then ends the request with an error, which nobody else notices.
 
     Args:
         grammar: Is followed.
-        on_excess: Called with the reason when it has cost too much.
+        on_excess: Called with the reason when that is so.
 
     Attributes:
-        excess: Why it accepts nothing more, empty while it does.
+        excess: The reason, empty while there is none.
     """
 
     def __init__(
@@ -45,23 +47,25 @@ class MeteredGrammar(StructuredOutputGrammar):  # type: ignore[misc]
         """Accept tokens of an answer, see `StructuredOutputGrammar`."""
         for token in tokens:
             began = time.thread_time()
-            accepted = not self.excess and self._grammar.accept_tokens(request_id, [token])
+            accepted = self._grammar.accept_tokens(request_id, [token])
             self._since_token_s += time.thread_time() - began
-            if not accepted:
+            if not accepted or self._exceeds():
                 return False
-            self._count()
         return True
 
-    def _count(self) -> None:
+    def _exceeds(self) -> bool:
+        """Whether the token that was just accepted is the one too many."""
         token_s, self._since_token_s = self._since_token_s, 0.0
         self._tokens += 1
         self._beyond_s = max(self._beyond_s + token_s - TOKEN_S, 0.0)
-        if self._beyond_s > BEYOND_S:
-            self.excess = (
-                f"costs the engine {token_s:.2f} s to follow at token {self._tokens}, "
-                f"at most {TOKEN_S:g} s a token"
-            )
-            self._on_excess(self.excess)
+        if self._beyond_s <= BEYOND_S:
+            return False
+        self.excess = (
+            f"costs the engine {token_s:.2f} s to follow at token {self._tokens}, "
+            f"at most {TOKEN_S:g} s a token"
+        )
+        self._on_excess(self.excess)
+        return True
 
     def fill_bitmask(self, bitmask: torch.Tensor, idx: int) -> None:
         """Say which tokens may come next, see `StructuredOutputGrammar`."""

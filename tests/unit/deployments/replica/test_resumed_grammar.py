@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
+from engine_core import compiled
 from tiny_checkpoints import build_tiny_checkpoints
 from transformers import AutoTokenizer
 from vllm.engine.arg_utils import EngineArgs
@@ -48,13 +48,7 @@ def grammar_of(manager: Any, begun: list[int]) -> Any:
     )
     request = Request("r", [*PROMPT, *begun], params, None)
     manager.grammar_init(request)
-    asked = request.structured_output_request
-    assert asked is not None
-    deadline = time.monotonic() + 30
-    while asked.grammar is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return asked.grammar
+    return compiled(request)
 
 
 def test_it_goes_on_wherever_it_broke_off(parts: tuple[Any, Any]) -> None:
