@@ -81,6 +81,8 @@ class Site:
             await server.open()
         self.pool.update(self.reports(), "router")
         await until(lambda: self.pool.open("m") == len(self.servers))
+        # A link is open for the pool as soon as the kernel has it, a moment before the replica has.
+        await until(lambda: all(server.connections for server in self.servers))
         return self
 
     async def __aexit__(self, *_: object) -> None:
