@@ -92,6 +92,7 @@ bench: install
 	$(BIN)/python benchmarks/token_counts.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/flamegraph.py
+	$(BIN)/python benchmarks/autoscaled.py
 	$(BIN)/python benchmarks/overload.py
 	$(BIN)/python benchmarks/streams.py
 	$(BIN)/python benchmarks/control_plane.py

@@ -39,7 +39,8 @@ def main(argv: Sequence[str]) -> int:
     began = time.monotonic()
     rows: list[Row] = []
     with ExitStack() as stack:
-        folder = args.folder or Path(stack.enter_context(TemporaryDirectory(prefix="chaos-")))
+        folder = Path(args.folder or stack.enter_context(TemporaryDirectory(prefix="chaos-")))
+        folder.mkdir(parents=True, exist_ok=True)
         site = stack.enter_context(running_raylets(folder))
         _say(began, f"up: {site.url}")
         asked = questions(site, ROUTING, (site.several, site.single))

@@ -46,8 +46,9 @@ def main(argv: Sequence[str]) -> int:
         if args.url:
             target = running_service(args.url, args.key, args.bad_key, args.models)
         else:
-            folder = args.folder or stack.enter_context(TemporaryDirectory(prefix="hostile-"))
-            target = stack.enter_context(_service(args)(Path(folder)))
+            folder = Path(args.folder or stack.enter_context(TemporaryDirectory(prefix="hostile-")))
+            folder.mkdir(parents=True, exist_ok=True)
+            target = stack.enter_context(_service(args)(folder))
         return _report(args, target, cases)
 
 
