@@ -221,7 +221,7 @@ class ModelServer(LLMServer):  # type: ignore[misc]
                 await self._stop(request, measurement)
                 raise
             if status != 200:
-                return status, data, b""
+                return status, data, await self._spent(trail, measurement)
             return status, data, encode_observation(await measurement.finish())
 
     async def stream(self, request: ModelRequest, **placement: object) -> AsyncGenerator[Frame]:
@@ -242,6 +242,10 @@ class ModelServer(LLMServer):  # type: ignore[misc]
                         if frame[2] & Flag.FINISH:
                             observation = encode_observation(await measurement.finish())
                             yield observation, (), int(Flag.OBSERVATION)
+                        elif frame[2] & Flag.ERROR and (
+                            spent := await self._spent(trail, measurement)
+                        ):
+                            yield spent, (), int(Flag.OBSERVATION)
                         yield frame
             except (asyncio.CancelledError, GeneratorExit):
                 await self._stop(request, measurement)
@@ -270,6 +274,11 @@ class ModelServer(LLMServer):  # type: ignore[misc]
             # Those that are not used.
             while len(self._stopped) > MAX_STOPPED:
                 del self._stopped[next(iter(self._stopped))]
+
+    async def _spent(self, trail: Trail, measurement: Measurement) -> bytes:
+        """What an answer took that ends with an error; empty where nothing was generated."""
+        observation = await measurement.stop() if trail.decoded else None
+        return encode_observation(observation) if observation else b""
 
     async def close(self) -> None:
         """Called once, before the replica ends: Serve waits for its own requests only."""

@@ -145,3 +145,40 @@ def test_ordinary_constraints_are_followed(cluster: Cluster) -> None:
         "/v1/completions", model=MODELS[0], prompt="x", structured_outputs={"choice": ["yes", "no"]}
     )
     assert choice.json()["choices"][0]["text"] in ("yes", "no")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_an_answer_took_that_grew_too_costly_is_observed(
+    cluster: Cluster, stream: bool
+) -> None:
+    # Costly only behind what a trial follows. Another one each time: a replica rejects at once what
+    # has been too costly.
+    name = "ab"[stream]
+    growing = {"grammar": f"root ::= [0-9]{{200}} {name}\n{name} ::= {name} {name} | [a-z]"}
+    answer = httpx.post(
+        f"{cluster.url}/v1/completions",
+        json={
+            "model": MODELS[0],
+            "prompt": "x",
+            "max_tokens": 400,
+            "stream": stream,
+            "structured_outputs": growing,
+        },
+        headers={"X-Request-Id": f"growing-{name}"},
+        timeout=60,
+    )
+    print(answer.status_code, answer.text[-400:])
+    assert answer.status_code == (200 if stream else 400)
+    assert "constraint_rejected" in answer.text
+    assert "[DONE]" not in answer.text
+
+    def records() -> list[Any]:
+        found = cluster.get("/v1/decisions?limit=20")["data"]
+        return [one for one in found if one["request_id"] == f"growing-{name}"]
+
+    cluster.wait_until("it is recorded", records)
+    (record,) = records()
+    assert "to follow" in record["error"]
+    assert record["observation"]["stopped"]
+    assert record["observation"]["output_tokens"] > 64
+    assert record["observation"]["energy_joules"] > 0

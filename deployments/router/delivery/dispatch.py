@@ -110,6 +110,8 @@ class Dispatch:
                     link.answer(self.request, self._late) if link else self._answer_over_handle()
                 )
                 if status != 200:
+                    if observation:
+                        self._observe(observation)
                     raise refused(data, self.entry.model)
                 self._observe(observation)
                 return data

@@ -251,6 +251,8 @@ class Delivery:
         broken.replica_id, broken.error = dispatch.replica_id, str(error)
         broken.output_tokens = self._stream.generated
         if isinstance(error, ModelRefusedError):
+            # Its sender pays for what was generated before the engine ended it.
+            self._finish(dispatch)
             return self._after_refusal(broken, error)
         broken.refused = error.refused
         if self.trace:

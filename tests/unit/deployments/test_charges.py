@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fake_serve import FRUGAL, Site, bearing, chunk, observation
+from fake_serve import FRUGAL, Site, bearing, chunk, error_object, observation
 
 from cluster.store.load import ReplicaLoad
 from cluster.store.usage import Usage
-from deployments.links.frames import Frame, ModelRequest, Reply, encode_observation
+from deployments.links.frames import Flag, Frame, ModelRequest, Reply, encode_observation
 from deployments.links.server import LinkServer
 
 STOPPED = replace(
@@ -26,20 +26,28 @@ class Endless:
 
     Attributes:
         knows: Whether it says what was generated until then.
+        error: Object with which it ends by itself, empty for none.
     """
 
     def __init__(self) -> None:
         self.knows = True
+        self.error = b""
         self.begun = asyncio.Event()
 
-    async def answer(self, _: ModelRequest) -> Reply:
+    async def answer(self, request: ModelRequest) -> Reply:
+        if self.error:
+            return 400, self.error, self.stopped(request.request_id)
         self.begun.set()
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def stream(self, _: ModelRequest) -> AsyncGenerator[Frame]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Frame]:
         for token in range(4):
             yield chunk("x"), (token,), 0
+        if self.error:
+            yield self.stopped(request.request_id), (), int(Flag.OBSERVATION)
+            yield self.error, (), int(Flag.ERROR)
+            return
         self.begun.set()
         await asyncio.Event().wait()
 
@@ -106,6 +114,19 @@ def test_a_stopped_answer_costs_what_was_generated_and_drawn(
     assert kept["error"] == "the client went away"
     assert kept["observation"]["output_tokens"] == 131
     assert kept["observation"]["stopped"] is True
+
+
+@pytest.mark.parametrize(("stream", "status"), [(True, 200), (False, 400)])
+def test_so_does_one_that_the_engine_ends_for_its_senders_fault(
+    keyed: Site, endless: Endless, stream: bool, status: int
+) -> None:
+    endless.error = error_object(400, "too costly to follow")
+    body = {"model": FRUGAL, "prompt": "Hello", "stream": stream}
+    answer = keyed.request("POST", "/v1/completions", json=body, **bearing("boss"))
+    assert answer.status_code == status
+    assert "too costly to follow" in answer.text
+    assert keyed.used_by("boss") == Usage(requests=1, tokens=136, joules=46.0)
+    assert record(keyed)["observation"]["output_tokens"] == 131
 
 
 def test_it_teaches_what_tokens_cost_and_not_how_long_answers_are(
