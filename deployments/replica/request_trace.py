@@ -39,6 +39,10 @@ class Trail:
         rejection: HTTP status and error object of a request that ends before the engine has it.
         replays: The OpenAI layer parses the answer, so it has to see `resumed_ids` again.
         replaying: What it gives now is of those.
+        request: What vLLM made of a chat's body.
+        parser: Reads its answers, `None` where nothing does.
+        reading_s: Processor time that it took since the last look.
+        read: What it has read of whole answers, by their texts.
         offered: Generations that the engine is about to take or to reject.
         accepted: Is to be done when the engine has taken all of them; `None` where nothing waits
             for that.
@@ -71,6 +75,10 @@ class Trail:
     held_s: float = 0.0
     replays: bool = False
     replaying: bool = False
+    request: Any = None
+    parser: Any = None
+    reading_s: float = 0.0
+    read: dict[str, Any] = field(default_factory=dict)
     offered: int = 0
     accepted: asyncio.Future[None] | None = None
 

@@ -83,14 +83,25 @@ def own_cluster(folder: Path) -> Iterator[Target]:
         "logging_config": {"enable_access_log": False},
         "applications": [
             router,
-            model_application("tiny-phi3", checkpoints["tiny-phi3"]),
-            model_application("tiny-mistral", checkpoints["tiny-mistral"], "float32"),
+            _with_tools(model_application("tiny-phi3", checkpoints["tiny-phi3"]), "granite"),
+            _with_tools(
+                model_application("tiny-mistral", checkpoints["tiny-mistral"], "float32"), "glm45"
+            ),
         ],
     }
     keys = {API_KEYS_VARIABLE: f"{KEY},{BAD_KEY}"}
     with launched(config, folder, checkpoints, RAY_OPTIONS, keys) as cluster:
         cluster.wait_until_ready()
         yield running_service(cluster.url, KEY, BAD_KEY)
+
+
+def _with_tools(application: dict[str, Any], parser: str) -> dict[str, Any]:
+    """A model whose tool calls this parser of vLLM reads."""
+    application["args"]["engine_kwargs"] |= {
+        "enable_auto_tool_choice": True,
+        "tool_call_parser": parser,
+    }
+    return application
 
 
 @contextmanager

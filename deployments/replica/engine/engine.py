@@ -40,6 +40,7 @@ from deployments.replica.engine.client import accepted, current_trail, followed,
 from deployments.replica.engine.cpu_engine import computing_in_engine_core
 from deployments.replica.engine.pooling import as_http, blamed_field, pooling_request
 from deployments.replica.engine.queue import EngineQueue
+from deployments.replica.engine.reading import Reading, reader
 from deployments.replica.engine.requests import UnreadableError, as_request
 from deployments.replica.engine.tokenizer_export import export_tokenizer
 from deployments.replica.liveness import Liveness
@@ -79,6 +80,9 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             self.llm_config.get_or_create_callback().ctx.run_init_node = False
         self.liveness = Liveness()
         await super().start()
+        chat = self._oai_serving_chat
+        if chat is not None and chat.parser_cls is not None:
+            chat.parser_cls = reader(chat.parser_cls, chat.enable_auto_tools)
         config = self._engine_client.vllm_config
         self._pooling_task = config.model_config.get_pooling_task(
             await self._engine_client.get_supported_tasks()
@@ -144,7 +148,8 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
         self.constraints = Constraints(client.vllm_config)
         client.add_request = accepted(client.add_request)
         generate = tried(client.generate, self.constraints)
-        client.generate = followed(generate, feed, processor.tokenizer)
+        generate = followed(generate, feed, processor.tokenizer)
+        client.generate = Reading(lambda: self.constraints.limits.seconds).paced(generate)
         client.encode = pooled(client.encode, feed)
         return client
 
@@ -296,7 +301,7 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             if endpoint == "chat":
                 trail.replays = serving.parser_cls is not None
                 create = serving.create_chat_completion
-                request = as_request(ChatCompletionRequest, payload)
+                request = trail.request = as_request(ChatCompletionRequest, payload)
             else:
                 create = serving.create_completion
                 request = as_request(CompletionRequest, payload)

@@ -56,14 +56,19 @@ class Constraints:
 
     Args:
         config: vLLM's configuration of the engine.
+
+    Attributes:
+        limits: Of each trial.
     """
 
     def __init__(self, config: Any) -> None:
+        self.limits = VettingLimits()
         self._config = config
         self._vetting: Vetting | None = None
 
     def open(self, limits: VettingLimits) -> None:
         """Try constraints from now on; what that takes is loaded when `loaded` returns."""
+        self.limits = limits
         self._vetting = Vetting(self._config, limits)
         self._vetting.start()
         # vLLM's wire types would compile these in the event loop as soon as they are read.

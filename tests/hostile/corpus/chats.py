@@ -1,4 +1,4 @@
-"""What stands in a conversation: messages, tools, chat templates."""
+"""What stands in a conversation: messages, tools, chat templates, and answers with calls."""
 
 from __future__ import annotations
 
@@ -227,6 +227,47 @@ TOOLS_WRONG: Mapping[str, Fields] = {
     "choice-number": {"tools": [tool()], "tool_choice": 5},
 }
 
+NESTED = {"n": {"type": "array", "items": {"$ref": "#/$defs/n"}, "minItems": 1, "maxItems": 1}}
+BROKEN_CALLS: Mapping[str, str] = {
+    "null": "<|tool_call|>[null]",
+    "number": "<|tool_call|>5",
+    "object": '<|tool_call|>{"name": "f", "arguments": {}}',
+    "name-null": '<|tool_call|>[{"name": null, "arguments": null}]',
+    "name-object": '<|tool_call|>[{"name": {}, "arguments": [[]]}]',
+    "arguments-text": '<|tool_call|>[{"name": "f", "arguments": "{"}]',
+    "unknown-tool": '<|tool_call|>[{"name": "g", "arguments": {"a": 1e999}}]',
+    "unclosed": '<|tool_call|>[{"name": "f", "arguments": {"a": "',
+    "twice": '<|tool_call|>[{"name": "f"}]<|tool_call|>[{"name": "f"}]',
+    "glm-empty": "<tool_call></tool_call>",
+    "glm-nameless": "<tool_call>\n<arg_key>a</arg_key>\n<arg_value>x</arg_value>\n</tool_call>",
+    "glm-values-only": "<tool_call>f\n<arg_value></arg_value></arg_value></tool_call>",
+    "glm-in-value": "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value><tool_call></arg_value>",
+}
+ANSWERS: Mapping[str, Mapping[str, Any]] = {
+    "calls-opened": {
+        "structured_outputs": {"regex": "(<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x ){1,90}"}
+    },
+    "calls-whole": {"structured_outputs": {"regex": "(<tool_call>f\n</tool_call>){1,90}"}},
+    "brackets": {
+        "structured_outputs": {
+            "regex": '<\\|tool_call\\|>\\[\\{"name": "f", "arguments": \\[{1,400}'
+        }
+    },
+    "deep-required": {
+        "tools": [tool(parameters={"$ref": "#/$defs/n", "$defs": NESTED})],
+        "tool_choice": "required",
+    },
+    "deep-named": {
+        "tools": [tool(parameters={"$ref": "#/$defs/n", "$defs": NESTED})],
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+    },
+    **{
+        f"broken-{name}": {"structured_outputs": {"choice": [text]}}
+        for name, text in BROKEN_CALLS.items()
+    },
+}
+"""Answers that are hard to read, for the parsers of `targets.own_cluster`."""
+
 
 def _cases(
     family: str,
@@ -242,6 +283,9 @@ def _cases(
 def cases() -> list[Case]:
     """Of these families."""
     templates: dict[str, Fields] = {n: {"chat_template": t} for n, t in TEMPLATES.items()}
+    answers: dict[str, Fields] = {
+        name: {"tools": [tool()], "max_tokens": 400, **fields} for name, fields in ANSWERS.items()
+    }
     lenient, rejected = Right(LENIENT), Right(REJECTED)
     return [
         *_cases("messages", MESSAGES_WRONG, rejected, ("none", "image-data", "parts-nested")),
@@ -251,4 +295,5 @@ def cases() -> list[Case]:
         *_cases("templates-wrong", TEMPLATES_WRONG, rejected),
         *_cases("tools", TOOLS, lenient, ("min-items-required", "ref-auto"), thorough=True),
         *_cases("tools-wrong", TOOLS_WRONG, rejected, ("choice-unknown-tool",)),
+        *_cases("answers", answers, lenient, ("calls-opened", "deep-required"), thorough=True),
     ]
