@@ -116,10 +116,16 @@ def guard_constraints() -> None:
             threads = ThreadPoolExecutor(COSTLY_THREADS)
             self.executors = {False: self.executor, True: threads}
         self.executor = self.executors[bool((request.sampling_params.extra_args or {}).get(COSTLY))]
-        # `None` has vLLM make it.
-        self.backend = self.backends.get(name_of(request))
-        init(self, request)
-        self.backends[name_of(request)] = self.backend
+        name = name_of(request)
+        if name in self.backends:
+            self.backend = self.backends[name]
+            init(self, request)
+            return
+        # `None` has vLLM make it, and the steps of other requests need the one that there is.
+        making = copy.copy(self)
+        making.backend = None
+        init(making, request)
+        self.backend = self.backends[name] = making.backend
 
     def create_grammar(self: Any, request: Any) -> Any:
         chosen = copy.copy(self)

@@ -13,6 +13,7 @@ from engine_core import compiled
 from tiny_checkpoints import build_tiny_checkpoints
 from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+from vllm.v1 import structured_output
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
@@ -151,6 +152,26 @@ def test_a_trial_finds_what_grows_soon(config: Any) -> None:
             check.check(constraint)
     for constraint in ORDINARY.values():
         assert check.check(constraint)
+
+
+def test_steps_have_a_backend_while_another_one_is_made(
+    config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard_constraints()
+    manager = StructuredOutputManager(config)
+    compiled(compiling(manager, ORDINARY["words"]))
+    there_is, seen = manager.backend, []
+    make = structured_output.GuidanceBackend
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        seen.append(manager.backend)
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(structured_output, "GuidanceBackend", slowly)
+    compiled(compiling(manager, ORDINARY["list for guidance"]))
+    assert seen == [there_is]
+    assert there_is is not None
+    assert set(manager.backends) == {"xgrammar", "guidance"}
 
 
 def test_nobody_waits_for_what_takes_long_to_compile(manager: Any) -> None:
