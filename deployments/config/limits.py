@@ -43,7 +43,7 @@ class Limits(Strict):
     )
     bad_words: PositiveInt = Field(default=256, description="Number of `bad_words`.")
     token_ids: PositiveInt = Field(
-        default=8_192,
+        default=1_024,
         description="Entries of `logit_bias`, `allowed_token_ids` or `logprob_token_ids`.",
     )
     template_bytes: PositiveInt = Field(

@@ -159,7 +159,7 @@ def test_quoted_text_of_a_grammar_repeats_nothing() -> None:
         ({"bad_words": ["x"] * 257}, "bad_words"),
         ({"bad_words": ["x" * 1025]}, "bad_words.0"),
         ({"logit_bias": {str(index): 1 for index in range(8193)}}, "logit_bias"),
-        ({"allowed_token_ids": [1] * 8193}, "allowed_token_ids"),
+        ({"allowed_token_ids": [1] * 1025}, "allowed_token_ids"),
         ({"max_tokens": 10**9}, "max_tokens"),
         ({"min_tokens": 10**9}, "min_tokens"),
         ({"thinking_token_budget": 10**9}, "thinking_token_budget"),
