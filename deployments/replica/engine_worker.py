@@ -115,23 +115,17 @@ def guard_constraints() -> None:
             self.backends = {}
             threads = ThreadPoolExecutor(COSTLY_THREADS)
             self.executors = {False: self.executor, True: threads}
-        self.executor = self.executors[bool((request.sampling_params.extra_args or {}).get(COSTLY))]
-        name = name_of(request)
-        if name in self.backends:
-            self.backend = self.backends[name]
-            init(self, request)
-            return
-        # `None` has vLLM make it, and the steps of other requests need the one that there is.
-        making = copy.copy(self)
-        making.backend = None
-        init(making, request)
-        self.backend = self.backends[name] = making.backend
+        name, extra_args = name_of(request), request.sampling_params.extra_args or {}
+        # The steps of other requests go on with what `self` has.
+        chosen = copy.copy(self)
+        chosen.executor = self.executors[bool(extra_args.get(COSTLY))]
+        # `None` has vLLM make it.
+        chosen.backend = self.backends.get(name)
+        init(chosen, request)
+        self.backend = self.backends[name] = chosen.backend
 
     def create_grammar(self: Any, request: Any) -> Any:
-        chosen = copy.copy(self)
-        # Only the first request of a backend gets here before it is noted.
-        chosen.backend = self.backends.get(name_of(request), self.backend)
-        grammar = metered(create(chosen, request), request)
+        grammar = metered(create(self, request), request)
         resumed = (request.sampling_params.extra_args or {}).get(RESUMED)
         if resumed:
             ids = list(request.prompt_token_ids[-resumed:])
