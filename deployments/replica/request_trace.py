@@ -37,10 +37,9 @@ class Trail:
         rank: Of the request among those that wait in the engine; lower ones are served first.
         held_s: Seconds that one of its sequences waited in front of the engine, at most.
         rejection: HTTP status and error object of a request that ends before the engine has it.
-        replays: The OpenAI layer parses the answer, so it has to see `resumed_ids` again.
         replaying: What it gives now is of those.
         request: What vLLM made of a chat's body.
-        parser: Reads its answers, `None` where nothing does.
+        parser: Reads its answers, so it has to see `resumed_ids` again; `None` where nothing does.
         reading_s: Processor time that it took since the last look.
         read: What it has read of whole answers, by their texts.
         offered: Generations that the engine is about to take or to reject.
@@ -73,7 +72,6 @@ class Trail:
     caller: str = ""
     rank: int = 0
     held_s: float = 0.0
-    replays: bool = False
     replaying: bool = False
     request: Any = None
     parser: Any = None

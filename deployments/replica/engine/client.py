@@ -170,7 +170,7 @@ def _note(trail: Trail, output: Any, called: float, resumed: int) -> None:
 def _past(trail: Trail, first: Any, params: Any, tokenizer: Any) -> Iterator[Any]:
     """What the OpenAI layer is to see of the tokens of another replica, before `first`."""
     trail.output_tokens += len(trail.resumed_ids)
-    if trail.replays:
+    if trail.parser is not None:
         trail.replaying = True
         yield from replayed(trail.resumed_ids, first, params, tokenizer)
         trail.replaying = False

@@ -299,7 +299,6 @@ class FrameEngine(VLLMEngine):  # type: ignore[misc]
             if endpoint in POOLING:
                 return await serving(pooling_request(endpoint, payload), as_http(payload))
             if endpoint == "chat":
-                trail.replays = serving.parser_cls is not None
                 create = serving.create_chat_completion
                 request = trail.request = as_request(ChatCompletionRequest, payload)
             else:

@@ -98,9 +98,8 @@ def test_wherever_it_breaks_parsers_go_on(
 
     async def deltas(resumed: int) -> AsyncIterator[tuple[bool, int, Any]]:
         trail = Trail(resumed_ids=tuple(ids[:resumed]))
-        trail.replays = True
         current_trail.set(trail)
-        parser = kind(tokenizer, request.tools)
+        parser = trail.parser = kind(tokenizer, request.tools)
         generate = followed(engine(tokenizer, ids, params), None, tokenizer)
         async for output in generate({"prompt_token_ids": PROMPT}, params, "r"):
             (choice,) = output.outputs
