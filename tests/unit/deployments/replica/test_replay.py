@@ -9,16 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from packaged_tokenizer import packaged_tokenizer
 from vllm import SamplingParams
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.parser import ParserManager
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
-from deployments.demo_models.build_once import build_once
-from deployments.demo_models.catalog import cache_folder, packaged_gguf
-from deployments.demo_models.checkpoints import convert_tokenizer
 from deployments.replica.engine.client import current_trail, followed
 from deployments.replica.request_trace import Trail
 
@@ -30,9 +27,7 @@ THOUGHT = "<think>\nGrüße — it is 世界\n</think>\n\n"
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    folder = cache_folder() / "tests" / "tokenizer"
-    build_once(folder, lambda partial: convert_tokenizer(packaged_gguf(), partial))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = packaged_tokenizer()
     tokenizer.add_tokens(["<think>", "</think>"], special_tokens=True)
     return tokenizer
 

@@ -7,15 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from packaged_tokenizer import packaged_tokenizer
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.output_processor import RequestState
 
-from deployments.demo_models.build_once import build_once
-from deployments.demo_models.catalog import cache_folder, packaged_gguf
-from deployments.demo_models.checkpoints import convert_tokenizer
 from deployments.replica.engine.client import behind
 from deployments.replica.engine.cpu_engine import computing_in_engine_core
 from deployments.replica.request_trace import Trail
@@ -25,9 +22,7 @@ TEXTS = ["Grüße aus 世界 🌍🌎🌏 — naïve café", "a\n\n  b\tc", "sto
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    folder = cache_folder() / "tests" / "tokenizer"
-    build_once(folder, lambda partial: convert_tokenizer(packaged_gguf(), partial))
-    return AutoTokenizer.from_pretrained(folder)
+    return packaged_tokenizer()
 
 
 def state(tokenizer: Any, prompt_ids: list[int], params: SamplingParams) -> RequestState:

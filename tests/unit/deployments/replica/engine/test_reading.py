@@ -9,15 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from packaged_tokenizer import packaged_tokenizer
 from vllm import SamplingParams
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.parser.parser_manager import ParserManager
 from vllm.sampling_params import RequestOutputKind
 
-from deployments.demo_models.build_once import build_once
-from deployments.demo_models.catalog import cache_folder, packaged_gguf
-from deployments.demo_models.checkpoints import convert_tokenizer
 from deployments.replica.engine.client import current_trail
 from deployments.replica.engine.reading import (
     BEYOND_S,
@@ -47,9 +44,7 @@ TOOLS = [
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    folder = cache_folder() / "tests" / "tokenizer"
-    build_once(folder, lambda partial: convert_tokenizer(packaged_gguf(), partial))
-    return AutoTokenizer.from_pretrained(folder)
+    return packaged_tokenizer()
 
 
 @pytest.fixture
@@ -75,14 +70,14 @@ def parsed(parser: Any, trail: Trail, text: str) -> Any:
     return parser.parse(text, trail.request, enable_auto_tools=True, model_output_token_ids=[])
 
 
-async def whole(trail: Trail, *texts: str, seconds: float = 5.0) -> None:
+async def whole(reads: Reading, *texts: str) -> None:
     """An answer that is not streamed comes from the engine."""
 
     async def generate(*_: Any, **__: Any) -> AsyncIterator[Any]:
         yield SimpleNamespace(outputs=[SimpleNamespace(text=t, token_ids=[]) for t in texts])
 
     params = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY)
-    async for _ in Reading(lambda: seconds).paced(generate)("x", params, "r"):
+    async for _ in reads.paced(generate)("x", params, "r"):
         pass
 
 
@@ -92,7 +87,7 @@ def test_a_long_answer_is_read_as_by_vllm_alone(tokenizer: Any, trail: Trail) ->
     assert plain is not None
     alone = parsed(plain(tokenizer, TOOLS), trail, text)
     parser = parser_of(tokenizer, "glm45")
-    asyncio.run(whole(trail, text, "short"))
+    asyncio.run(whole(Reading(lambda: 5.0), text, "short"))
     assert list(trail.read) == [text]
     read = parsed(parser, trail, text)
     assert read is trail.read[text]
@@ -118,7 +113,7 @@ def test_the_event_loop_goes_on_while_one_is_read_that_takes_too_long(
         beside = asyncio.create_task(others())
         with pytest.raises(ConstraintError, match=r"takes more than 0\.5 s to be read"):
             # Without the limit it takes minutes.
-            await whole(trail, OPENING * 400, seconds=0.5)
+            await whole(Reading(lambda: 0.5), OPENING * 400)
         beside.cancel()
 
     asyncio.run(scenario())
@@ -140,11 +135,13 @@ def test_a_key_has_one_answer_read_at_a_time() -> None:
             events.append(f"{self.name} ends")
 
     reads = Reading(lambda: 5.0)
-    output = SimpleNamespace(outputs=[SimpleNamespace(text="x" * 3_000, token_ids=[])])
+
+    async def ask(key: str, number: int) -> None:
+        current_trail.set(Trail(caller=key, parser=Slow(f"{key}{number}")))
+        await whole(reads, "x" * (LONG_CHARS + 1))
 
     async def scenario() -> None:
-        trails = [Trail(caller=key, parser=Slow(key + str(i))) for i, key in enumerate("aab")]
-        await asyncio.gather(*(reads._read(one, output) for one in trails))
+        await asyncio.gather(*(ask(key, number) for number, key in enumerate("aab")))
 
     asyncio.run(scenario())
     assert events.index("b2 begins") < events.index("a0 ends") < events.index("a1 begins")
