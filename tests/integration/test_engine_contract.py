@@ -211,6 +211,23 @@ def test_vllms_openai_layer_turns_exceptions_into_error_objects() -> None:
     assert inspect.iscoroutinefunction(OpenAIServingCompletion.create_completion)
 
 
+def test_vllms_chats_read_their_answers_with_parsers_that_can_be_replaced() -> None:
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+    from vllm.parser.abstract_parser import DelegatingParser
+
+    parse = list(inspect.signature(DelegatingParser.parse).parameters)
+    assert parse[:3] == ["self", "model_output", "request"]
+    assert {"enable_auto_tools", "model_output_token_ids"} <= set(parse)
+    init = inspect.getsource(OpenAIServingChat.__init__)
+    assert "self.parser_cls = " in init
+    assert "self.enable_auto_tools" in init
+    whole = inspect.getsource(OpenAIServingChat.chat_completion_full_generator)
+    assert "parser.parse(\n" in whole
+    streamed = inspect.getsource(OpenAIServingChat.chat_completion_stream_generator)
+    assert "self.parser_cls(\n" in streamed
+    assert "parser.parse_delta(\n" in streamed
+
+
 def test_vllms_processes_load_the_plugin_and_wait_with_what_it_replaces() -> None:
     from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 

@@ -27,7 +27,7 @@ from deployments.replica.request_trace import Trail
 from deployments.replica.vetting.constraints import REJECTED, ConstraintError
 
 LONG_CHARS = 2_000
-"""Shorter whole answers are read on the event loop: 0.1 s at most [measured: all of vLLM's]."""
+"""Shorter whole answers are read on the event loop: up to 0.1 s, `dots` up to 6 [measured]."""
 READERS = 2
 QUICK_S = 0.005
 """Processor time for one piece of a stream; what takes no more is read as it comes."""
